@@ -29,10 +29,12 @@ class PriorRecipe:
 
     vae_channels: list[int] = field(default_factory=lambda: [24, 48, 64, 64])
     """Width of the autoencoder's four levels (factor 8), multiples of 8."""
-    vae_steps: int = 1800
+    vae_steps: int = 1200
     """Optimiser steps of the autoencoder."""
-    vae_batch_size: int = 48
-    """Pictures of 32 px in a step; a fourth of that many of 64 px go with them."""
+    vae_batch_size: int = 40
+    """Pictures of 32 px in a step of the autoencoder, >= 6: five of six are digits."""
+    vae_large_batch_size: int = 6
+    """Pictures of 64 px in a step of the autoencoder, >= 4: one of four is a scene of digits."""
     vae_lr: float = 1e-3
     """Peak learning rate of the autoencoder (AdamW, linear warm-up, cosine to 2 %)."""
     vae_precision: str = "bf16"
@@ -62,7 +64,7 @@ class PriorRecipe:
     unet_steps: int = 4000
     """Optimiser steps of U-Net and text encoder."""
     unet_batch_size: int = 128
-    """Latents of 4x4 in a step; a step on 8x8 latents takes a fourth of that."""
+    """Latents of 4x4 in a step, >= 4; a step on 8x8 latents takes a fourth of that."""
     unet_large_every: int = 4
     """Every how many steps the batch is of 8x8 latents (64 px), >= 2."""
     unet_lr: float = 1e-3
@@ -95,8 +97,9 @@ class PriorRecipe:
         for name in ("checkpoint_every", "log_every", "num_threads", "vae_steps", "unet_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: write 1 or more.")
-        if self.vae_batch_size < 16 or self.unet_batch_size < 16:
-            raise ValueError("vae_batch_size and unet_batch_size must be at least 16.")
+        for name, least in (("vae_batch_size", 6), ("vae_large_batch_size", 4), ("unet_batch_size", 4)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: write {least} or more.")
         if self.unet_large_every < 2:
             raise ValueError(f"unet_large_every={self.unet_large_every}: write 2 or more.")
 

@@ -187,7 +187,7 @@ def train_vae(recipe: PriorRecipe, corpus: Corpus, checkpoint_dir: Path) -> Auto
     """Squared, absolute and gradient error plus a small KL term, on 32 px and 64 px pictures in each step."""
     torch.manual_seed(recipe.seed)
     vae = new_vae(recipe).to(recipe.device)
-    num_large = recipe.vae_batch_size // 4
+    num_large = recipe.vae_large_batch_size
 
     def loss_of_step(step: int) -> Tensor:
         generator = seeded(recipe.seed, "vae", step)
