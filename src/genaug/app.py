@@ -1,0 +1,194 @@
+"""Compose -> typed config -> run. Everything between the command line and ``run.py`` is here."""
+
+import dataclasses
+import difflib
+import errno
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from genaug.config import RunConfig, explain_unknown_key, store_root
+from genaug.errors import GenaugError
+from genaug.registry import load_components
+from genaug.sweep import failures, note_cell
+
+
+def project_root() -> Path:
+    """The folder that holds ``conf/`` and ``experiments/``: the current one, or the checkout of an editable install."""
+    for folder in (Path.cwd(), Path(__file__).parents[2]):
+        if (folder / "conf" / "config.yaml").exists():
+            return folder
+    raise GenaugError("There is no conf/config.yaml here. Run from the folder of a genaug checkout.")
+
+
+def register() -> Path:
+    """Make components, experiments and the root known to Hydra; returns the conf folder."""
+    load_components()
+    store_root()
+    root = project_root()
+    for path in sorted((root / "experiments").rglob("*.yaml")):
+        node = OmegaConf.load(path)
+        assert isinstance(node, DictConfig)
+        node.pop("table", None)  # how to read the cells: the tables' business
+        name = path.relative_to(root / "experiments").with_suffix("")
+        node.experiment = name.as_posix()
+        group = "/".join(("experiment", *name.parts[:-1]))
+        ConfigStore.instance().store(group=group, name=name.name, node=node, package="_global_")
+    return root / "conf"
+
+
+def typed(config: DictConfig) -> RunConfig:
+    """The typed configuration; from here on nobody sees a DictConfig.
+
+    Raises:
+        GenaugError: for a key that no component has (appended with ``+``), naming the nearest one.
+    """
+    for key in _unknown_keys(config, ""):
+        raise GenaugError(explain_unknown_key(key))
+    result = OmegaConf.to_object(config)
+    assert isinstance(result, RunConfig)
+    return result
+
+
+def _unknown_keys(node: DictConfig, prefix: str) -> list[str]:
+    kind = OmegaConf.get_type(node)
+    fields = {f.name for f in dataclasses.fields(kind)} if kind is not None and dataclasses.is_dataclass(kind) else None
+    unknown = []
+    for key in node:
+        if fields is not None and key not in fields:
+            unknown.append(f"{prefix}{key}")
+            continue
+        child = node._get_node(key)
+        if (
+            isinstance(child, DictConfig)
+            and not child._is_none()
+            and not child._is_missing()
+            and not child._is_interpolation()
+        ):
+            unknown += _unknown_keys(child, f"{prefix}{key}.")
+    return unknown
+
+
+def compose_typed(overrides: list[str]) -> RunConfig:
+    """The configuration that ``python train.py <overrides>`` would run."""
+    conf = register()
+    try:
+        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+            config = hydra.compose("config", overrides)
+            with open_dict(config):
+                config.pop("hydra", None)
+            return typed(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise GenaugError(explain(error)) from error
+
+
+def job(config: DictConfig) -> float | None:
+    """One Hydra job: one cell. Returns its main metric, so that optimising sweepers can use it."""
+    from genaug.cell import Cell
+
+    hydra_config = HydraConfig.get()
+    sweep_dir = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None
+    overrides = tuple(hydra_config.overrides.task)
+    try:
+        cell = Cell.of(typed(config), overrides)
+        result = cell.result()
+        if result is not None:
+            cell.say_complete(result)
+        else:
+            from genaug.run import run
+
+            result = run(cell)
+    except Exception as error:
+        print(f"genaug: {message(error) or traceback.format_exc()}", file=sys.stderr)
+        if sweep_dir is None:
+            sys.exit(2 if message(error) else 1)
+        note_cell(sweep_dir, None, overrides, failed=True)  # one bad cell must not cost the others
+        return None
+    if sweep_dir is not None:
+        note_cell(sweep_dir, cell.folder, overrides, failed=False)
+    else:
+        from genaug.tables.summary import show
+
+        show([cell.folder])
+    value = result["metrics"].get(result["metric"])
+    return float(value) if value is not None else None
+
+
+def message(error: BaseException) -> str | None:
+    """What a user should read instead of a traceback; None for a fault of ours."""
+    for link in _chain(error):
+        if isinstance(link, GenaugError):
+            return str(link)
+        if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" ({link.filename})" if link.filename else ""
+            return f"The disk is full{where}. Free space and run the same command again: nothing already made is lost."
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error)
+    return None
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    links: list[BaseException] = []
+    while error is not None:
+        links.append(error)
+        error = error.__cause__ or error.__context__
+    return links
+
+
+def explain(error: BaseException) -> str:
+    """Hydra's and OmegaConf's messages in our words, with suggestions."""
+    links = _chain(error)
+    for link in links:
+        if isinstance(link, GenaugError):
+            return str(link)
+    text = "\n".join(str(link) for link in links)
+    if match := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([\w.@/]+)", text):
+        return explain_unknown_key(match.group(1).replace("/", "."))
+    if match := re.search(r"Could not find '([\w/]+)'", text):
+        return _explain_unknown_preset(match.group(1), text)
+    if match := re.search(r"full_key: ([\w.]+)", text):
+        reason = str(links[-1]).splitlines()[0]
+        if "missing mandatory value" in reason.lower():
+            return f"{match.group(1)} is needed here: write {match.group(1)}=VALUE."
+        return f"{match.group(1)}: {reason}."
+    return text
+
+
+def _explain_unknown_preset(wanted: str, text: str) -> str:
+    group, _, name = wanted.rpartition("/")
+    options = [o for o in re.findall(r"^\s+([\w/]+)$", text, re.MULTILINE) if not o.startswith("_")]
+    near = difflib.get_close_matches(name, options, n=2)
+    hint = f" Did you mean {' or '.join(f'{group}={option}' for option in near)}?" if near else ""
+    return f"There is no preset {group}={name}.{hint}" + (f" There are: {', '.join(options)}." if options else "")
+
+
+def main() -> None:
+    """Entry point of ``train.py``."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as exceptions, and we say them in a paragraph
+    try:
+        conf = register()
+        hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)()
+        if failures:
+            lines = "".join(f"\n  {overrides}" for overrides in failures)
+            raise GenaugError(
+                f"{len(failures)} cell(s) of the sweep failed (see above), the others are complete:{lines}"
+            )
+    except KeyboardInterrupt:
+        print("\ninterrupted: run the same command again to continue", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        text = message(error)
+        if text is None:
+            raise
+        print(f"genaug: {text}", file=sys.stderr)
+        sys.exit(2)

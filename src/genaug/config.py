@@ -1,0 +1,133 @@
+"""The typed configuration of one run, and the checks that involve more than one component."""
+
+import difflib
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from genaug.data.mixing import Mix
+from genaug.data.sources.base import Source
+from genaug.data.transforms import Augment
+from genaug.downstream.base import Downstream
+from genaug.errors import GenaugError
+from genaug.generators.base import Generator
+from genaug.identity import NOT_IDENTITY
+from genaug.leakage import Leakage
+from genaug.paths import Paths
+from genaug.priors.config import PriorConfig
+from genaug.priors.recipe import PriorRecipe
+from genaug.tracking import Tracking
+from genaug.trainer import TrainerConfig
+
+TASKS = ("train", "generate", "fit", "prior")
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """Everything that one cell needs. Groups are chosen on the command line (``generator=da_fusion``)."""
+
+    task: str = "train"
+    """``train``: the whole line, to a result. ``generate`` and ``fit`` stop after the pool and after fitting; ``prior``
+    trains the shipped tiny prior anew (recipe.* keys)."""
+    seed: int = 0
+    """The trial. Few-shot draw, noise of the images, initialisation and data order follow it together."""
+    dataset: Source = MISSING
+    prior: PriorConfig = MISSING
+    leakage: Leakage = MISSING
+    generator: Generator = MISSING
+    mix: Mix = MISSING
+    augment: Augment = MISSING
+    downstream: Downstream = MISSING
+    trainer: TrainerConfig = MISSING
+    recipe: PriorRecipe = MISSING
+    experiment: str | None = field(default=None, metadata=NOT_IDENTITY)
+    """Name of the experiment that a cell was first run for, e.g. ``demo/compare``; groups runs in W&B."""
+    tracking: Tracking = field(default=MISSING, metadata=NOT_IDENTITY)
+    paths: Paths = field(default=MISSING, metadata=NOT_IDENTITY)
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise GenaugError(f"task={self.task} is not one of {', '.join(TASKS)}.")
+
+    @property
+    def pool_size(self) -> int:
+        """M of this cell: 0 when no synthetic image can reach training."""
+        return self.mix.m if self.generator.makes_pool and self.mix.uses_pool else 0
+
+    def check(self) -> None:
+        """Refuse combinations that cannot work, before any model is loaded."""
+        self.generator.check(self.dataset.task)
+        if self.task == "train":
+            self.downstream.check(self.dataset.task)
+        if self.generator.uses_prior:
+            self.prior.check()
+        if not self.generator.makes_pool and self.mix.name == "synthetic_only":
+            raise GenaugError(
+                "mix=synthetic_only with generator=none leaves nothing to train on: choose a generator or another mix."
+            )
+
+
+def store_root() -> None:
+    ConfigStore.instance().store(name="run_config", node=RunConfig)
+
+
+def known_keys() -> dict[str, set[str]]:
+    """Keys that some choice of each group accepts, e.g. ``{"mix": {"alpha", "m", "name"}, "": {"seed", …}}``."""
+    keys: dict[str, set[str]] = {"": {f.name for f in fields(RunConfig)}}
+    for group, nodes in ConfigStore.instance().repo.items():
+        if isinstance(nodes, dict) and not group.startswith("hydra"):
+            for name, entry in nodes.items():
+                node = getattr(entry, "node", None)
+                if name.startswith("_") and node is not None:
+                    keys.setdefault(group, set()).update(str(key) for key in node)
+                    for key in node:
+                        child = node._get_node(key)
+                        if hasattr(child, "keys"):
+                            keys.setdefault(f"{group}.{key}", set()).update(str(k) for k in child)
+    return keys
+
+
+def explain_unknown_key(key: str) -> str:
+    """One sentence on a key that the configuration does not have, with the nearest ones that exist."""
+    keys = known_keys()
+    parent, _, leaf = key.rpartition(".")
+    everything = [f"{group}.{name}" if group else name for group, names in keys.items() for name in names]
+    near = [
+        f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(leaf, sorted(keys.get(parent, ())), n=3)
+    ]
+    near += [k for k in difflib.get_close_matches(key, everything, n=3, cutoff=0.75) if k not in near]
+    if not near:
+        near = [k for k in sorted(everything) if k.rpartition(".")[2] == leaf]
+    hint = f" Did you mean {' or '.join(near[:3])}?" if near else ""
+    if not hint and parent in keys:
+        hint = f" {parent or 'The top level'} has {', '.join(sorted(keys[parent]))}."
+    return f"There is no key {key}.{hint}"
+
+
+def explain_fields(component: Any, indent: str = "") -> list[tuple[str, str, str]]:
+    """(key, default, docstring) of every field of a config dataclass, read from its source."""
+    import ast
+    import inspect
+    import textwrap
+
+    docs: dict[str, str] = {}
+    for cls in reversed(type(component).__mro__):
+        if not is_dataclass(cls):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
+        for statement, following in zip(body, [*body[1:], None], strict=True):
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                value = following.value if isinstance(following, ast.Expr) else None
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    docs[statement.target.id] = " ".join(value.value.split())
+    rows = []
+    for f in fields(component):
+        value = getattr(component, f.name)
+        if is_dataclass(value):
+            rows.append((indent + f.name, "", docs.get(f.name, "")))
+            rows += explain_fields(value, indent + f.name + ".")
+        else:
+            rows.append((indent + f.name, str(value), docs.get(f.name, "")))
+    return rows

@@ -1,0 +1,186 @@
+"""Mix: the policy that turns real samples and a pool into a training stream. It owns alpha and M.
+
+A stream answers "which sample is draw number d, and with which augmentation seed" as a function of d alone, so it can be
+resumed anywhere and does not depend on workers. Real index, synthetic-or-not, variant and augmentation come from separate
+counter-based numbers: with alpha = 0 the stream is the baseline's, bit for bit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from genaug.data.pool import Pool
+from genaug.data.sample import Sample, SyntheticSample
+from genaug.errors import GenaugError
+from genaug.identity import NOT_IDENTITY
+from genaug.registry import component
+from genaug.seeding import choice, derive, uniform
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One element of a training stream."""
+
+    sample: Sample
+    augment_seed: int
+
+
+class Order:
+    """Index of draw d in a list of ``size``: shuffled epochs, or uniform draws with replacement."""
+
+    def __init__(self, size: int, seed: int, with_replacement: bool = False):
+        self.size, self.seed, self.with_replacement = size, seed, with_replacement
+        self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
+
+    def __getitem__(self, draw: int) -> int:
+        if self.with_replacement:
+            return choice(self.size, self.seed, "index", draw)
+        epoch, place = divmod(draw, self.size)
+        if epoch != self._epoch:
+            self._permutation = np.random.default_rng(derive(self.seed, "order", epoch)).permutation(self.size)
+            self._epoch = epoch
+        return int(self._permutation[place])
+
+
+class Stream:
+    """The training stream of one cell: ``stream[d]`` for d = 0, 1, …, without end."""
+
+    def __init__(
+        self, mix: "Mix", real: Sequence[Sample], pool: Pool | None, seed: int, with_replacement: bool = False
+    ):
+        self.mix, self.seed = mix, seed
+        self.real = real
+        self.synthetic: tuple[SyntheticSample, ...] = pool.samples if pool is not None else ()
+        self.by_source = pool.by_source() if pool is not None else {}
+        self.order = Order(mix.num_elements(self), seed, with_replacement)
+
+    def __getitem__(self, draw: int) -> Draw:
+        return Draw(self.mix.pick(self, draw), derive(self.seed, "augment", draw))
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Every sample that the stream may return."""
+        return (*self.real, *self.synthetic)
+
+
+@dataclass(kw_only=True, slots=True)
+class Mix:
+    """Base of all mixes."""
+
+    name: str = field(default="", metadata=NOT_IDENTITY)
+
+    version: ClassVar[int] = 1
+    m: ClassVar[int] = 0
+    """Number of variants per real image (M)."""
+
+    @property
+    def uses_pool(self) -> bool:
+        """Whether a synthetic image can ever be drawn."""
+        return self.m > 0
+
+    def num_elements(self, stream: Stream) -> int:
+        """Length of one epoch of the shuffled order."""
+        return len(stream.real)
+
+    def pick(self, stream: Stream, draw: int) -> Sample:
+        """The sample of one draw."""
+        return stream.real[stream.order[draw]]
+
+
+def _check_m(m: int, at_least: int) -> None:
+    if m < at_least:
+        raise GenaugError(f"mix.m={m} must be at least {at_least}: the number of synthetic images per real image.")
+
+
+@component("mix", "real_only")
+@dataclass(kw_only=True, slots=True)
+class RealOnly(Mix):
+    """Real images alone: the baseline."""
+
+
+@component("mix", "replace")
+@dataclass(kw_only=True, slots=True)
+class Replace(Mix):
+    """DA-Fusion, Eq. 7 and 8: with probability alpha a real image gives way to one of its own M variants.
+
+    The expected synthetic share is alpha whatever M is. A real image without accepted variants is always drawn as it is.
+    """
+
+    alpha: float = 0.5
+    """Probability of a synthetic draw, in [0, 1]."""
+    m: int = 5  # type: ignore[misc]
+    """M, the number of variants per real image."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise GenaugError(f"mix.alpha={self.alpha} is a probability: write a number from 0 to 1.")
+        _check_m(self.m, 0)
+        if self.m == 0 and self.alpha > 0:
+            raise GenaugError(
+                f"mix.m=0 leaves nothing to draw with mix.alpha={self.alpha}. "
+                "Write mix.m=1 or more, or mix.alpha=0 for the baseline."
+            )
+
+    @property
+    def uses_pool(self) -> bool:
+        return self.m > 0 and self.alpha > 0
+
+    def pick(self, stream: Stream, draw: int) -> Sample:
+        real = stream.real[stream.order[draw]]
+        variants = stream.by_source.get(real.id, [])
+        if variants and uniform(stream.seed, "alpha", draw) < self.alpha:
+            return variants[choice(len(variants), stream.seed, "variant", draw)]
+        return real
+
+
+@component("mix", "replace_global")
+@dataclass(kw_only=True, slots=True)
+class ReplaceGlobal(Replace):
+    """With probability alpha a real image gives way to any image of the pool (Diff-Mix's random replacement)."""
+
+    def pick(self, stream: Stream, draw: int) -> Sample:
+        if stream.synthetic and uniform(stream.seed, "alpha", draw) < self.alpha:
+            return stream.synthetic[choice(len(stream.synthetic), stream.seed, "variant", draw)]
+        return stream.real[stream.order[draw]]
+
+
+@component("mix", "concat")
+@dataclass(kw_only=True, slots=True)
+class Concat(Mix):
+    """Real images and all their variants in one list. The synthetic share grows with M: M / (M + 1)."""
+
+    m: int = 5  # type: ignore[misc]
+    """M, the number of variants per real image."""
+
+    def __post_init__(self) -> None:
+        _check_m(self.m, 0)
+
+    def num_elements(self, stream: Stream) -> int:
+        return len(stream.real) + len(stream.synthetic)
+
+    def pick(self, stream: Stream, draw: int) -> Sample:
+        place = stream.order[draw]
+        return stream.real[place] if place < len(stream.real) else stream.synthetic[place - len(stream.real)]
+
+
+@component("mix", "synthetic_only")
+@dataclass(kw_only=True, slots=True)
+class SyntheticOnly(Mix):
+    """Variants alone: what the synthetic images teach without the real ones."""
+
+    m: int = 5  # type: ignore[misc]
+    """M, the number of variants per real image."""
+
+    def __post_init__(self) -> None:
+        _check_m(self.m, 1)
+
+    def num_elements(self, stream: Stream) -> int:
+        if not stream.synthetic:
+            raise GenaugError(
+                "mix=synthetic_only needs synthetic images, but the pool has none (generator=none, or all rejected)."
+            )
+        return len(stream.synthetic)
+
+    def pick(self, stream: Stream, draw: int) -> Sample:
+        return stream.synthetic[stream.order[draw]]

@@ -1,0 +1,119 @@
+"""What flows through the code: a sample is an image, its annotation and a stable id."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from genaug.errors import GenaugError
+from genaug.identity import fingerprint
+
+
+@dataclass(kw_only=True, frozen=True, slots=True, eq=False)
+class Boxes:
+    """Labelled boxes of one image."""
+
+    xyxy: np.ndarray
+    """float32 [n, 4]: left, top, right, bottom in pixels of the image; right and bottom exclusive."""
+    labels: np.ndarray
+    """int64 [n]: index into the data set's class names."""
+    crowd: np.ndarray
+    """bool [n]: a region that holds many objects; neither trained on nor counted as a miss."""
+
+
+@dataclass(kw_only=True, frozen=True, slots=True, eq=False)
+class Sample:
+    """One real image. ``SyntheticSample`` adds where a generated one came from."""
+
+    id: str
+    """Unique in its data set and stable over runs, e.g. ``train/seven/0012.png``."""
+    digest: str
+    """Hash of the image's content."""
+    image: Path | np.ndarray
+    """A file, or uint8 [height, width, 3]."""
+    label: dict[int, float] = field(default_factory=dict)
+    """Class weights: class index to weight, summing to 1. Hard, two-hot and soft labels alike; empty for detection."""
+    boxes: Boxes | None = None
+    mask: Path | np.ndarray | None = None
+    """Object mask: bool [height, width] or an image file whose non-zero pixels are the object."""
+
+    def open(self) -> Image.Image:
+        """The image as RGB, upright (EXIF orientation applied)."""
+        if isinstance(self.image, np.ndarray):
+            return Image.fromarray(self.image)
+        try:
+            with Image.open(self.image) as file:
+                return to_rgb(ImageOps.exif_transpose(file))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise GenaugError(f"Cannot read the image {self.image}: {error}. Replace or remove the file.") from error
+
+    @property
+    def class_index(self) -> int:
+        """The class with the largest weight."""
+        return max(self.label, key=lambda index: self.label[index])
+
+    def identity(self) -> dict[str, Any]:
+        """What a generator may depend on: content and annotation, not the file's place."""
+        parts: dict[str, Any] = {"digest": self.digest, "label": self.label}
+        if self.boxes is not None:
+            parts["boxes"] = [*self.boxes.xyxy.round(3).tolist(), *self.boxes.labels.tolist()]
+        return parts
+
+
+@dataclass(kw_only=True, frozen=True, slots=True, eq=False)
+class SyntheticSample(Sample):
+    """A generated image: variant ``index`` of the real sample ``source_id``."""
+
+    source_id: str
+    index: int
+    """j = 0 … M-1."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """The manifest row: t0, seed, prompt, scores, seconds …"""
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Dataset:
+    """A loaded data set: real samples only."""
+
+    name: str
+    task: str
+    """``classification`` or ``detection``."""
+    class_names: tuple[str, ...]
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    notes: dict[str, int] = field(default_factory=dict)
+    """Counts of what was skipped or mended while reading, by reason."""
+
+    def train_identity(self) -> str:
+        """Fingerprint of the training images, their annotations and the class names."""
+        return fingerprint(list(self.class_names), [sample.identity() for sample in self.train])
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB from any mode: palettes expanded, 16-bit grey scaled, transparency laid over white."""
+    if image.mode in ("I", "I;16", "F"):
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if values.max() > 255 else 255.0
+        image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def check_disjoint(dataset: Dataset) -> None:
+    """No image of ``val`` or ``test`` may be in ``train``, by id or by content."""
+    for attribute in ("id", "digest"):
+        train = {getattr(sample, attribute) for sample in dataset.train}
+        for split, samples in (("val", dataset.val), ("test", dataset.test)):
+            shared: Sequence[Sample] = [s for s in samples if getattr(s, attribute) in train]
+            if shared:
+                raise GenaugError(
+                    f"{len(shared)} image(s) of the {split} split are also in train, e.g. {shared[0].id}. "
+                    f"Remove the copies: results on them would not count."
+                )

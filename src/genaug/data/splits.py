@@ -1,0 +1,60 @@
+"""Splits: nested seeded draws, and validation splits carved from train. Tests sets are never touched."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from genaug.data.sample import Dataset, Sample
+from genaug.errors import GenaugError
+
+
+def by_class(samples: Sequence[Sample], num_classes: int) -> list[list[Sample]]:
+    """Samples grouped by their heaviest class, each group in the given order."""
+    groups: list[list[Sample]] = [[] for _ in range(num_classes)]
+    for sample in samples:
+        groups[sample.class_index].append(sample)
+    return groups
+
+
+def few_shot(dataset: Dataset, shots: int, seed: int) -> Dataset:
+    """``shots`` training images per class: in class order, the first of ``rng.permutation(count)``.
+
+    DA-Fusion's draw (``numpy.random.default_rng(seed)``): for one seed, fewer shots are a subset of more.
+
+    Raises:
+        GenaugError: if a class has fewer images than ``shots``.
+    """
+    rng = np.random.default_rng(seed)
+    chosen: list[Sample] = []
+    for name, group in zip(dataset.class_names, by_class(dataset.train, len(dataset.class_names)), strict=True):
+        if len(group) < shots:
+            raise GenaugError(
+                f"dataset.shots={shots}, but class {name!r} of {dataset.name} has only {len(group)} training image(s). "
+                f"Write dataset.shots={max(len(group), 1)} or less, or null to take all."
+            )
+        chosen += [group[i] for i in rng.permutation(len(group))[:shots]]
+    return dataclasses.replace(dataset, train=tuple(chosen))
+
+
+def fraction_of(dataset: Dataset, fraction: float, seed: int) -> Dataset:
+    """The first ``ceil(fraction * n)`` of a seeded permutation of the training images: nested in ``fraction``."""
+    order = np.random.default_rng(seed).permutation(len(dataset.train))
+    count = int(np.ceil(fraction * len(dataset.train) - 1e-9))
+    return dataclasses.replace(dataset, train=tuple(dataset.train[i] for i in order[:count]))
+
+
+def carve(samples: Sequence[Sample], num_classes: int, fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Split ``samples`` per class into (kept, carved), ``fraction`` of each class carved, at least one kept.
+
+    Sorted by id first: the order in which a file system lists files must not matter.
+    """
+    rng = np.random.default_rng(seed)
+    kept: list[Sample] = []
+    carved: list[Sample] = []
+    for group in by_class(sorted(samples, key=lambda sample: sample.id), num_classes):
+        count = min(round(fraction * len(group)), max(len(group) - 1, 0))
+        order = [group[i] for i in rng.permutation(len(group))]
+        carved += order[:count]
+        kept += order[count:]
+    return sorted(kept, key=lambda s: s.id), sorted(carved, key=lambda s: s.id)

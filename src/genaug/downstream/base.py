@@ -1,0 +1,78 @@
+"""What every downstream model offers: ``train`` on a stream, select without the test split, score the test split once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import II
+
+from genaug.data.mixing import Mix, Stream
+from genaug.data.pool import Pool
+from genaug.data.sample import Dataset
+from genaug.errors import GenaugError
+from genaug.identity import NOT_IDENTITY
+from genaug.trainer import TrainerConfig
+
+if TYPE_CHECKING:
+    from genaug.data.transforms import Augment
+    from genaug.tracking import Record
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainingData:
+    """What a downstream model is given. It does not know which generator made the pool."""
+
+    dataset: Dataset
+    mix: Mix
+    pool: Pool | None
+    augment: "Augment"
+    interpolate: Callable[..., Any] | None = None
+    """Batch augmentation learned by an online generator: ``(images [b, 3, h, w] in [0, 1], weights [b, classes], step)``
+    to the same pair; None where there is none."""
+
+    def stream(self, seed: int, with_replacement: bool = False) -> Stream:
+        """The training stream of ``mix`` over real and synthetic samples."""
+        return Stream(self.mix, self.dataset.train, self.pool, seed, with_replacement)
+
+
+@dataclass(kw_only=True, slots=True)
+class Downstream:
+    """Base of all downstream models."""
+
+    name: str = field(default="", metadata=NOT_IDENTITY)
+    """Shown in folders and tables."""
+    seed: int = II("seed")
+    """Initialisation, data order and augmentation. Follows the trial's seed."""
+    image_size: int = II("dataset.image_size")
+    """Side in pixels at which images are trained on and scored."""
+
+    version: ClassVar[int] = 1
+    task: ClassVar[str] = "classification"
+    metric: ClassVar[str] = "test/accuracy_macro"
+    """The metric that tables show unless they name another."""
+
+    def check(self, task: str) -> None:
+        """Raise ``GenaugError`` if this model cannot be trained for ``task``; called before any model is loaded."""
+        if task != self.task:
+            raise GenaugError(f"downstream={self.name} is for {self.task}, but the data set is for {task}.")
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Raise ``GenaugError`` if ``dataset`` lacks a split that this model needs; called before anything is generated."""
+        if not dataset.test:
+            raise GenaugError(f"{dataset.name} has no test images: nothing could be measured. Give it a test split.")
+
+    def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
+        """Train, select, and score every test image exactly once.
+
+        Args:
+            data: samples and the policy that mixes them.
+            trainer: hardware and numerics.
+            folder: the cell's own folder; ``checkpoints/`` below it survives an interruption and is resumed from.
+            record: takes metrics while training.
+
+        Returns:
+            metrics by name (``test/…``, ``val/…``: numbers, or lists for per-class values), ``protocol`` (how they were
+            obtained: selection, steps, ``oracle``) and ``predictions`` (per test image, for bootstraps).
+        """
+        raise AssertionError(f"{type(self).__name__} does not train")

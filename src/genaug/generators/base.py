@@ -1,0 +1,119 @@
+"""What every generator offers: ``fit`` once per training set, ``draw`` per image, ``generate`` for the images still missing.
+
+A generator is a dataclass: its fields are its configuration. A file that declares one imports torch inside its methods,
+so that composing a configuration stays fast.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import II
+
+from genaug.data.sample import Dataset, Sample
+from genaug.identity import NOT_IDENTITY, canonical, fingerprint
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from genaug.priors.prior import Prior
+
+
+@dataclass(kw_only=True, frozen=True, slots=True, eq=False)
+class Variant:
+    """One wanted synthetic image: the ``index``-th variant of ``source``."""
+
+    source: Sample
+    index: int
+    """j = 0 … M-1; variant j never depends on M."""
+    draws: dict[str, Any]
+    """Values drawn for this image alone, e.g. ``{"t0": 0.5}``."""
+    fingerprint: str
+    """Identity of the image. Every random number of its making is ``derive(fingerprint, purpose)``."""
+
+
+@dataclass(kw_only=True, frozen=True, slots=True, eq=False)
+class Generated:
+    """One finished image, in any order."""
+
+    variant: Variant
+    image: "Image"
+    label: dict[int, float] | None = None
+    """Class weights; None keeps the source's label."""
+    boxes: list[dict[str, Any]] | None = None
+    """Boxes of the synthetic image as manifest rows ``{"bbox": [x, y, w, h], "category": name, "crowd": bool}``;
+    None keeps the source's boxes."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """Further manifest columns: prompt, scores, known fractions …"""
+    rejected: str | None = None
+    """Why the image must not be trained on; None accepts it. Rejected images are kept and counted, never made again."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Generator:
+    """Base of all generators."""
+
+    name: str = field(default="", metadata=NOT_IDENTITY)
+    """Shown in folders and tables; a preset's own name."""
+    seed: int = II("seed")
+    """Noise of the images. Follows the trial's seed; fix it to share one pool among trials."""
+
+    version: ClassVar[int] = 1
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    uses_prior: ClassVar[bool] = True
+    fits: ClassVar[bool] = False
+    """Whether ``fit`` learns something from the training images."""
+
+    def check(self, task: str) -> None:
+        """Raise ``GenaugError`` if this generator cannot serve ``task``; called before any model is loaded."""
+        from genaug.errors import GenaugError
+
+        if task not in self.tasks:
+            raise GenaugError(f"generator={self.name} does not work on {task} data, only on {', '.join(self.tasks)}.")
+
+    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
+        """Learn from ``dataset.train`` alone and write what was learned into ``folder``.
+
+        ``folder`` may hold what an interrupted attempt left there: resume from it.
+
+        Returns:
+            facts for the record: losses, number of steps, network evaluations.
+        """
+        raise AssertionError(f"{type(self).__name__}.fits is false")
+
+    def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
+        """Values drawn for variant ``index`` of ``source`` from this generator's laws (fields marked ``DRAWN``)."""
+        return {}
+
+    def generate(
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+    ) -> Iterator[Generated]:
+        """Make the images. Batched as the generator likes; each depends on its own ``Variant`` only."""
+        raise AssertionError(f"{type(self).__name__} makes no images")
+
+    def cost(self, variants: list[Variant]) -> int:
+        """Network evaluations (U-Net calls per sample) that ``generate(variants)`` will make."""
+        return 0
+
+    @property
+    def makes_pool(self) -> bool:
+        """Whether images are published before training (``none`` and purely online generators make no pool)."""
+        return True
+
+    def fit_fingerprint(self, dataset: Dataset, prior_identity: Any) -> str:
+        """Identity of what ``fit`` learns; without ``fit``, of the weights alone: images are shared among subsets."""
+        if not self.fits:
+            return fingerprint(type(self).__name__, self.version, prior_identity if self.uses_prior else None)
+        return fingerprint(
+            canonical(self, stage="fit"), prior_identity if self.uses_prior else None, dataset.train_identity()
+        )
+
+    def variant(self, source: Sample, index: int, dataset: Dataset, fitted_fingerprint: str) -> Variant:
+        """Variant ``index`` of ``source`` with its drawn values and its identity."""
+        draws = self.draw(source, index, dataset)
+        classes = [dataset.class_names[i] for i in sorted(source.label)]
+        identity = fingerprint(
+            fitted_fingerprint, source.identity(), classes, canonical(self, stage="sample"), draws, index
+        )
+        return Variant(source=source, index=index, draws=draws, fingerprint=identity)

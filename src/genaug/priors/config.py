@@ -1,0 +1,137 @@
+"""Which diffusion model a generator uses, and its identity, known without loading it."""
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import II
+
+from genaug.errors import GenaugError
+from genaug.identity import NOT_IDENTITY, canonical
+from genaug.registry import component
+
+if TYPE_CHECKING:
+    from genaug.priors.prior import Prior
+
+TINY = "tiny"
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+@component("prior", "prior")
+@dataclass(kw_only=True, slots=True)
+class PriorConfig:
+    """A diffusion model in the diffusers layout: the shipped one, a folder, or a Hub id."""
+
+    name: str = field(default="", metadata=NOT_IDENTITY)
+    """Shown in tables."""
+    path: str = TINY
+    """``tiny`` (ships with the package), a folder with the diffusers layout, or a Hub id such as ``owner/model``."""
+    revision: str | None = None
+    """Commit or branch of a Hub id."""
+    variant: str | None = None
+    """File variant, e.g. ``fp16``."""
+    dtype: str = "float32"
+    """U-Net precision: ``float32``, ``bfloat16`` or ``float16``. VAE, text encoder and schedule stay in float32."""
+    vae_dtype: str = "float32"
+    """VAE precision."""
+    image_size: int = II("dataset.image_size")
+    """Side in pixels at which images are encoded and generated; a multiple of the VAE's factor (8)."""
+    compile: bool = field(default=False, metadata=NOT_IDENTITY)
+    """Compile the U-Net (torch.compile, constant batch shape). Pays for thousands of images on a GPU."""
+
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        for key in ("dtype", "vae_dtype"):
+            if getattr(self, key) not in ("float32", "bfloat16", "float16"):
+                raise GenaugError(f"prior.{key}={getattr(self, key)}: write float32, bfloat16 or float16.")
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, or None for a Hub id."""
+        if self.path == TINY:
+            return Path(str(files("genaug.priors") / "assets" / "tiny"))
+        path = Path(self.path).expanduser()
+        return path if path.is_dir() else None
+
+    def check(self) -> None:
+        """Raise ``GenaugError`` for a folder that lacks a part, or a size that the VAE cannot encode."""
+        folder = self.folder
+        if folder is None:
+            if self.path.count("/") != 1 or self.path.startswith((".", "/", "~")):
+                raise GenaugError(
+                    f"prior.path={self.path} is neither a folder nor a Hub id. Write a folder in the diffusers layout "
+                    "(unet/, vae/, text_encoder/, tokenizer/, scheduler/) or an id such as owner/model."
+                )
+            return
+        missing = [part for part in PARTS if not (folder / part).is_dir()]
+        if missing:
+            raise GenaugError(
+                f"prior.path={self.path} lacks {', '.join(f'{part}/' for part in missing)}: a prior is a folder in the "
+                f"diffusers layout with {', '.join(f'{part}/' for part in PARTS)}."
+            )
+        blocks = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
+        factor = 2 ** (len(blocks) - 1)
+        if self.image_size % factor:
+            raise GenaugError(
+                f"prior.image_size={self.image_size} is not a multiple of {factor}, the factor of this VAE."
+            )
+
+    def identity(self) -> Any:
+        """Fields and weights: a folder by its content, a Hub id by its revision."""
+        fields = canonical(self)
+        if self.folder is not None:
+            fields["path"] = _weights_digest(self.folder, _stat(self.folder))
+        return fields
+
+    def load(self, device: str) -> "Prior":
+        """The model on ``device``, loaded once per process."""
+        return _load(
+            self.path, self.revision, self.variant, self.dtype, self.vae_dtype, self.image_size, self.compile, device
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def _load(
+    path: str,
+    revision: str | None,
+    variant: str | None,
+    dtype: str,
+    vae_dtype: str,
+    image_size: int,
+    compile: bool,
+    device: str,
+) -> "Prior":
+    from genaug.priors.prior import Prior
+
+    config = PriorConfig(
+        path=path,
+        revision=revision,
+        variant=variant,
+        dtype=dtype,
+        vae_dtype=vae_dtype,
+        image_size=image_size,
+        compile=compile,
+    )
+    return Prior.load(config, device)
+
+
+def _stat(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    weights = [p for part in PARTS for p in sorted((folder / part).iterdir()) if p.is_file()]
+    return tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in weights)
+
+
+@functools.lru_cache(maxsize=8)
+def _weights_digest(folder: Path, stat: tuple[tuple[str, int, int], ...]) -> str:
+    """One hash over all files of the parts; read once per process and per change of the files."""
+    total = hashlib.sha256()
+    for name, _, _ in stat:
+        path = Path(name)
+        total.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:16]

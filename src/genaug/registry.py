@@ -1,0 +1,52 @@
+"""Components by group and name, as Hydra sees them.
+
+``@component("generator", "da_fusion")`` above a dataclass stores it in Hydra's ConfigStore as ``generator/_da_fusion``; a
+preset ``conf/generator/da_fusion.yaml`` starts with ``defaults: [_da_fusion, _self_]`` and states its values. Packages
+outside this repository add their own through the entry point group ``genaug.components``: each names a module whose import
+registers them.
+"""
+
+import importlib
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from hydra.core.config_store import ConfigStore
+
+T = TypeVar("T")
+
+MODULES = (
+    "genaug.data.sources.digits",
+    "genaug.data.sources.image_folder",
+    "genaug.data.mixing",
+    "genaug.data.transforms",
+    "genaug.priors.config",
+    "genaug.priors.recipe",
+    "genaug.generators.none",
+    "genaug.generators.real_guidance",
+    "genaug.generators.da_fusion",
+    "genaug.downstream.classifier",
+    "genaug.leakage",
+    "genaug.trainer",
+    "genaug.tracking",
+    "genaug.paths",
+)
+"""Modules that declare components, none of which imports torch at its top."""
+
+
+def component(group: str, name: str) -> Callable[[type[T]], type[T]]:
+    """Register a config dataclass as ``<group>/_<name>``."""
+
+    def register(cls: type[T]) -> type[T]:
+        ConfigStore.instance().store(group=group, name=f"_{name}", node=cls)
+        return cls
+
+    return register
+
+
+def load_components() -> None:
+    """Import every module that declares components, this package's and those of installed plug-ins."""
+    for module in MODULES:
+        importlib.import_module(module)
+    for entry in entry_points(group="genaug.components"):
+        entry.load()

@@ -1,0 +1,25 @@
+"""Counter-based seeds: every random number is a function of names, never of the order of the work.
+
+A seed is derived from what it is for, e.g. ``derive(image_fingerprint, "noise")``. So batch size, number of workers,
+order and resumption change nothing.
+"""
+
+import hashlib
+
+SEED_BITS = 63  # torch.Generator.manual_seed takes a signed 64-bit integer
+
+
+def derive(*words: object) -> int:
+    """A seed in [0, 2**63) that depends on every word and on their order."""
+    text = "\x1f".join(str(word) for word in words)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - SEED_BITS)
+
+
+def uniform(*words: object) -> float:
+    """A number in [0, 1), uniform over different words."""
+    return derive(*words) / 2**SEED_BITS
+
+
+def choice(num_options: int, *words: object) -> int:
+    """An index in [0, num_options), uniform over different words."""
+    return int(uniform(*words) * num_options)
