@@ -14,6 +14,7 @@ from genaug.data.sample import Dataset
 from genaug.downstream.base import TrainingData
 from genaug.environment import check_libraries, describe_environment
 from genaug.gallery import contact_sheet
+from genaug.priors.recipe import train_prior
 from genaug.store import check_writable, read_json, write_json
 from genaug.tracking import Record
 
@@ -35,7 +36,8 @@ def compute(cell: Cell, record: Record) -> Result:
     record.say(f"{cell.folder.name}")
     if cfg.task == "prior":
         with record.stage("train"):
-            cfg.recipe.train(cfg.paths.outputs / "prior", cfg.trainer.device(), record.say)
+            folder = train_prior(cfg.recipe, cfg.paths.outputs / "prior")
+        record.say(f"trained: {folder}; use it with prior.path={folder}")
         return finish(cell, record, {}, {})
 
     with record.stage("data"):
