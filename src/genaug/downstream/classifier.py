@@ -144,8 +144,8 @@ class Classifier(Downstream):
         Downstream.check_dataset(self, dataset)
         if self.select == "best_val" and not dataset.val:
             raise GenaugError(
-                f"downstream.select=best_val needs validation images, but {dataset.name} has none. Give it a validation "
-                "split (dataset.val_fraction or a val folder), or write downstream.select=last. "
+                f"downstream.select=best_val needs validation images, but {dataset.name} has none. Give it a "
+                "validation split (dataset.val_fraction or a val folder), or write downstream.select=last. "
                 "downstream.select=oracle reads the test split and is marked in every table."
             )
 
