@@ -2,7 +2,7 @@
 
 Both sides train the same linear layer on the same draws; the probabilities that they give to the test images are compared.
 
-    python benchmarks/linear_probe_cache.py [--steps 300] [--shots 4] [--size 64]
+    python benchmarks/linear_probe_cache.py [--steps 500] [--shots 4] [--size 64]
 """
 
 import argparse
@@ -82,7 +82,7 @@ def probe_without_cache(config: Classifier, data: TrainingData) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--shots", type=int, default=4)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--backbone", default="resnet18")
