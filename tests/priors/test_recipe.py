@@ -48,19 +48,19 @@ def weights(folder):
     return {path.parent.name: load_file(path) for path in folder.rglob("*.safetensors")}
 
 
-@pytest.mark.parametrize("stage", ["vae", "unet"])
-def test_a_killed_training_goes_on_to_the_same_weights(toy_corpus, tmp_path, monkeypatch, stage):
+def test_a_training_killed_in_each_stage_goes_on_to_the_same_weights(toy_corpus, tmp_path, monkeypatch):
     whole = weights(train_prior(PriorRecipe(**TOY), tmp_path / "whole"))
     save = training.save_checkpoint
+    for stage in ("vae", "unet"):
 
-    def kill_after(state, path):
-        save(state, path)
-        if path.stem == stage and state["step"] == 2:
-            raise KeyboardInterrupt
+        def kill_half_way(state, path, stage=stage):
+            save(state, path)
+            if path.stem == stage and state["step"] == 2:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_checkpoint", kill_after)
-    with pytest.raises(KeyboardInterrupt):
-        train_prior(PriorRecipe(**TOY), tmp_path / "killed")
+        monkeypatch.setattr(training, "save_checkpoint", kill_half_way)
+        with pytest.raises(KeyboardInterrupt):
+            train_prior(PriorRecipe(**TOY), tmp_path / "killed")
     monkeypatch.setattr(training, "save_checkpoint", save)
     resumed = weights(train_prior(PriorRecipe(**TOY), tmp_path / "killed"))
     assert set(resumed) == {"vae", "unet", "text_encoder"} == set(whole)
