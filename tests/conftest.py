@@ -36,3 +36,11 @@ def train(tmp_path):
 
     run.outputs = tmp_path / "outputs"  # type: ignore[attr-defined]
     return run
+
+
+def genaug(*arguments: str, code: int = 0) -> str:
+    """The console command, as installed."""
+    program = "import sys; from genaug.cli import main; sys.argv = ['genaug', *sys.argv[1:]]; main()"
+    process = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == code, process.stdout + process.stderr
+    return process.stdout + process.stderr
