@@ -113,8 +113,10 @@ def cell_fingerprint(cfg: RunConfig) -> str:
     if cfg.task == "prior":
         return fingerprint("prior", cfg.recipe)
     synthetic: Any = None
-    if cfg.pool_size or (cfg.generator.uses_prior and cfg.task != "train"):
+    if cfg.pool_size or cfg.generator.online or (cfg.generator.makes_pool and cfg.task != "train"):
         synthetic = [cfg.generator, cfg.prior.identity() if cfg.generator.uses_prior else None]
+        if (content := cfg.generator.content()) is not None:
+            synthetic.append(content)
     parts: list[Any] = [cfg.task, cfg.dataset.identity(), cfg.seed, synthetic]
     if cfg.task == "fit":
         return fingerprint(*parts)

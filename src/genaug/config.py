@@ -67,7 +67,13 @@ class RunConfig:
             self.prior.check()
         if not self.generator.makes_pool and self.mix.name == "synthetic_only":
             raise GenaugError(
-                "mix=synthetic_only with generator=none leaves nothing to train on: choose a generator or another mix."
+                f"mix=synthetic_only with generator={self.generator.name} leaves nothing to train on, as it publishes no "
+                f"images: choose another {'mix, or generator.online=false' if self.generator.online else 'generator or mix'}."
+            )
+        if self.task == "generate" and not self.generator.makes_pool:
+            raise GenaugError(
+                f"task=generate has nothing to do: generator={self.generator.name} publishes no images"
+                + (" with generator.online=true. Write generator.online=false." if self.generator.online else ".")
             )
 
 

@@ -50,12 +50,15 @@ def compute(cell: Cell, record: Record) -> Result:
     if cfg.task == "train":
         cfg.downstream.check_dataset(dataset)
     counts: dict[str, Any] = {"images_generated": 0, "images_reused": 0, "network_evaluations": 0}
-    pool = None
-    if cfg.pool_size or cfg.task in ("fit", "generate"):
+    pool = interpolate = None
+    if cfg.pool_size or cfg.generator.online or cfg.task in ("fit", "generate"):
         with record.stage("fit"):
             fitted, fitted_fingerprint, fit_counts = fit(cell, dataset, record)
         counts |= fit_counts
-        if cfg.task != "fit":
+        if cfg.generator.online and cfg.task == "train":
+            prior = cfg.prior.load(cfg.trainer.device()) if cfg.generator.uses_prior else None
+            interpolate = cfg.generator.interpolate(fitted, dataset, prior, cfg.trainer.device())
+        elif cfg.task != "fit":
             with record.stage("generate"):
                 pool = generate(cell, dataset, fitted, fitted_fingerprint, record)
             counts |= pool.counts | {"images_rejected": sum(pool.rejected.values())}
@@ -63,14 +66,17 @@ def compute(cell: Cell, record: Record) -> Result:
         return finish(cell, record, {}, counts, pool)
 
     with record.stage("train"):
-        data = TrainingData(dataset=dataset, mix=cfg.mix, pool=pool, augment=cfg.augment)
+        data = TrainingData(dataset=dataset, mix=cfg.mix, pool=pool, augment=cfg.augment, interpolate=interpolate)
         outcome = cfg.downstream.train(data, cfg.trainer, cell.folder, record)
     counts |= {"train_images": len(dataset.train), "test_images": len(dataset.test)}
     return finish(cell, record, outcome, counts, pool)
 
 
-def fit(cell: Cell, dataset: Dataset, record: Record) -> tuple[Path | None, str, dict[str, int]]:
-    """What the generator learned from this training set: its folder (None if it learns nothing), identity and cost."""
+def fit(cell: Cell, dataset: Dataset, record: Record) -> tuple[Path | None, str, dict[str, Any]]:
+    """What the generator learned from this training set: its folder (None if it learns nothing), identity and cost.
+
+    Facts that it states as ``diagnostics``, and its pictures, are recorded with every cell that uses it.
+    """
     cfg = cell.config
     generator = cfg.generator
     identity = generator.fit_fingerprint(dataset, cfg.prior.identity() if generator.uses_prior else None)
@@ -86,10 +92,14 @@ def fit(cell: Cell, dataset: Dataset, record: Record) -> tuple[Path | None, str,
 
     name = type(generator).__name__.lower()
     folder, made = cfg.paths.store.folder("fitted", name, identity, make)
+    about = read_json(folder / "artefact.json")
+    for picture in sorted(folder.glob("*.png")):
+        record.image(f"fit/{picture.stem}", picture)
+    facts = about.get("diagnostics", {})
     if not made:
         record.say(f"fitted already: {folder.name}")
-        return folder, identity, {"fit_network_evaluations": 0}
-    return folder, identity, {"fit_network_evaluations": read_json(folder / "artefact.json")["network_evaluations"]}
+        return folder, identity, {"fit_network_evaluations": 0, **facts}
+    return folder, identity, {"fit_network_evaluations": about["network_evaluations"], **facts}
 
 
 def generate(cell: Cell, dataset: Dataset, fitted: Path | None, fitted_fingerprint: str, record: Record) -> Pool:

@@ -18,6 +18,7 @@ from genaug.downstream.backbones import make_backbone, num_features
 from genaug.downstream.base import TrainingData
 from genaug.downstream.classifier import Classifier
 from genaug.downstream.images import Inputs, StreamBatches, decode, step_loader
+from genaug.downstream.manifold_mixup import manifold_mixup
 from genaug.downstream.scoring import Split, encode
 from genaug.downstream.training import Evaluations, build_trainer, fit, quiet_lightning
 from genaug.seeding import derive
@@ -121,7 +122,17 @@ class LightningClassifier(pl.LightningModule):
                 inputs, weights = self.data.interpolate(inputs, weights, self.global_step)
             if self.mix is not None:
                 inputs, weights = self.mix(inputs, weights)
-        return functional.cross_entropy(self.network(inputs), weights, label_smoothing=self.config.label_smoothing)
+        augment = self.data.augment
+        if self.inputs.are_features or augment.manifold_alpha == 0:
+            return self._loss(self.network(inputs), weights)
+        seed = derive(self.config.seed, "batch", self.global_step)
+        with manifold_mixup(
+            self.network.backbone, weights, augment.manifold_alpha, augment.manifold_layers, seed
+        ) as mixed_weights:
+            return self._loss(self.network(inputs), mixed_weights)
+
+    def _loss(self, logits: Tensor, weights: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, weights, label_smoothing=self.config.label_smoothing)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -151,6 +162,8 @@ def learning_rate_factor(config: Classifier, step: int) -> float:
         return (step + 1) / (config.warmup_steps + 1)
     if config.schedule == "constant":
         return 1.0
+    if config.schedule == "steps":
+        return config.lr_drop ** sum(step >= milestone for milestone in config.milestones)
     progress = (step - config.warmup_steps) / (config.num_steps - config.warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -230,5 +243,6 @@ def _train(
 def caches_features(config: Classifier, data: TrainingData) -> bool:
     """Whether each image always has the same features: nothing in front of the linear layer changes during training."""
     is_fixed = config.mode == "linear_probe" and config.bn_mode == "frozen"
-    is_augmented = data.augment.image_transform(config.image_size) is not None or data.augment.mixes
+    augment = data.augment
+    is_augmented = augment.image_transform(config.image_size) is not None or augment.mixes or augment.manifold_alpha > 0
     return is_fixed and not is_augmented and data.interpolate is None
