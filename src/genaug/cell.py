@@ -113,7 +113,7 @@ def cell_fingerprint(cfg: RunConfig) -> str:
         return fingerprint("prior", cfg.recipe)
     synthetic: Any = None
     if cfg.pool_size or (cfg.generator.uses_prior and cfg.task != "train"):
-        synthetic = [cfg.generator, cfg.prior.identity() if cfg.generator.uses_prior else None]
+        synthetic = [cfg.generator, cfg.prior_identity()]
     parts: list[Any] = [cfg.task, cfg.dataset.identity(), cfg.seed, synthetic]
     if cfg.task == "fit":
         return fingerprint(*parts)

@@ -74,6 +74,10 @@ class Prior:
         self.weights = weights
         self.compiled = compile
         self.num_evaluations = 0
+        self.vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        """Pixels per latent, along each side."""
+        self.erasures: dict[str, Path] = {}
+        """Folder of the change of U-Net weights that erases a concept, by concept; the run sets it."""
         self._unet = torch.compile(self.unet) if compile else self.unet
 
         schedule = DDPMScheduler.from_config(self.scheduler_config)
@@ -106,9 +110,16 @@ class Prior:
         parts: dict[str, Any] = {}
         part = ""
         try:
-            for part, kind, dtype in (("unet", UNet2DConditionModel, config.dtype), ("vae", AutoencoderKL, config.vae_dtype)):
+            for part, kind, dtype in (
+                ("unet", UNet2DConditionModel, config.dtype),
+                ("vae", AutoencoderKL, config.vae_dtype),
+            ):
                 parts[part] = kind.from_pretrained(
-                    folder, subfolder=part, variant=config.variant, torch_dtype=getattr(torch, dtype), local_files_only=True
+                    folder,
+                    subfolder=part,
+                    variant=config.variant,
+                    torch_dtype=getattr(torch, dtype),
+                    local_files_only=True,
                 )
             part = "text_encoder"
             parts[part] = CLIPTextModel.from_pretrained(
@@ -131,6 +142,18 @@ class Prior:
             device=device,
             compile=config.compile,
         )
+
+    @contextlib.contextmanager
+    def erased(self, concept: str | None) -> Iterator[None]:
+        """The U-Net without ``concept``, restored exactly afterwards; as it is where nothing is erased."""
+        from genaug.priors.deltas import DELTA, applied, load_delta
+
+        if concept is None or not self.erasures:
+            yield
+            return
+        delta, _ = load_delta(self.erasures[concept] / DELTA)
+        with applied(self.unet, delta):
+            yield
 
     # images and latents
 
@@ -178,7 +201,9 @@ class Prior:
             for match in PLACEHOLDER.finditer(prompt):
                 if tokens is None or match.group() not in tokens.places:
                     known = ", ".join(sorted(tokens.places)) if tokens is not None else "none"
-                    raise GenaugError(f"The prompt '{prompt}' names {match.group()}, which was not learned (learned: {known}).")
+                    raise GenaugError(
+                        f"The prompt '{prompt}' names {match.group()}, which was not learned (learned: {known})."
+                    )
                 ids += self.word_ids(prompt[end : match.start()])
                 ids += [first_new + row for row in tokens.places[match.group()]]
                 end = match.end()
@@ -285,7 +310,9 @@ def _hub_folder(config: PriorConfig) -> Path:
     patterns = [f"{part}/*.{ending}" for part in PARTS for ending in ("json", "txt")]
     patterns += [f"{part}/{name}{suffix}" for part in PARTS for name in ("model", "diffusion_pytorch_model")]
     with contextlib.suppress(LocalEntryNotFoundError):
-        cached = snapshot_download(config.path, revision=config.revision, allow_patterns=patterns, local_files_only=True)
+        cached = snapshot_download(
+            config.path, revision=config.revision, allow_patterns=patterns, local_files_only=True
+        )
         if all((Path(cached) / part).is_dir() for part in PARTS):
             return Path(cached)
     command = f"hf download {config.path}" + (f" --revision {config.revision}" if config.revision else "")

@@ -63,7 +63,7 @@ def test_a_mosaic_holds_the_crop_in_its_centre_and_goes_into_the_identity(tmp_pa
 
 
 def test_absent_leafy_spurge_names_the_hub(tmp_path: Path) -> None:
-    with pytest.raises(GenaugError, match="mpg-ranch/leafy_spurge.*CC BY 4.0"):
+    with pytest.raises(GenaugError, match=r"mpg-ranch/leafy_spurge.*CC BY 4\.0"):
         LeafySpurge(root=str(tmp_path), seed=0).identity()
 
 

@@ -107,7 +107,8 @@ class WebDatasetShards(Source):
             if image is None or ending not in sample:
                 raise GenaugError(
                     f"{sample['__url__']}: sample {sample['__key__']} has "
-                    f"{', '.join(k for k in sample if k[0] != '_')}, but an image ({', '.join(IMAGES)}) and a file .{ending} are needed. Set dataset.label."
+                    f"{', '.join(k for k in sample if k[0] != '_')}, but an image ({', '.join(IMAGES)}) and a file "
+                    f".{ending} are needed. Set dataset.label."
                 )
             value = json.loads(sample[ending])[key] if key else sample[ending].decode().strip()
             yield {"image": image}, {"key": sample["__key__"], "label": value}
