@@ -16,13 +16,13 @@ from genaug.environment import check_libraries, describe_environment
 from genaug.gallery import contact_sheet
 from genaug.generators.prompts import readable, slug
 from genaug.identity import fingerprint
+from genaug.priors.recipe import train_prior
 from genaug.store import check_writable, read_json, write_json
 from genaug.tracking import Record
 
 
 def run(cell: Cell) -> Result:
     """Compute and publish the result of a cell (or read it, if another process published it meanwhile)."""
-    cell.config.check()
     check_writable(cell.config.paths.outputs)
     check_libraries()
     with cell.config.paths.store.lock(cell.fingerprint):
@@ -38,7 +38,8 @@ def compute(cell: Cell, record: Record) -> Result:
     record.say(f"{cell.folder.name}")
     if cfg.task == "prior":
         with record.stage("train"):
-            cfg.recipe.train(cfg.paths.outputs / "prior", cfg.trainer.device(), record.say)
+            folder = train_prior(cfg.recipe, cfg.paths.outputs / "prior")
+        record.say(f"trained: {folder}; use it with prior.path={folder}")
         return finish(cell, record, {}, {})
 
     with record.stage("data"):
@@ -47,6 +48,8 @@ def compute(cell: Cell, record: Record) -> Result:
             f"{dataset.name}: {len(dataset.train)} train, {len(dataset.val)} val, {len(dataset.test)} test images, "
             f"{len(dataset.class_names)} classes" + (f"; {dataset.notes}" if dataset.notes else "")
         )
+    if cfg.task == "train":
+        cfg.downstream.check_dataset(dataset)
     counts: dict[str, Any] = {"images_generated": 0, "images_reused": 0, "network_evaluations": 0}
     pool = None
     if cfg.pool_size or cfg.task in ("fit", "generate"):
