@@ -156,6 +156,10 @@ class DAFusion(ImageToImage):
             checkpoint.unlink()
         return {"num_steps": self.tokens.num_steps, "network_evaluations": prior.num_evaluations - before, "loss": loss}
 
+    def prompted_class(self, variant: Variant, dataset: Dataset) -> int:
+        """The class whose token the prompt of an image holds: its source's."""
+        return variant.source.class_index
+
     def generate(
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
     ) -> Iterator[Generated]:
@@ -166,7 +170,7 @@ class DAFusion(ImageToImage):
 
         assert prior is not None and fitted is not None
         tokens = class_tokens(dataset.class_names)
-        classes = [variant.source.class_index for variant in variants]
+        classes = [self.prompted_class(variant, dataset) for variant in variants]
         learned = read_tokens(fitted, [dataset.class_names[c] for c in sorted(set(classes))])
         prompts = [self.prompt.replace("{token}", tokens[c]) for c in classes]
         if not self.class_names:
