@@ -5,6 +5,7 @@ Prompts may hold learned tokens, written ``<name>``: neither the tokenizer nor t
 """
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from typing import Any
 
 import torch
 import transformers
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from genaug.errors import GenaugError
 from genaug.priors.config import PARTS, PriorConfig
+from genaug.priors.deltas import DELTA, applied, load_delta, merge_lora
 
 PLACEHOLDER = re.compile(r"<[^<>\s]+>")
 HUB_TIMEOUT = 5.0  # seconds for the first answer of the Hub
@@ -134,6 +136,10 @@ class Prior:
                 f"prior.path={config.path}: {part}/ in {folder} cannot be loaded ({_first_line(error)}). Copy or download the "
                 "model again, name its file variant (prior.variant=fp16 or null), or choose another folder."
             ) from error
+        if config.vae_path is not None:
+            parts["vae"] = _other_vae(config.vae_path, getattr(torch, config.vae_dtype))
+        if config.lora_path is not None:
+            merge_lora(parts["unet"], _lora_file(config.lora_path), config.lora_scale)
         return cls(
             **parts,
             scheduler_config=scheduler_config,
@@ -146,8 +152,6 @@ class Prior:
     @contextlib.contextmanager
     def erased(self, concept: str | None) -> Iterator[None]:
         """The U-Net without ``concept``, restored exactly afterwards; as it is where nothing is erased."""
-        from genaug.priors.deltas import DELTA, applied, load_delta
-
         if concept is None or not self.erasures:
             yield
             return
@@ -167,7 +171,11 @@ class Prior:
         Returns:
             two float32 tensors [b, 4, h/8, w/8] in units of the U-Net's latents (``scaling_factor`` applied).
         """
-        posterior = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
+        encoded = self.vae.encode(images.to(self.device, self.vae.dtype))
+        if hasattr(encoded, "latents"):  # TAESD has no posterior
+            mean = encoded.latents.float() * self.scaling_factor
+            return mean, torch.zeros_like(mean)
+        posterior = encoded.latent_dist
         return posterior.mean.float() * self.scaling_factor, posterior.std.float() * self.scaling_factor
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -325,6 +333,47 @@ def _hub_folder(config: PriorConfig) -> Path:
             f"On a machine with network run `{command}` and copy the cache here, correct the id, name a folder in the "
             "diffusers layout with prior.path=FOLDER, or use the shipped model with prior=tiny."
         ) from error
+
+
+def _fetched(key: str, path: str, patterns: Sequence[str]) -> Path:
+    """The folder of a path or of a Hub id: from the local cache, else downloaded."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    with contextlib.suppress(LocalEntryNotFoundError):
+        return Path(snapshot_download(path, allow_patterns=list(patterns), local_files_only=True))
+    try:
+        HfApi().model_info(path, timeout=HUB_TIMEOUT)
+        return Path(snapshot_download(path, allow_patterns=list(patterns)))
+    except Exception as error:  # as in _hub_folder
+        raise GenaugError(
+            f"prior.{key}={path} is neither a file or folder nor in the local cache, and the Hub did not give it "
+            f"({_first_line(error)}). On a machine with network run `hf download {path}` and copy the cache here, or "
+            f"write prior.{key}=null."
+        ) from error
+
+
+def _other_vae(path: str, dtype: torch.dtype) -> Any:
+    """An ``AutoencoderKL`` or ``AutoencoderTiny``, whichever its config names."""
+    folder = _fetched("vae_path", path, ("*.json", "*.safetensors"))
+    try:
+        name = json.loads((folder / "config.json").read_text())["_class_name"]
+        kind = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}[name]
+        return kind.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise GenaugError(
+            f"prior.vae_path={path}: {folder} holds no VAE of diffusers ({_first_line(error)})."
+        ) from error
+
+
+def _lora_file(path: str) -> Path:
+    file = Path(path).expanduser()
+    return (
+        file if file.is_file() else _fetched("lora_path", path, ("*.safetensors",)) / "pytorch_lora_weights.safetensors"
+    )
 
 
 def _first_line(error: Exception) -> str:
