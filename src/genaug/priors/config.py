@@ -13,13 +13,13 @@ from omegaconf import II
 
 from genaug.errors import GenaugError
 from genaug.identity import NOT_IDENTITY, canonical
+from genaug.priors.hub import PARTS, model_folder
 from genaug.registry import component
 
 if TYPE_CHECKING:
     from genaug.priors.prior import Prior
 
 TINY = "tiny"
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 @component("prior", "prior")
@@ -103,6 +103,8 @@ class PriorConfig:
 
     def load(self, device: str) -> "Prior":
         """The model on ``device``, loaded once per process."""
+        if self.folder is None:  # before the slow imports: a model that cannot be had is said at once
+            model_folder(self.path, self.revision, self.variant)
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "name"}
         return _load(tuple(fields.items()), device)
 

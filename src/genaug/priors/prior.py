@@ -19,11 +19,11 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from genaug.errors import GenaugError
-from genaug.priors.config import PARTS, PriorConfig
+from genaug.priors.config import PriorConfig
 from genaug.priors.deltas import DELTA, applied, load_delta, merge_lora
+from genaug.priors.hub import first_line, model_folder, other_folder
 
 PLACEHOLDER = re.compile(r"<[^<>\s]+>")
-HUB_TIMEOUT = 5.0  # seconds for the first answer of the Hub
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +108,7 @@ class Prior:
             GenaugError: if a part is absent or damaged, or the Hub cannot be reached and holds no cached copy.
         """
         config.check()
-        folder = config.folder or _hub_folder(config)
+        folder = config.folder or model_folder(config.path, config.revision, config.variant)
         transformers.logging.disable_progress_bar()
         parts: dict[str, Any] = {}
         part = ""
@@ -134,7 +134,7 @@ class Prior:
             scheduler_config: Any = DDPMScheduler.load_config(folder, subfolder=part, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise GenaugError(
-                f"prior.path={config.path}: {part}/ in {folder} cannot be loaded ({_first_line(error)}). Copy "
+                f"prior.path={config.path}: {part}/ in {folder} cannot be loaded ({first_line(error)}). Copy "
                 "or download the model again, name its file variant (prior.variant=fp16 or null), or another folder."
             ) from error
         if config.vae_path is not None:
@@ -310,72 +310,21 @@ class _ExtendedTable(torch.nn.Module):
         return torch.where((new >= 0).unsqueeze(-1), self.rows[new.clamp(min=0)].to(known.dtype), known)
 
 
-def _hub_folder(config: PriorConfig) -> Path:
-    """The snapshot of a Hub id: from the local cache if it is whole, else downloaded."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    suffix = f".{config.variant}.safetensors" if config.variant else ".safetensors"
-    patterns = [f"{part}/*.{ending}" for part in PARTS for ending in ("json", "txt")]
-    patterns += [f"{part}/{name}{suffix}" for part in PARTS for name in ("model", "diffusion_pytorch_model")]
-    with contextlib.suppress(LocalEntryNotFoundError):
-        cached = snapshot_download(
-            config.path, revision=config.revision, allow_patterns=patterns, local_files_only=True
-        )
-        if all((Path(cached) / part).is_dir() for part in PARTS):
-            return Path(cached)
-    command = f"hf download {config.path}" + (f" --revision {config.revision}" if config.revision else "")
-    try:
-        HfApi().model_info(config.path, revision=config.revision, timeout=HUB_TIMEOUT)
-        return Path(snapshot_download(config.path, revision=config.revision, allow_patterns=patterns))
-    except Exception as error:  # the Hub's client raises its transport's own errors, which change between releases
-        raise GenaugError(
-            f"prior.path={config.path} is not in the local cache and the Hub did not give it ({_first_line(error)}). "
-            f"On a machine with network run `{command}` and copy the cache here, correct the id, name a folder in the "
-            "diffusers layout with prior.path=FOLDER, or use the shipped model with prior=tiny."
-        ) from error
-
-
-def _fetched(key: str, path: str, patterns: Sequence[str]) -> Path:
-    """The folder of a path or of a Hub id: from the local cache, else downloaded."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    with contextlib.suppress(LocalEntryNotFoundError):
-        return Path(snapshot_download(path, allow_patterns=list(patterns), local_files_only=True))
-    try:
-        HfApi().model_info(path, timeout=HUB_TIMEOUT)
-        return Path(snapshot_download(path, allow_patterns=list(patterns)))
-    except Exception as error:  # as in _hub_folder
-        raise GenaugError(
-            f"prior.{key}={path} is neither a file or folder nor in the local cache, and the Hub did not give it "
-            f"({_first_line(error)}). On a machine with network run `hf download {path}` and copy the cache here, or "
-            f"write prior.{key}=null."
-        ) from error
-
-
 def _other_vae(path: str, dtype: torch.dtype) -> Any:
     """An ``AutoencoderKL`` or ``AutoencoderTiny``, whichever its config names."""
-    folder = _fetched("vae_path", path, ("*.json", "*.safetensors"))
+    folder = other_folder("vae_path", path, ("*.json", "*.safetensors"))
     try:
         name = json.loads((folder / "config.json").read_text())["_class_name"]
         kind = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}[name]
         return kind.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise GenaugError(
-            f"prior.vae_path={path}: {folder} holds no VAE of diffusers ({_first_line(error)})."
+            f"prior.vae_path={path}: {folder} holds no VAE of diffusers ({first_line(error)})."
         ) from error
 
 
 def _lora_file(path: str) -> Path:
     file = Path(path).expanduser()
     return (
-        file if file.is_file() else _fetched("lora_path", path, ("*.safetensors",)) / "pytorch_lora_weights.safetensors"
+        file if file.is_file() else other_folder("lora_path", path, ("*.safetensors",)) / "pytorch_lora_weights.safetensors"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
