@@ -207,7 +207,7 @@ def _start(prior: "Prior", count: int, *words: object) -> Tensor:
 @torch.no_grad()
 def _walk(prior: "Prior", config: Erasure, x: Tensor, cond: Tensor, uncond: Tensor, num_walked: int) -> list[Tensor]:
     """States before each of the first ``num_walked`` guided DDIM steps, and the last one."""
-    schedule = make_scheduler("ddim", prior.scheduler_config)
+    schedule = make_scheduler("ddim", prior.betas)
     schedule.set_timesteps(config.num_steps)
     timesteps = schedule.timesteps if config.level_match == "exact" else schedule.timesteps[1:]
     states = [x]
