@@ -35,8 +35,7 @@ class Cell:
 
     @classmethod
     def of(cls, config: RunConfig, overrides: tuple[str, ...] = ()) -> "Cell":
-        """The cell of a configuration, which is checked first: no model is loaded for one that cannot work."""
-        config.check()
+        """The cell of a configuration."""
         return cls(config=config, overrides=overrides, fingerprint=cell_fingerprint(config))
 
     @property
@@ -46,7 +45,7 @@ class Cell:
         return {
             "dataset": cfg.dataset.name,
             "generator": cfg.generator.name,
-            "mix": cfg.mix.name if cfg.pool_size or not cfg.generator.makes_pool else "real_only",
+            "mix": cfg.mix.name if cfg.pool_size else "real_only",
             "augment": cfg.augment.name,
             "downstream": cfg.downstream.name,
         }
