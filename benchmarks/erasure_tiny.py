@@ -2,8 +2,8 @@
 
     python benchmarks/erasure_tiny.py ../shared/data          # the folder that holds mnist/
 
-Samples every digit from pure noise under "a photo of a <digit>" with the prior as it is and with the erased U-Net, and lets
-a support vector machine trained on MNIST name them. Exits with an error unless the share of sevens falls to a quarter or less while
+Samples every digit from pure noise under "a photo of a <digit>" with the prior as it is and with the erased U-Net; a support
+vector machine trained on MNIST names them. Exits with an error unless the share of sevens falls to a quarter or less while
 every other digit keeps at least nine tenths of its own.
 """
 
