@@ -114,7 +114,7 @@ def cell_fingerprint(cfg: RunConfig) -> str:
         return fingerprint("prior", cfg.recipe)
     synthetic: Any = None
     if cfg.pool_size or cfg.generator.online or (cfg.generator.makes_pool and cfg.task != "train"):
-        synthetic = [cfg.generator, cfg.prior.identity() if cfg.generator.uses_prior else None]
+        synthetic = [cfg.generator, cfg.prior_identity()]
         if (content := cfg.generator.content()) is not None:
             synthetic.append(content)
     parts: list[Any] = [cfg.task, cfg.dataset.identity(), cfg.seed, synthetic]

@@ -62,6 +62,8 @@ class Generator:
     version: ClassVar[int] = 1
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
     uses_prior: ClassVar[bool] = True
+    uses_erasures: ClassVar[bool] = False
+    """Whether images are made, and tokens learned, with the U-Net from which their class is erased (``prior.erased``)."""
     fits: ClassVar[bool] = False
     """Whether ``fit`` learns something from the training images."""
     online: ClassVar[bool] = False
