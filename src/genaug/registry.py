@@ -18,6 +18,7 @@ T = TypeVar("T")
 MODULES = (
     "genaug.data.sources.digits",
     "genaug.data.sources.image_folder",
+    "genaug.data.filters",
     "genaug.data.mixing",
     "genaug.data.transforms",
     "genaug.priors.config",
