@@ -24,6 +24,10 @@ PLAIN_KEY = re.compile(r"[A-Za-z_][\w.]*=")
 class CellSweeper(BasicSweeper):
     """Chosen in conf/hydra/sweeper/cells.yaml."""
 
+    def _parse_config(self) -> list[str]:
+        """The parameters of ``hydra.sweeper.params``; null takes one out that another file has put in."""
+        return [f"{key}={value}" for key, value in self.params.items() if value is not None]
+
     def get_job_batch(self) -> Sequence[Sequence[str]]:
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         return [overrides for overrides in super().get_job_batch() if not self._answered(overrides)]
