@@ -96,6 +96,10 @@ class Generator:
         """Network evaluations (U-Net calls per sample) that ``generate(variants)`` will make."""
         return 0
 
+    def fit_cost(self, dataset: Dataset) -> int:
+        """Network evaluations (U-Net passes per sample) that ``fit`` will make."""
+        return 0
+
     @property
     def makes_pool(self) -> bool:
         """Whether images are published before training (``none`` and purely online generators make no pool)."""
