@@ -12,8 +12,8 @@ One file per table or figure: what to run, how to read it, and what was publishe
     genaug table <item>                                     # the table as md, csv, tex, json below outputs/tables
     genaug report [items]                                   # one HTML page
 
-Combinations are those of the sweep; cells that cannot differ (a baseline under several alpha) are one. Results are not committed:
-`genaug table` and `genaug report` read them from outputs/.
+Combinations are those of the sweep; cells that cannot differ (a baseline under several alpha) are one. Results are not
+committed: `genaug table` and `genaug report` read them from outputs/.
 """
 
 

@@ -143,7 +143,8 @@ def markdown(table: Table) -> str:
     ]
     lines += _published_section(table)
     if spec.notes:
-        lines += ["", "## Deviations and open points", "", *(f"- {note}" for note in spec.notes)]
+        setting = " of the full setting" if table.reduced else ""
+        lines += ["", f"## Deviations and open points{setting}", "", *(f"- {note}" for note in spec.notes)]
     lines += ["", "## Provenance", "", *(f"- {line}" for line in provenance(table))]
     return "\n".join(lines) + "\n"
 

@@ -23,6 +23,7 @@ from genaug.config import RunConfig
 from genaug.errors import GenaugError
 from genaug.store import read_json
 from genaug.tables.collect import HIDDEN, state_of
+from genaug.tables.spec import read_experiment
 
 PLAIN_KEYS = ("seed", "task")  # keys without a dot that choose no preset
 
@@ -72,9 +73,7 @@ def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None =
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
             place = [f"paths.outputs_dir={outputs}"] if outputs is not None else []
             if extra is None:
-                master = hydra.compose("config", [f"experiment={item}", *place], return_hydra_config=True)
-                folder = Path(master.paths.outputs_dir)
-                extra = _last_extra(folder, item, {str(key) for key in master.hydra.sweeper.params or {}})
+                extra = _last_extra(outputs or Path("outputs"), item)
             fixed = [*extra, *place]
             master = hydra.compose("config", [f"experiment={item}", *_plain(fixed)], return_hydra_config=True)
             params = [
@@ -154,8 +153,11 @@ def was_run(outputs: Path, item: str) -> bool:
     return next(_records(outputs, item), None) is not None
 
 
-def _last_extra(outputs: Path, item: str, swept: set[str]) -> tuple[str, ...]:
+def _last_extra(outputs: Path, item: str) -> tuple[str, ...]:
     """Overrides beside the sweep's own with which the experiment was last run."""
+    content = read_experiment(item)
+    parts = [content, content.get("smoke") or {}]
+    swept = {key for part in parts for key in part.get("hydra", {}).get("sweeper", {}).get("params", {})}
     values: dict[str, dict[str, None]] = {}  # in order of appearance
     for overrides in next(_records(outputs, item), []):
         for key, _, value in (override.partition("=") for override in overrides):
