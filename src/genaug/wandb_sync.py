@@ -68,7 +68,14 @@ def summary_of(result: dict[str, Any]) -> dict[str, Any]:
     names = {f"name/{key}": value for key, value in result["names"].items()}
     config = result["config"]
     keys = {"alpha": ("mix", "alpha"), "m": ("mix", "m"), "shots": ("dataset", "shots"), "t0": ("generator", "t0")}
-    swept = {name: config[group][key] for name, (group, key) in keys.items() if config[group].get(key) is not None}
+    used = (
+        {"dataset"} if result["pool"] is None else {"dataset", "mix", "generator"}
+    )  # what can have reached the result
+    swept = {
+        name: config[group][key]
+        for name, (group, key) in keys.items()
+        if group in used and config[group].get(key) is not None
+    }
     return {
         **numbers,
         **result["counts"],
