@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ HEADER, BLOCK = 7, 32768  # bytes; W&B's offline file is a LevelDB log behind a 
 def records(path: Path) -> Iterator[bytes]:
     """Payloads of a LevelDB log: blocks of 32 KiB, each record with checksum, length and kind (whole, first, middle, last)."""
     data = path.read_bytes()
-    assert data[:4] == b":W&B"
+    assert data[:4] in (b":W&B", b"")  # empty until the first flush
     place, parts = HEADER, b""
     while place + HEADER <= len(data):
         left = BLOCK - place % BLOCK
@@ -28,6 +29,8 @@ def records(path: Path) -> Iterator[bytes]:
             place += left
             continue
         _, length, kind = struct.unpack_from("<IHB", data, place)
+        if place + HEADER + length > len(data):
+            return  # not all of it is written yet
         parts += data[place + HEADER : place + HEADER + length]
         place += HEADER + length
         if kind in (1, 4):
@@ -40,7 +43,13 @@ def read_offline(folder: Path) -> dict[str, Any]:
     from wandb.proto import wandb_internal_pb2
 
     found: dict[str, Any] = {"history": [], "summary": {}}
-    for data in records(next(folder.glob("run-*.wandb"))):
+    path = next(folder.glob("run-*.wandb"))
+    for _ in range(600):  # W&B's service closes the file shortly after the run has finished
+        kinds = [wandb_internal_pb2.Record.FromString(data).WhichOneof("record_type") for data in records(path)]
+        if "exit" in kinds:
+            break
+        time.sleep(0.1)
+    for data in records(path):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         kind = record.WhichOneof("record_type")
