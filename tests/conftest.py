@@ -27,9 +27,10 @@ def shared():
 def train(tmp_path):
     """``train("-m", "seed=0,1")``: run train.py as a user would, with outputs in a temporary folder."""
 
-    def run(*arguments: str, code: int = 0, env: dict[str, str] | None = None) -> str:
+    def run(*arguments: str, code: int = 0, env: dict[str, str | None] | None = None) -> str:
         command = [sys.executable, str(ROOT / "train.py"), *arguments, f"paths.outputs_dir={tmp_path}/outputs"]
-        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **(env or {})})
+        environment = {key: value for key, value in {**os.environ, **(env or {})}.items() if value is not None}
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
         assert process.returncode == code, process.stdout + process.stderr
         return process.stdout + process.stderr
 
