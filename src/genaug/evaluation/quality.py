@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.linalg import sqrtm
 
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
@@ -44,12 +43,12 @@ def _off_diagonal(kernel: np.ndarray) -> float:
 def fid(real_nd: np.ndarray, fake_nd: np.ndarray) -> float:
     """Frechet distance of two Gaussians fitted to the features. Biased upwards for few images."""
     means = real_nd.mean(axis=0) - fake_nd.mean(axis=0)
-    covariances = [
-        np.atleast_2d(np.cov(x, rowvar=False)) for x in (real_nd.astype(np.float64), fake_nd.astype(np.float64))
-    ]
-    product = np.asarray(sqrtm(covariances[0] @ covariances[1]))
-    total = means @ means + np.trace(covariances[0] + covariances[1] - 2 * product.real)
-    return float(max(total, 0.0))
+    first, second = (np.atleast_2d(np.cov(x.astype(np.float64), rowvar=False)) for x in (real_nd, fake_nd))
+    values, vectors = np.linalg.eigh(first)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    # the trace of sqrt(C1 C2) is that of sqrt(C1^1/2 C2 C1^1/2), which is symmetric
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second @ root), 0)).sum()
+    return float(max(means @ means + np.trace(first) + np.trace(second) - 2 * cross, 0.0))
 
 
 def precision_recall_density_coverage(
