@@ -106,7 +106,7 @@ class Cell:
 
 
 def cell_fingerprint(cfg: RunConfig) -> str:
-    """H(task, dataset, pool, mix, augmentation, downstream, numerics, seed).
+    """H(task, dataset, pool, mix, filter, augmentation, downstream, numerics, seed).
 
     What cannot reach the result is left out: a generator whose images are never drawn, and then the mix's alpha and M.
     """
@@ -123,6 +123,8 @@ def cell_fingerprint(cfg: RunConfig) -> str:
     parts.append(cfg.mix if cfg.pool_size else None)
     if cfg.task == "generate":
         return fingerprint(*parts)
+    if cfg.pool_size and cfg.filter.active:
+        parts.append(cfg.filter)
     return fingerprint(*parts, cfg.augment, cfg.downstream, canonical(cfg.trainer))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
+from genaug.data.filters import Filter
 from genaug.data.mixing import Mix
 from genaug.data.sources.base import Source
 from genaug.data.transforms import Augment
@@ -37,6 +38,7 @@ class RunConfig:
     prior: PriorConfig = MISSING
     leakage: Leakage = MISSING
     generator: Generator = MISSING
+    filter: Filter = MISSING
     mix: Mix = MISSING
     augment: Augment = MISSING
     downstream: Downstream = MISSING
@@ -67,6 +69,7 @@ class RunConfig:
     def check(self) -> None:
         """Refuse combinations that cannot work, before any model is loaded."""
         self.generator.check(self.dataset.task)
+        self.filter.check(self.dataset.task)
         if self.task == "train":
             self.downstream.check(self.dataset.task)
             self.augment.check(self.dataset.task)

@@ -46,7 +46,7 @@ def contact_sheet(
                 (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.NEAREST
             )
             sheet.paste(picture, (left, top + CAPTION))
-            pen.text((left, top), title if column == 0 else _caption(sample), fill="black")
+            pen.text((left, top), title if column == 0 else caption(sample), fill="black")
     return sheet
 
 
@@ -54,7 +54,8 @@ def _title(sample: Sample, dataset: Dataset) -> str:
     return dataset.class_names[sample.class_index] if sample.label else Path(sample.id).name
 
 
-def _caption(sample: Sample) -> str:
+def caption(sample: Sample) -> str:
+    """What was drawn for a variant: level, noise, mask or weight."""
     about = getattr(sample, "about", {})
     for key, text in (("t0", "t0 {}"), ("sigma", "sigma {}"), ("mask", "{}"), ("lam", "lambda {}")):
         if key in about:

@@ -27,6 +27,7 @@ MODULES = (
     "genaug.data.sources.shenzhen",
     "genaug.data.sources.hub",
     "genaug.data.sources.webdataset_shards",
+    "genaug.data.filters",
     "genaug.data.mixing",
     "genaug.data.transforms",
     "genaug.priors.config",

@@ -1,6 +1,6 @@
 """One cell, from its data set to its result: the picture of the README in code.
 
-dataset ─► split ─► generator.fit ─► generator.generate ─► pool ─► mix ─► downstream ─► result
+dataset ─► split ─► generator.fit ─► generator.generate ─► pool ─► filter ─► mix ─► downstream ─► result
             prior ───────┘
 Every stage may be answered from the store instead of being computed.
 """
@@ -68,6 +68,10 @@ def compute(cell: Cell, record: Record) -> Result:
         elif cfg.task != "fit":
             with record.stage("generate"):
                 pool = generate(cell, dataset, erasures, fitted, fitted_fingerprint, record)
+            if cfg.task == "train":
+                with record.stage("filter"):
+                    pool = cfg.filter.apply(pool, dataset, cfg.paths.store, record.say)
+            record.pool(pool.folder)
             counts |= pool.counts | {"images_rejected": sum(pool.rejected.values())}
     if cfg.task != "train":
         return finish(cell, record, {}, counts, pool)

@@ -77,6 +77,15 @@ class Record:
 
             self.run.log({key: wandb.Image(str(path))})
 
+    def pool(self, folder: Path) -> None:
+        """A pool's manifest as a W&B table: source, variant, level, scores."""
+        if self.run is not None:
+            from genaug.wandb_sync import pool_table
+
+            table = pool_table(folder)
+            if table is not None:
+                self.run.log({"pool": table})
+
     @contextlib.contextmanager
     def stage(self, name: str):
         """Measure the wall-clock seconds of one stage."""

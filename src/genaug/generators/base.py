@@ -115,6 +115,10 @@ class Generator:
         """What files on disk add to the identity: a digest of their content; None where there are none."""
         return None
 
+    def fit_cost(self, dataset: Dataset) -> int:
+        """Network evaluations (U-Net passes per sample) that ``fit`` will make."""
+        return 0
+
     @property
     def makes_pool(self) -> bool:
         """Whether images are published before training (``none`` and purely online generators make no pool)."""

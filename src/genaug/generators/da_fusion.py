@@ -97,6 +97,10 @@ class DAFusion(ImageToImage):
                 "leakage=data_centric forbids. Write generator.tokens.init=the, or allow class names with leakage=none."
             )
 
+    def fit_cost(self, dataset: Dataset) -> int:
+        """One forward pass per class, step and sample; the backward pass is not counted."""
+        return len(dataset.class_names) * self.tokens.num_steps * self.tokens.batch_size
+
     def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
         import torch
         from rich.progress import Progress, TaskID

@@ -25,6 +25,10 @@ PLAIN_KEY = re.compile(r"[A-Za-z_][\w.]*=")
 class CellSweeper(BasicSweeper):
     """Chosen in conf/hydra/sweeper/cells.yaml."""
 
+    def _parse_config(self) -> list[str]:
+        """The parameters of ``hydra.sweeper.params``; null takes one out that another file has put in."""
+        return [f"{key}={value}" for key, value in self.params.items() if value is not None]
+
     def get_job_batch(self) -> Sequence[Sequence[str]]:
         assert self.hydra_context is not None
         self._composed: dict[tuple[str, ...], DictConfig] = {}
