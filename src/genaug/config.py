@@ -98,7 +98,7 @@ def explain_unknown_key(key: str) -> str:
         near = [k for k in sorted(everything) if k.rpartition(".")[2] == leaf]
     hint = f" Did you mean {' or '.join(near[:3])}?" if near else ""
     if not hint and parent in keys:
-        hint = f" {parent} has {', '.join(sorted(keys[parent]))}."
+        hint = f" {parent or 'The top level'} has {', '.join(sorted(keys[parent]))}."
     return f"There is no key {key}.{hint}"
 
 
