@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from genaug.config import RunConfig, explain_unknown_key, store_root
@@ -69,7 +69,12 @@ def _unknown_keys(node: DictConfig, prefix: str) -> list[str]:
             unknown.append(f"{prefix}{key}")
             continue
         child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing() and not child._is_interpolation():
+        if (
+            isinstance(child, DictConfig)
+            and not child._is_none()
+            and not child._is_missing()
+            and not child._is_interpolation()
+        ):
             unknown += _unknown_keys(child, f"{prefix}{key}.")
     return unknown
 
@@ -175,7 +180,9 @@ def main() -> None:
         hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)()
         if failures:
             lines = "".join(f"\n  {overrides}" for overrides in failures)
-            raise GenaugError(f"{len(failures)} cell(s) of the sweep failed (see above), the others are complete:{lines}")
+            raise GenaugError(
+                f"{len(failures)} cell(s) of the sweep failed (see above), the others are complete:{lines}"
+            )
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to continue", file=sys.stderr)
         sys.exit(130)

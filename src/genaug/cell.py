@@ -99,7 +99,9 @@ class Cell:
             write_json(folder / "status.json", {**status, "state": "failed", "reason": reason})
             record.finish({}, exit_code=1)
             raise
-        write_json(folder / "status.json", {**status, "state": "complete", "finished": time.strftime("%Y-%m-%dT%H:%M:%S")})
+        write_json(
+            folder / "status.json", {**status, "state": "complete", "finished": time.strftime("%Y-%m-%dT%H:%M:%S")}
+        )
 
 
 def cell_fingerprint(cfg: RunConfig) -> str:

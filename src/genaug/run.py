@@ -111,7 +111,9 @@ def generate(cell: Cell, dataset: Dataset, fitted: Path | None, fitted_fingerpri
     return pool
 
 
-def finish(cell: Cell, record: Record, outcome: dict[str, Any], counts: dict[str, Any], pool: Pool | None = None) -> Result:
+def finish(
+    cell: Cell, record: Record, outcome: dict[str, Any], counts: dict[str, Any], pool: Pool | None = None
+) -> Result:
     """Publish ``result.json`` and close the record."""
     predictions = outcome.pop("predictions", None)
     if predictions is not None:

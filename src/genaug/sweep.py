@@ -8,7 +8,6 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-
 failures: list[str] = []
 """Overrides of the cells that failed in this process's sweep: a callback of Hydra cannot raise, so ``app.main`` reads them."""
 

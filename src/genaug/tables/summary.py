@@ -51,11 +51,13 @@ def summarise(results: Sequence[dict[str, Any]], metric: str | None = None) -> l
 
 
 def _summary(results: list[dict[str, Any]], metric: str) -> Summary:
-    swept = sorted({o.split("=", 1)[0].lstrip("+~") for r in results for o in r["overrides"] if "." in o.split("=", 1)[0]})
+    swept = sorted(
+        {o.split("=", 1)[0].lstrip("+~") for r in results for o in r["overrides"] if "." in o.split("=", 1)[0]}
+    )
     hidden = ("paths.", "tracking.", "trainer.", "hydra.")
     swept = [key for key in swept if not key.startswith(hidden)]
     settings = [_setting(r, swept) for r in results]
-    keep = [key for key in settings[0]] if settings else []
+    keep = list(settings[0]) if settings else []
     varying = [key for key in keep if len({s[key] for s in settings}) > 1]
     columns = tuple(key for key in keep if key in varying or key in ("dataset", "generator"))
     rows: dict[tuple[str, ...], Row] = {}

@@ -57,7 +57,9 @@ class ImageFolder(Source):
 
     def content(self) -> Any:
         files = list(_images(self._folder()))
-        return hashlib.sha256("\n".join(f"{name} {_digest(path)}" for name, path in _digests(files)).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            "\n".join(f"{name} {_digest(path)}" for name, path in _digests(files)).encode()
+        ).hexdigest()[:16]
 
     def read(self) -> Dataset:
         root = self._folder()
@@ -66,7 +68,9 @@ class ImageFolder(Source):
         if parts["train"] is None and any(parts.values()):
             raise GenaugError(f"dataset.root={self.root} has a val or test folder, but no train folder beside it.")
         by_split = {split: folder for split, folder in parts.items() if folder is not None} or {"train": root}
-        class_names = sorted({p.name for folder in by_split.values() for p in folder.iterdir() if p.is_dir() and _has_image(p)})
+        class_names = sorted(
+            {p.name for folder in by_split.values() for p in folder.iterdir() if p.is_dir() and _has_image(p)}
+        )
         if not files or len(class_names) < 2:
             raise GenaugError(
                 f"dataset.root={self.root} holds {len(files)} image(s) in {len(class_names)} class folder(s). Expected "
@@ -91,7 +95,9 @@ class ImageFolder(Source):
                 samples[split].append(sample)
         num_classes = len(class_names)
         if "test" not in by_split:
-            samples["train"], samples["test"] = carve(samples["train"], num_classes, self.test_fraction, self.split_seed)
+            samples["train"], samples["test"] = carve(
+                samples["train"], num_classes, self.test_fraction, self.split_seed
+            )
         if "val" not in by_split and self.val_fraction:
             samples["train"], samples["val"] = carve(samples["train"], num_classes, self.val_fraction, self.split_seed)
         return Dataset(
@@ -131,7 +137,7 @@ def _digest(path: Path) -> str:
     return _file_digest(str(path), stat.st_size, stat.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _file_digest(path: str, size: int, mtime_ns: int) -> str:
     """Content hash of a file, read once per process and per change."""
     with open(path, "rb") as file:
