@@ -132,14 +132,25 @@ def accept(heads: Tensor, tau: float, rule: str) -> tuple[Tensor, Tensor]:
     return agreed & (score >= tau), labels[0]
 
 
-def mean_cross_entropy(heads: Sequence[Tensor], targets: Tensor) -> Tensor:
-    """L_pre: mean cross-entropy of several heads, each with its own view's logits [b, C], on class weights [b, C]."""
-    return torch.stack([F.cross_entropy(logits, targets) for logits in heads]).mean()
+def given_weights(previous: Tensor, accepted: Tensor, labels: Tensor, accumulate: bool) -> Tensor:
+    """Class weights [n, C] of the labelled set's next round: a row of zeros for an image without label.
+
+    Args:
+        previous: those of the round before.
+        accumulate: keep earlier labels of images that are not accepted now; false starts anew.
+    """
+    fresh = F.one_hot(labels, previous.shape[1]).to(previous.dtype) * accepted[:, None]
+    return torch.where(accepted[:, None], fresh, previous) if accumulate else fresh
 
 
-def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy against class probabilities [b, C]."""
-    return F.cross_entropy(logits, targets.detach())
+def mean_cross_entropy(heads: Sequence[Tensor], targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """L_pre: mean cross-entropy of several heads, each with its own view's logits [b, C], on class weights [b, C].
+
+    Args:
+        weights: how often each head counts each image, [H, b]; None counts each once.
+    """
+    losses = torch.stack([F.cross_entropy(logits, targets, reduction="none") for logits in heads])
+    return losses.mean() if weights is None else (losses * weights).mean()
 
 
 def head_overlap(first: Tensor, second: Tensor) -> Tensor:
