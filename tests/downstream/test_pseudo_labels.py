@@ -1,5 +1,6 @@
 """Every rule and loss of self-training against closed-form numbers (six decimals, so the tolerance is 1e-6)."""
 
+import itertools
 import math
 
 import pytest
@@ -167,7 +168,10 @@ def test_one_threshold_asks_for_a_larger_margin_with_more_classes(num_classes, g
 
 def test_labels_are_rebuilt_or_accumulated_from_round_to_round():
     rounds = [([True, False, True], [0, 1, 2]), ([False, True, True], [1, 1, 0]), ([False] * 3, [2, 2, 2])]
-    for accumulate, expected in ((False, [[0, -1, 2], [-1, 1, 0], [-1, -1, -1]]), (True, [[0, -1, 2], [0, 1, 0], [0, 1, 0]])):
+    for accumulate, expected in (
+        (False, [[0, -1, 2], [-1, 1, 0], [-1, -1, -1]]),
+        (True, [[0, -1, 2], [0, 1, 0], [0, 1, 0]]),
+    ):
         given = torch.zeros(3, 3)
         for (accepted, labels), wanted in zip(rounds, expected, strict=True):
             given = rules.given_weights(given, torch.tensor(accepted), torch.tensor(labels), accumulate)
@@ -210,7 +214,7 @@ def test_two_linear_heads_on_the_same_features_never_drift_apart_and_weight_deca
                 with torch.no_grad():
                     w -= gradient / lipschitz
             distance.append(float((pair[0] - pair[1]).detach().norm()))
-        assert all(later <= earlier + 1e-12 for earlier, later in zip(distance, distance[1:], strict=False))
+        assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(distance))
         assert distance[-1] < end
     predictions = [(features @ w.T).argmax(dim=1) for w in pair]
     assert torch.equal(predictions[0], predictions[1])

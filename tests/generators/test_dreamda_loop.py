@@ -64,9 +64,30 @@ def run(sigma=0.0, num_steps=10, t0=0.8, cond=TARGET, keep=None, source=None, **
 @pytest.mark.parametrize(
     ("sigma", "choices", "first", "norm", "total", "four"),
     [
-        (0.0, {}, (6.10776153, -15.11111626), 8.73323881, -54.56900350, [-0.67309404, 0.06841172, 0.13222521, -0.44584870]),
-        (0.5, {}, (6.54389386, -16.87525877), 9.91394842, -58.29960042, [-1.55626639, -0.64164922, 0.69681545, 0.06681130]),
-        (3.0, {}, (15.24320186, -25.69410584), 27.73055450, -84.52533744, [-4.07353452, -2.22516569, 2.71898306, 1.46677017]),
+        (
+            0.0,
+            {},
+            (6.10776153, -15.11111626),
+            8.73323881,
+            -54.56900350,
+            [-0.67309404, 0.06841172, 0.13222521, -0.44584870],
+        ),
+        (
+            0.5,
+            {},
+            (6.54389386, -16.87525877),
+            9.91394842,
+            -58.29960042,
+            [-1.55626639, -0.64164922, 0.69681545, 0.06681130],
+        ),
+        (
+            3.0,
+            {},
+            (15.24320186, -25.69410584),
+            27.73055450,
+            -84.52533744,
+            [-4.07353452, -2.22516569, 2.71898306, 1.46677017],
+        ),
         (
             0.5,
             {"shared_rows": True},
@@ -170,7 +191,9 @@ def test_strength_decides_the_timesteps(num_steps, t0, count, first, amplitude):
     assert math.sqrt(steps[0].a_t) == pytest.approx(amplitude, abs=1e-4)
 
 
-@pytest.mark.parametrize(("num_steps", "t0", "count"), [(100, 0.29, 29), (100, 0.57, 57), (100, 0.58, 58), (50, 0.58, 29)])
+@pytest.mark.parametrize(
+    ("num_steps", "t0", "count"), [(100, 0.29, 29), (100, 0.57, 57), (100, 0.58, 58), (50, 0.58, 29)]
+)
 def test_rounding_loses_no_step(num_steps, t0, count):
     assert executed_steps(num_steps, t0) == count > int(num_steps * t0)
 
@@ -209,7 +232,9 @@ def test_edit_friendly_inversion_is_exact_and_its_states_are_independent_draws()
     inversion = invert_edit_friendly(steps, X0, START, posterior, Guided(stub, NULL))
     assert (reverse(steps, inversion, Guided(stub, NULL)) - X0).abs().max() < 1e-12
     # one step down, the process stands at q(x_t | x0) with that step's own draw
-    assert torch.allclose(reverse(steps[:1], inversion, Guided(stub, NULL)), noised(steps[1], X0, posterior(0)), atol=1e-12)
+    assert torch.allclose(
+        reverse(steps[:1], inversion, Guided(stub, NULL)), noised(steps[1], X0, posterior(0)), atol=1e-12
+    )
 
 
 def test_ddim_inversion_comes_closer_to_the_source_with_more_steps():

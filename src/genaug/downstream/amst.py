@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SELF_TRAINED = ("pseudo", "soft")
 """Labels that the auxiliary heads give in rounds."""
 CHOICES = {
-    "label": ("seed", *SELF_TRAINED, "fixmatch", "flexmatch", "debiasmatch", "dst", "multi_head_co_training"),
+    "label": ("none", "seed", *SELF_TRAINED, "fixmatch", "flexmatch", "debiasmatch", "dst", "multi_head_co_training"),
     "unlabelled": ("pool", "real", "both"),
     "head_views": ("shared", "independent"),
     "head_data": ("full", "bootstrap"),
@@ -36,10 +36,10 @@ class Amst(Classifier):
     """A classifier on real images as labelled and a pool as unlabelled data; the mix's alpha has no meaning here."""
 
     label: str = "pseudo"
-    """Where the labels of the unlabelled images come from. ``seed``: their source's. ``pseudo`` (AMST): the auxiliary heads,
-    where they agree and are confident. ``soft``: the heads' mean probabilities, for every image. ``fixmatch``, ``flexmatch``,
-    ``debiasmatch``, ``dst``: the model's own confident predictions. ``multi_head_co_training``: each of three heads learns
-    what the other two agree on."""
+    """Where the labels of the unlabelled images come from. ``none``: they are left out, real images teach alone. ``seed``:
+    their source's. ``pseudo`` (AMST): the auxiliary heads, where they agree and are confident. ``soft``: the heads' mean
+    probabilities, for every image. ``fixmatch``, ``flexmatch``, ``debiasmatch``, ``dst``: the model's own confident
+    predictions. ``multi_head_co_training``: each of three heads learns what the other two agree on."""
     unlabelled: str = "pool"
     """Unlabelled images: the ``pool``, the data set's own unlabelled ``real`` ones (STL-10 has 100,000), or ``both``."""
 
@@ -147,7 +147,9 @@ class Amst(Classifier):
         """Also the number of classes and the unlabelled real images."""
         Classifier.check_dataset(self, dataset)
         if len(dataset.class_names) < 2:
-            raise GenaugError(f"{dataset.name} has one class only: heads cannot disagree. Self-training needs two or more.")
+            raise GenaugError(
+                f"{dataset.name} has one class only: heads cannot disagree. Self-training needs two or more."
+            )
         if self.unlabelled != "pool" and not dataset.unlabelled:
             raise GenaugError(
                 f"downstream.unlabelled={self.unlabelled}, but {dataset.name} has no unlabelled images. "
@@ -165,12 +167,14 @@ class Amst(Classifier):
         Raises:
             GenaugError: if the pool is wanted and has no image.
         """
+        if self.label == "none":
+            return ()
         pool: tuple[Sample, ...] = data.pool.samples if data.pool is not None else ()
         if self.unlabelled != "real" and not pool:
             raise GenaugError(
                 f"downstream={self.name} learns from unlabelled synthetic images, but the pool has none (generator=none, "
                 "mix.m=0, mix.alpha=0, or all rejected). Choose a generator and e.g. mix=separate mix.m=5, or "
-                "downstream=classifier_tiny for real images alone."
+                "downstream.label=none for real images alone."
             )
         real = data.dataset.unlabelled
         return {"pool": pool, "real": real, "both": (*pool, *real)}[self.unlabelled]

@@ -1,7 +1,6 @@
-"""How AMST and its peers learn: the phases, the batches of each step, and the labelling of unlabelled images."""
+"""How AMST and its peers learn: the phases, the losses, and the labelling of unlabelled images."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import Dataset
-from torchvision.transforms.v2 import Compose, Transform
 
-from genaug.data.mixing import Order
 from genaug.data.sample import Sample
-from genaug.data.transforms import seeded
 from genaug.downstream import pseudo_labels as rules
 from genaug.downstream.amst import SELF_TRAINED, Amst
+from genaug.downstream.amst_batches import (
+    Batch,
+    Labelled,
+    SelfTrainingBatches,
+    auxiliary_views,
+    private_strong_views,
+)
 from genaug.downstream.base import TrainingData
 from genaug.downstream.images import Inputs, class_weights, step_loader
 from genaug.downstream.lightning_classifier import (
@@ -29,16 +31,13 @@ from genaug.downstream.lightning_classifier import (
 )
 from genaug.downstream.rounds import RoundReport, relabelled_sheet
 from genaug.downstream.scoring import Split, apply_in_batches
-from genaug.downstream.strong_view import StrongView
-from genaug.seeding import choice, derive, uniform
+from genaug.seeding import derive
 from genaug.trainer import TrainerConfig
 
 if TYPE_CHECKING:
     from genaug.tracking import Record
 
 HEAD_STD = 0.01  # of the auxiliary heads' first weights
-
-Batch = dict[str, Tensor]
 
 
 class MultiHeadNetwork(Network):
@@ -69,6 +68,10 @@ class MultiHeadNetwork(Network):
         backbone = {id(p) for p in self.backbone.parameters()}
         return [p for p in self.parameters() if id(p) not in backbone]
 
+    def linear_heads(self) -> list[nn.Linear]:
+        """The auxiliary heads: the weak ones first."""
+        return [head for head in self.auxiliary if isinstance(head, nn.Linear)]
+
     def heads(self, features: Tensor) -> list[Tensor]:
         """Logits [b, C] of every auxiliary head."""
         return [head(features) for head in self.auxiliary]
@@ -77,114 +80,6 @@ class MultiHeadNetwork(Network):
         """The main head alone; for Multi-Head Co-Training the sum of all."""
         features = inputs if inputs.ndim == 2 else self.features(inputs)
         return self.head(features) + sum(self.heads(features)) if self.votes else self.head(features)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Labelled:
-    """P_L of one phase: rows of the decoded images with their class weights; the real ones come first."""
-
-    rows: Tensor
-    targets: Tensor
-    num_real: int
-
-
-class SelfTrainingBatches(Dataset):
-    """The views of step ``s``: a function of its number and of the phase's labelled set alone.
-
-    ``labelled``: weak views [B] with ``targets``; ``labelled_strong``; ``auxiliary``: views [V B] of real images for the
-    auxiliary heads; ``weak`` [mu B] and ``strong`` [V mu B] views of unlabelled images with their ``index``.
-    """
-
-    def __init__(
-        self,
-        config: Amst,
-        inputs: Inputs,
-        labelled: Labelled,
-        unlabelled: Tensor,
-        weak: Transform | None,
-        parts: frozenset[str],
-    ):
-        self.config, self.inputs, self.labelled, self.unlabelled, self.parts = config, inputs, labelled, unlabelled, parts
-        strong: list[nn.Module] = [StrongView(config.strong_num_ops)]
-        self.transforms = {"weak": weak, "strong": Compose([weak, *strong] if weak is not None else strong)}
-        seed = config.seed
-        # the labelled order is the classifier's own: with nothing accepted both see the same batches
-        self.order = Order(len(labelled.rows), seed, config.sampling == "with_replacement")
-        self.auxiliary_order = Order(labelled.num_real, derive(seed, "auxiliary"))
-        self.unlabelled_order = Order(max(len(unlabelled), 1), derive(seed, "unlabelled"))
-
-    def __getitem__(self, step: int) -> Batch:
-        size, batch = self.config.batch_size, {}
-        if "supervised" in self.parts:
-            draws = range(step * size, (step + 1) * size)
-            index = torch.tensor([self.labelled_index(d) for d in draws])
-            batch["targets"] = self.labelled.targets[index]
-            batch["labelled"] = self.views(self.labelled.rows[index], "weak", ("augment",), draws)
-            if self.config.lambda_strong > 0:
-                batch["labelled_strong"] = self.views(self.labelled.rows[index], "strong", ("labelled strong",), draws)
-        if "auxiliary" in self.parts:
-            draws = range(step * size, (step + 1) * size)
-            index = torch.tensor([self.auxiliary_order[d] for d in draws])
-            batch["auxiliary_targets"] = self.labelled.targets[index]
-            batch["auxiliary_weights"] = self.bootstrap_weights(index)
-            rows = self.labelled.rows[index]
-            batch["auxiliary"] = torch.cat(
-                [self.views(rows, kind, ("auxiliary", kind, view), draws) for kind, view in auxiliary_views(self.config)]
-            )
-        if "unlabelled" in self.parts:
-            draws = range(step * size * self.config.mu, (step + 1) * size * self.config.mu)
-            batch["index"] = torch.tensor([self.unlabelled_order[d] for d in draws])
-            rows = self.unlabelled[batch["index"]]
-            batch["weak"] = self.views(rows, "weak", ("unlabelled weak",), draws)
-            num_views = 3 if private_strong_views(self.config) else 1
-            batch["strong"] = torch.cat(
-                [self.views(rows, "strong", ("unlabelled strong", view), draws) for view in range(num_views)]
-            )
-        return batch
-
-    def labelled_index(self, draw: int) -> int:
-        """Place in P_L: uniform over it, or real with probability ``fraction_real``."""
-        config, num_real = self.config, self.labelled.num_real
-        num_given = len(self.labelled.rows) - num_real
-        if config.fraction_real is None or num_given == 0:
-            return self.order[draw]
-        if uniform(config.seed, "real", draw) < config.fraction_real:
-            return choice(num_real, config.seed, "index", draw)
-        return num_real + choice(num_given, config.seed, "given", draw)
-
-    def views(self, rows: Tensor, kind: str, purpose: tuple[object, ...], draws: range) -> Tensor:
-        """One view of each row, uint8 [n, 3, size, size], each from its own seed."""
-        images = torch.from_numpy(self.inputs.values[rows.numpy()])
-        transform = self.transforms[kind]
-        if transform is not None:
-            for i, draw in enumerate(draws):
-                with seeded(derive(self.config.seed, *purpose, draw)):
-                    images[i] = transform(images[i])
-        return images
-
-    def bootstrap_weights(self, index: Tensor) -> Tensor:
-        """How often each head's resample of the real images holds each of them, float [H, n]; ones without a bootstrap."""
-        num_heads, n = self.config.num_weak_heads + self.config.num_strong_heads, self.labelled.num_real
-        if self.config.head_data == "full":
-            return torch.ones(num_heads, len(index))
-        weights = []
-        for head in range(num_heads):
-            generator = torch.Generator().manual_seed(derive(self.config.seed, "bootstrap", head))
-            weights.append(torch.bincount(torch.randint(n, (n,), generator=generator), minlength=n)[index].float())
-        return torch.stack(weights)
-
-
-def private_strong_views(config: Amst) -> bool:
-    """Whether each of the three co-training heads learns from its own strong view."""
-    return config.label == "multi_head_co_training" and config.head_views == "independent"
-
-
-def auxiliary_views(config: Amst) -> list[tuple[str, int]]:
-    """Views of an auxiliary batch: (kind, number), one per kind or one per head."""
-    counts = {"weak": config.num_weak_heads, "strong": config.num_strong_heads}
-    return [
-        (kind, view) for kind, n in counts.items() for view in range(n if config.head_views == "independent" else min(n, 1))
-    ]
 
 
 class PhasedSteps:
@@ -239,7 +134,7 @@ class LightningAmst(LightningClassifier):
         super().__init__(config, network, data, inputs, trainer_config)
         self.unlabelled, self.splits, self.folder, self.record = unlabelled, splits, folder, record
         self.num_classes = len(data.dataset.class_names)
-        self.unlabelled_rows = torch.tensor([inputs.rows[sample.id] for sample in unlabelled])
+        self.unlabelled_rows = torch.tensor([inputs.rows[sample.id] for sample in unlabelled], dtype=torch.long)
         self.register_buffer("round_number", torch.tensor(-1))
         # class weights given to each unlabelled image; a row of zeros gives none
         self.register_buffer("given", torch.zeros(len(unlabelled), self.num_classes))
@@ -263,7 +158,7 @@ class LightningAmst(LightningClassifier):
         parts = {"auxiliary"} if number < 0 else {"supervised"}
         if number >= 0 and config.label in SELF_TRAINED and config.lambda_aux > 0:
             parts.add("auxiliary")
-        if number >= 0 and config.label != "seed" and config.lambda_c > 0:
+        if number >= 0 and config.label not in ("none", "seed") and config.lambda_c > 0:
             parts.add("unlabelled")
         transform = self.data.augment.image_transform(config.image_size)
         return SelfTrainingBatches(config, self.inputs, labelled, self.unlabelled_rows, transform, frozenset(parts))
@@ -343,7 +238,10 @@ class LightningAmst(LightningClassifier):
         loss = torch.zeros((), device=targets.device)
         for name, weight in (("labelled", 1.0), ("labelled_strong", self.config.lambda_strong)):
             if name in views:
-                heads = [self.network.head(views[name]), *(self.network.heads(views[name]) if self.network.votes else [])]
+                heads = [
+                    self.network.head(views[name]),
+                    *(self.network.heads(views[name]) if self.network.votes else []),
+                ]
                 loss = loss + weight * torch.stack([self.cross_entropy(logits, targets) for logits in heads]).sum()
         return loss
 
@@ -351,16 +249,19 @@ class LightningAmst(LightningClassifier):
         """L_pre: each auxiliary head on a view of its kind."""
         config, b = self.config, len(batch["auxiliary_targets"])
         by_view = dict(zip(auxiliary_views(config), features.split(b), strict=True))
-        kinds = [("weak", i) for i in range(config.num_weak_heads)] + [("strong", i) for i in range(config.num_strong_heads)]
+        kinds = [("weak", i) for i in range(config.num_weak_heads)] + [
+            ("strong", i) for i in range(config.num_strong_heads)
+        ]
         independent = config.head_views == "independent"
         logits = [
-            head(by_view[kind, i if independent else 0]) for head, (kind, i) in zip(self.network.auxiliary, kinds, strict=True)
+            head(by_view[kind, i if independent else 0])
+            for head, (kind, i) in zip(self.network.auxiliary, kinds, strict=True)
         ]
         return rules.mean_cross_entropy(logits, batch["auxiliary_targets"], batch["auxiliary_weights"])
 
     def divergence(self) -> Tensor:
         """L_div: overlap of the heads of one kind."""
-        weights = [head.weight for head in self.network.auxiliary]
+        weights = [head.weight for head in self.network.linear_heads()]
         split = self.config.num_weak_heads
         pairs = [
             rules.head_overlap(group[a], group[b])

@@ -171,7 +171,8 @@ class Learner:
     """What a model brings that learns in its own way from the same backbone: AMST and its peers."""
 
     network: Callable[[], Network]
-    model: Callable[[Network, Inputs, dict[str, Split]], "LightningClassifier"]
+    model: Callable[[Any, Inputs, dict[str, Split]], "LightningClassifier"]
+    """From that network, the decoded images of ``samples`` and the splits that are scored."""
     samples: Sequence[Sample]
     """Every sample that training may read."""
 

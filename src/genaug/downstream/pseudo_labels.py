@@ -161,4 +161,6 @@ def head_overlap(first: Tensor, second: Tensor) -> Tensor:
 def pairwise_disagreement(heads: Tensor) -> dict[tuple[int, int], float]:
     """Share of images on which two heads predict different classes, for every pair of ``heads`` [H, b, C]."""
     labels = heads.argmax(dim=2)
-    return {(a, b): float((labels[a] != labels[b]).float().mean()) for a, b in itertools.combinations(range(len(labels)), 2)}
+    return {
+        (a, b): float((labels[a] != labels[b]).float().mean()) for a, b in itertools.combinations(range(len(labels)), 2)
+    }

@@ -110,7 +110,9 @@ class RoundReport:
             f"{percent(self.val_precision)} ({percent(self.val_accepted)} accepted)"
         ]
         if self.accepted == 0:
-            text.append("no image was accepted: this round learns from real images alone. A lower downstream.tau accepts more.")
+            text.append(
+                "no image was accepted: this round learns from real images alone. A lower downstream.tau accepts more."
+            )
         never = [name for name, count in zip(class_names, self.accepted_per_class, strict=True) if count == 0]
         if self.accepted > 0 and never:
             text.append(f"no image was accepted as {', '.join(never[:10])}{' …' if len(never) > 10 else ''}")
@@ -138,6 +140,8 @@ def relabelled_sheet(
     pen = ImageDraw.Draw(sheet)
     for i, (sample, label) in enumerate(changed):
         left, top = 4 + (i % PER_ROW) * (CELL + 4), 4 + (i // PER_ROW) * (CELL + CAPTION + 4)
-        pen.text((left, top), f"{class_names[sample.class_index][:10]}\n> {class_names[label][:10]}", fill="black", spacing=0)
+        pen.text(
+            (left, top), f"{class_names[sample.class_index][:10]}\n> {class_names[label][:10]}", fill="black", spacing=0
+        )
         sheet.paste(sample.open().resize((CELL, CELL), Image.Resampling.NEAREST), (left, top + CAPTION))
     return sheet

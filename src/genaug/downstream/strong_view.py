@@ -55,7 +55,7 @@ class StrongView(Transform):
         super().__init__()
         self.num_ops = num_ops
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
         """uint8 [3, h, w] to uint8 [3, h, w]."""
         names = list(OPERATIONS)
         for _ in range(self.num_ops):

@@ -4,6 +4,7 @@ The layout of the source is kept by the inversion's noise codes; the noise on th
 paper leaves open, or says differently from its release, is an option here. ``dreamda_loop.py`` is the mathematics.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -118,7 +119,9 @@ class DreamDA(Generator):
                 f"generator.t0={self.t0} must lie in (0, 1]: at strength 0 nothing is inverted and every variant is a copy."
             )
         if self.num_steps < 1 or TRAIN_STEPS % self.num_steps:
-            near = min((n for n in range(1, TRAIN_STEPS + 1) if TRAIN_STEPS % n == 0), key=lambda n: abs(n - self.num_steps))
+            near = min(
+                (n for n in range(1, TRAIN_STEPS + 1) if TRAIN_STEPS % n == 0), key=lambda n: abs(n - self.num_steps)
+            )
             raise GenaugError(f"generator.num_steps={self.num_steps} must divide {TRAIN_STEPS}: write e.g. {near}.")
         if self.steps_taken < 1:
             raise GenaugError(
@@ -131,7 +134,9 @@ class DreamDA(Generator):
                 "undefined without noise. For a deterministic process write generator.inversion=ddim generator.eta=0."
             )
         if self.inversion == "ddim" and self.eta != 0:
-            raise GenaugError(f"generator.inversion=ddim is deterministic: write generator.eta=0 instead of {self.eta}.")
+            raise GenaugError(
+                f"generator.inversion=ddim is deterministic: write generator.eta=0 instead of {self.eta}."
+            )
         if not 0 <= self.eta <= 1:
             raise GenaugError(f"generator.eta={self.eta} must lie in [0, 1].")
         if not 0 <= self.t_edit <= TRAIN_STEPS:
@@ -222,7 +227,10 @@ class DreamDA(Generator):
         for variant in variants:
             pair = 2 if variant.draws["prompt"] else 1
             noisy = 1 if pair == 1 and self.noise_rows == "shared" else 2
-            total += perturbed * (noisy + (pair if self.process == "asymmetric" else 0)) + (self.steps_taken - perturbed) * pair
+            total += (
+                perturbed * (noisy + (pair if self.process == "asymmetric" else 0))
+                + (self.steps_taken - perturbed) * pair
+            )
             inverted = variant.source.digest if self.source_codes == "shared" else variant.fingerprint
             if self.inversion != "none" and inverted not in sources:
                 sources.add(inverted)
@@ -255,12 +263,11 @@ def read_prompts(path: str, digest: str) -> dict[tuple[str, str], list[str]]:
     for number, line in enumerate(_read(path).decode().splitlines(), start=1):
         if not line.strip():
             continue
-        try:
+        kind = name = text = ""
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             row = json.loads(line)
             kind = "class" if "class" in row else "file_name"
             name, text = row[kind].strip(), row["text"].strip()
-        except (ValueError, KeyError, TypeError, AttributeError):
-            text = ""
         if not text:
             raise GenaugError(
                 f"generator.prompts_file={path}, line {number}: expected "

@@ -40,7 +40,9 @@ def perturbed_images(prior: Prior, variants: Sequence[Variant], config: DreamDA)
         by_source.setdefault(variant.source.digest, []).append(variant)
     size = config.batch_size
     features = embed_distinct(prior, ["", *(variant.draws["prompt"] for variant in variants)], None, size)
-    batches = Batches(prior, config, make_steps(prior.alphas_cumprod, config.num_steps, config.t0, config.eta), features)
+    batches = Batches(
+        prior, config, make_steps(prior.alphas_cumprod, config.num_steps, config.t0, config.eta), features
+    )
     digests = list(by_source)
     for first in range(0, len(digests), size):
         group = digests[first : first + size]

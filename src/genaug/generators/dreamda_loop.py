@@ -139,7 +139,9 @@ def noised(step: Step, x0: Tensor, noise: Tensor) -> Tensor:
     return math.sqrt(step.a_t) * x0 + math.sqrt(1 - step.a_t) * noise
 
 
-def invert_cycle(steps: Sequence[Step], x0: Tensor, start_noise: Tensor, posterior: StepNoise, source: Guided) -> Inversion:
+def invert_cycle(
+    steps: Sequence[Step], x0: Tensor, start_noise: Tensor, posterior: StepNoise, source: Guided
+) -> Inversion:
     """CycleDiffusion: walk down by q(x_p | x_t, x0) and record the noise code that would have led the model there.
 
     Running the same model over the codes returns x0 exactly. Needs eta > 0.
@@ -216,7 +218,9 @@ class Perturbation:
     """std(h) of the perturbed rows, [V] per perturbed step; filled while the process runs."""
 
 
-def reverse(steps: Sequence[Step], inversion: Inversion, target: Guided, perturbation: Perturbation | None = None) -> Tensor:
+def reverse(
+    steps: Sequence[Step], inversion: Inversion, target: Guided, perturbation: Perturbation | None = None
+) -> Tensor:
     """The reverse process from ``inversion.start`` [V, c, h, w] to x0 [V, c, h, w]."""
     x = inversion.start
     for k, step in enumerate(steps):
@@ -228,7 +232,9 @@ def reverse(steps: Sequence[Step], inversion: Inversion, target: Guided, perturb
     return x
 
 
-def _perturbed(k: int, step: Step, x: Tensor, target: Guided, perturbation: Perturbation) -> tuple[Tensor, Tensor | None]:
+def _perturbed(
+    k: int, step: Step, x: Tensor, target: Guided, perturbation: Perturbation
+) -> tuple[Tensor, Tensor | None]:
     """The perturbed guided estimate, and the clean one if the process is asymmetric, from one network call.
 
     Rows: [clean | perturbed], each [unconditional | conditional], or one row per variant where the two are equal.
