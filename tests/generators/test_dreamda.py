@@ -69,8 +69,8 @@ SAME_PROMPT = {"class_names": True, "source_prompt": "same", "guidance": 3.0, "s
     "fields", [{}, SAME_PROMPT, {"process": "asymmetric"}, {"source_codes": "fresh"}, {"encode": "sample"}]
 )
 def test_equal_prompts_and_no_noise_return_the_source_latent(prior, fields, inversion):
-    made = make(prior, dreamda(sigma=0.0, num_steps=100, t0=0.8, inversion=inversion, **fields), 1)
-    assert max(changes(made)) < 1e-3  # float32 over 80 steps
+    made = make(prior, dreamda(sigma=0.0, num_steps=50, t0=0.8, inversion=inversion, **fields), 1)
+    assert max(changes(made)) < 1e-3  # float32 over 40 steps
 
 
 def test_the_variants_move_away_from_the_source_as_sigma_grows(prior):
@@ -78,6 +78,12 @@ def test_the_variants_move_away_from_the_source_as_sigma_grows(prior):
         np.mean(changes(make(prior, dreamda(sigma=s, sigma_mode="absolute"), 3))) for s in (0, 0.5, 1, 2, 3, 5)
     ]
     assert all(later > earlier for earlier, later in itertools.pairwise(distances)), distances
+
+
+def test_a_relative_sigma_counts_in_its_unit(prior):
+    one, other = (make(prior, dreamda(sigma=2.0, sigma_unit=3.0)), make(prior, dreamda(sigma=6.0)))
+    # the noise itself differs: it is drawn for another image identity
+    assert np.mean(changes(one)) == pytest.approx(np.mean(changes(other)), rel=0.3)
 
 
 def test_no_hook_is_left_behind(prior):
@@ -318,6 +324,7 @@ def test_class_names_do_not_reach_prompts_under_leakage_prevention(tmp_path, pri
     ("fields", "named"),
     [
         ({"sigma": -0.1}, "generator.sigma"),
+        ({"sigma_unit": 0.0}, "generator.sigma_unit"),
         ({"t0": 0.0}, "generator.t0"),
         ({"t0": 1.1}, "generator.t0"),
         ({"t0": 0.05}, "less than one step"),

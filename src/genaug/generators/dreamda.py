@@ -52,6 +52,9 @@ class DreamDA(Generator):
     sigma_mode: str = "relative"
     """``absolute``: standard deviation of the noise. ``relative``: multiple of the bottleneck's own standard deviation, per
     image and step, which carries over from one model to another (ours)."""
+    sigma_unit: float = 1.0
+    """Multiple of the bottleneck's standard deviation that sigma=1 means in the ``relative`` mode; priors whose up blocks
+    heed the bottleneck little need a large one."""
     process: str = "symmetric"
     """``symmetric`` (the release): the perturbed noise estimate enters both terms of a step. ``asymmetric`` (the paper's
     figure): only the predicted clean image; for one sigma about 13 times as strong at 100 steps."""
@@ -114,6 +117,10 @@ class DreamDA(Generator):
             check_choice(f"generator.{key}", getattr(self, key), options)
         if self.sigma < 0:
             raise GenaugError(f"generator.sigma={self.sigma} is a standard deviation: write 0 (no noise) or more.")
+        if self.sigma_unit <= 0:
+            raise GenaugError(
+                f"generator.sigma_unit={self.sigma_unit} must be positive; for no noise write generator.sigma=0."
+            )
         if not 0 < self.t0 <= 1:
             raise GenaugError(
                 f"generator.t0={self.t0} must lie in (0, 1]: at strength 0 nothing is inverted and every variant is a copy."

@@ -123,10 +123,11 @@ class Batches:
     def images(self, batch: Sequence[Variant], inversion: Inversion, latents: dict[str, Tensor]) -> Iterator[Generated]:
         """Run the perturbed reverse process and decode."""
         config, prior = self.config, self.prior
+        relative = config.sigma_mode == "relative"
         perturbation = Perturbation(
-            sigma=config.sigma,
+            sigma=config.sigma * (config.sigma_unit if relative else 1.0),
             noise=lambda k, row, shape: self.variant_noise(batch, shape, ROW_PURPOSES[row], k),
-            relative=config.sigma_mode == "relative",
+            relative=relative,
             shared_rows=config.noise_rows == "shared",
             asymmetric=config.process == "asymmetric",
             t_edit=config.t_edit,
@@ -142,6 +143,7 @@ class Batches:
                 "process": config.process,
                 "sigma": config.sigma,
                 "sigma_mode": config.sigma_mode,
+                "sigma_unit": config.sigma_unit if relative else 1.0,
                 "t0": config.t0,
                 "seed": derive(variant.fingerprint, ROW_PURPOSES[0], 0),
                 "latent_change": round(change, 6),
