@@ -35,8 +35,7 @@ class Cell:
 
     @classmethod
     def of(cls, config: RunConfig, overrides: tuple[str, ...] = ()) -> "Cell":
-        """The cell of a configuration, which is checked first: no model is loaded for one that cannot work."""
-        config.check()
+        """The cell of a configuration."""
         return cls(config=config, overrides=overrides, fingerprint=cell_fingerprint(config))
 
     @property

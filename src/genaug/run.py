@@ -21,6 +21,7 @@ from genaug.tracking import Record
 
 def run(cell: Cell) -> Result:
     """Compute and publish the result of a cell (or read it, if another process published it meanwhile)."""
+    cell.config.check()
     check_writable(cell.config.paths.outputs)
     check_libraries()
     with cell.config.paths.store.lock(cell.fingerprint):

@@ -83,6 +83,7 @@ class PriorConfig:
 
     def identity(self) -> Any:
         """Fields and weights: a folder by its content, a Hub id by its revision."""
+        self.check()
         fields = canonical(self)
         if self.folder is not None:
             fields["path"] = _weights_digest(self.folder, _stat(self.folder))
