@@ -45,7 +45,7 @@ class Cell:
         return {
             "dataset": cfg.dataset.name,
             "generator": cfg.generator.name,
-            "mix": cfg.mix.name if cfg.pool_size or not cfg.generator.makes_pool else "real_only",
+            "mix": cfg.mix.name if cfg.pool_size else "real_only",
             "augment": cfg.augment.name,
             "downstream": cfg.downstream.name,
         }
