@@ -57,7 +57,7 @@ def _title(sample: Sample, dataset: Dataset) -> str:
 def caption(sample: Sample) -> str:
     """What was drawn for a variant: level, noise, mask or weight."""
     about = getattr(sample, "about", {})
-    for key, text in (("t0", "t0 {}"), ("sigma", "sigma {}"), ("mask", "{}"), ("lam", "lambda {}")):
+    for key, text in (("sigma", "sigma {}"), ("t0", "t0 {}"), ("mask", "{}"), ("lam", "lambda {}")):
         if key in about:
             value = about[key]
             return text.format(f"{value:g}" if isinstance(value, float | int) else value)
