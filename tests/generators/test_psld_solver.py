@@ -1,4 +1,4 @@
-"""The solver against numbers of the released code, finite differences and a closed form (psld.json says where they are from)."""
+"""The solver against numbers of the released code (golden/psld.json), finite differences and a closed form."""
 
 import json
 import math
@@ -188,7 +188,8 @@ def test_gradient_equals_the_closed_form_of_a_linear_model():
     omega, gamma = 0.7, 0.3
     result = gradient_step(
         z, row, y, Inpainting(mask), Rule(omega=omega, gamma=gamma, norm_eps=0.0),
-        lambda x, t: linear(K, x, (1, 4, 4)), lambda x: linear(U, x, (3, 4, 4)), lambda x, noise: linear(V, x, (1, 4, 4)),
+        lambda x, t: linear(K, x, (1, 4, 4)), lambda x: linear(U, x, (3, 4, 4)),
+        lambda x, noise: linear(V, x, (1, 4, 4)),
         no_noise, 0,
     )  # fmt: skip
     eye = torch.eye(n, dtype=torch.float64)

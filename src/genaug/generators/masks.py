@@ -1,7 +1,7 @@
 """Masks for inpainting around labelled boxes: float32 [h, w], 1 = known, 0 = to be generated.
 
-The rules of Hprairie/Synthetic-ImgGen-PSLD (``img_utils.py``), exactly. K is the union of the boxes grown by a margin, d the
-Euclidean distance to K over its maximum, so 0 in K and at most 1. The distance masks are salt and pepper at pixel level.
+The rules of Hprairie/Synthetic-ImgGen-PSLD (``img_utils.py``), exactly. K is the union of the boxes grown by a margin,
+d the Euclidean distance to K over its maximum, so 0 in K and at most 1. The distance masks are salt and pepper.
 """
 
 import math
@@ -96,7 +96,9 @@ def random_erasing_ore(
 ) -> np.ndarray:
     """All is known but one rectangle inside each grown box (l.407)."""
     erased = [
-        erased_rectangle(box, rng.uniform(*erase_range, size=4)) for box in boxes if box[2] > box[0] and box[3] > box[1]
+        erased_rectangle(box, rng.uniform(*erase_range, size=4).tolist())
+        for box in boxes
+        if box[2] > box[0] and box[3] > box[1]
     ]
     return 1 - union(erased, width, height).astype(np.float32)
 

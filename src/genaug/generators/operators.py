@@ -1,8 +1,8 @@
 """Linear measurement operators A of inverse problems y = A x, on images [b, 3, h, w].
 
 Each gives ``apply`` (A), ``adjoint`` (A^T, exact) and ``pseudo_inverse`` (A^+) where one exists that is stable.
-``merge(x, y) = A^+ y + x - A^+ A x`` is the nearest image to x that explains y: the gluing term and the hard projection of
-PSLD need it. The reference takes A^T in its place; that is a projection for a mask alone (0/1, so A = A^T = A^+).
+``merge(x, y) = A^+ y + x - A^+ A x`` is the nearest image to x that explains y: the gluing term and the hard projection
+of PSLD need it. The reference takes A^T in its place; that is a projection for a mask alone (0/1, so A = A^T = A^+).
 """
 
 import math
@@ -36,7 +36,7 @@ class Operator:
             GenaugError: if there is none that is stable.
         """
         raise GenaugError(
-            f"The operator {self.name} has no stable pseudo-inverse, so PSLD's gluing term and projection are not defined for it. "
+            f"The operator {self.name} has no stable pseudo-inverse: PSLD's gluing term and projection are not defined for it. "
             "Write gamma=0 (the measurement term alone), or heuristic_gluing=true for the reference's A^T = identity."
         )
 
@@ -78,7 +78,7 @@ class Inpainting(Operator):
 
 
 class SuperResolution(Operator):
-    """Anti-aliased bicubic reduction by ``factor``: rows and columns are small matrices, and so is the pseudo-inverse."""
+    """Anti-aliased bicubic reduction by ``factor``: small matrices for rows and columns, and so is the pseudo-inverse."""
 
     name = "super_resolution"
 

@@ -112,8 +112,8 @@ def ladder(
 ) -> list[Row]:
     """Rows of an S-step sampler in sampling order, from a float64 table of alpha_bar (T entries).
 
-    t_k = 1 + c k with c = T // S, and alpha_bar[0] after the last. ``trailing`` has t = T - 1, T - 1 - c, … for few-step
-    priors. S = T needs ``reference_shift``: the released code gives t = 1 … T to the U-Net and alpha_bar[0 … T - 1] to
+    t_k = 1 + c k with c = T // S, and alpha_bar[0] after the last. ``trailing`` has t = T - 1, T - 1 - c, … for
+    few-step priors. S = T needs ``reference_shift``: the released code gives t = 1 … T to the U-Net and alpha_bar[0 … T - 1] to
     the update, one off, and its last step has a = a_prev.
 
     Raises:

@@ -56,17 +56,21 @@ class ImageFolder(Source):
             raise GenaugError(f"dataset.test_fraction={self.test_fraction} must lie in (0, 1).")
 
     def content(self) -> Any:
-        files = list(_images(self._folder()))
-        return hashlib.sha256("\n".join(f"{name} {_digest(path)}" for name, path in _digests(files)).encode()).hexdigest()[:16]
+        files = list(image_files(self._folder()))
+        return hashlib.sha256(
+            "\n".join(f"{name} {content_digest(path)}" for name, path in _digests(files)).encode()
+        ).hexdigest()[:16]
 
     def read(self) -> Dataset:
         root = self._folder()
-        files = list(_images(root))
+        files = list(image_files(root))
         parts = {split: _first_folder(root, names) for split, names in SPLIT_NAMES.items()}
         if parts["train"] is None and any(parts.values()):
             raise GenaugError(f"dataset.root={self.root} has a val or test folder, but no train folder beside it.")
         by_split = {split: folder for split, folder in parts.items() if folder is not None} or {"train": root}
-        class_names = sorted({p.name for folder in by_split.values() for p in folder.iterdir() if p.is_dir() and _has_image(p)})
+        class_names = sorted(
+            {p.name for folder in by_split.values() for p in folder.iterdir() if p.is_dir() and _has_image(p)}
+        )
         if not files or len(class_names) < 2:
             raise GenaugError(
                 f"dataset.root={self.root} holds {len(files)} image(s) in {len(class_names)} class folder(s). Expected "
@@ -83,15 +87,19 @@ class ImageFolder(Source):
         samples: dict[str, list[Sample]] = {split: [] for split in SPLIT_NAMES}
         index = {name: i for i, name in enumerate(class_names)}
         for split, folder in by_split.items():
-            for name, path in _images(folder):
+            for name, path in image_files(folder):
                 relative = path.relative_to(root).as_posix()
                 if relative in corrupt or name.split("/")[0] not in index:
                     continue
-                sample = Sample(id=relative, digest=_digest(path), image=path, label={index[name.split("/")[0]]: 1.0})
+                sample = Sample(
+                    id=relative, digest=content_digest(path), image=path, label={index[name.split("/")[0]]: 1.0}
+                )
                 samples[split].append(sample)
         num_classes = len(class_names)
         if "test" not in by_split:
-            samples["train"], samples["test"] = carve(samples["train"], num_classes, self.test_fraction, self.split_seed)
+            samples["train"], samples["test"] = carve(
+                samples["train"], num_classes, self.test_fraction, self.split_seed
+            )
         if "val" not in by_split and self.val_fraction:
             samples["train"], samples["val"] = carve(samples["train"], num_classes, self.val_fraction, self.split_seed)
         return Dataset(
@@ -116,22 +124,22 @@ def _first_folder(root: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _has_image(folder: Path) -> bool:
-    return any(True for _ in _images(folder))
+    return any(True for _ in image_files(folder))
 
 
-def _images(folder: Path) -> Iterator[tuple[str, Path]]:
+def image_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """(name relative to ``folder``, path) of every image file below it, sorted."""
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith("."):
             yield path.relative_to(folder).as_posix(), path
 
 
-def _digest(path: Path) -> str:
+def content_digest(path: Path) -> str:
     stat = path.stat()
     return _file_digest(str(path), stat.st_size, stat.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _file_digest(path: str, size: int, mtime_ns: int) -> str:
     """Content hash of a file, read once per process and per change."""
     with open(path, "rb") as file:
@@ -141,7 +149,7 @@ def _file_digest(path: str, size: int, mtime_ns: int) -> str:
 def _digests(files: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
     """Warm the digest cache from threads: hashing waits for the disk."""
     with ThreadPoolExecutor() as threads:
-        list(threads.map(_digest, (path for _, path in files)))
+        list(threads.map(content_digest, (path for _, path in files)))
     return files
 
 
