@@ -1,18 +1,18 @@
 """Compose -> typed config -> run. Everything between the command line and ``run.py`` is here."""
 
+import dataclasses
+import difflib
 import errno
-import json
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from genaug.config import RunConfig, explain_unknown_key, store_root
 from genaug.errors import GenaugError
 from genaug.registry import load_components
+from genaug.sweep import failures, note_cell
 
 
 def project_root() -> Path:
@@ -37,8 +38,8 @@ def register() -> Path:
     root = project_root()
     for path in sorted((root / "experiments").rglob("*.yaml")):
         node = OmegaConf.load(path)
-        with open_dict(node):
-            node.pop("table", None)  # how to read the cells: the tables' business
+        assert isinstance(node, DictConfig)
+        node.pop("table", None)  # how to read the cells: the tables' business
         name = path.relative_to(root / "experiments").with_suffix("")
         node.experiment = name.as_posix()
         group = "/".join(("experiment", *name.parts[:-1]))
@@ -47,11 +48,35 @@ def register() -> Path:
 
 
 def typed(config: DictConfig) -> RunConfig:
-    """The typed configuration; from here on nobody sees a DictConfig."""
-    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    result = OmegaConf.to_object(plain)
+    """The typed configuration; from here on nobody sees a DictConfig.
+
+    Raises:
+        GenaugError: for a key that no component has (appended with ``+``), naming the nearest one.
+    """
+    for key in _unknown_keys(config, ""):
+        raise GenaugError(explain_unknown_key(key))
+    result = OmegaConf.to_object(config)
     assert isinstance(result, RunConfig)
     return result
+
+
+def _unknown_keys(node: DictConfig, prefix: str) -> list[str]:
+    kind = OmegaConf.get_type(node)
+    fields = {f.name for f in dataclasses.fields(kind)} if kind is not None and dataclasses.is_dataclass(kind) else None
+    unknown = []
+    for key in node:
+        if fields is not None and key not in fields:
+            unknown.append(f"{prefix}{key}")
+            continue
+        child = node._get_node(key)
+        if (
+            isinstance(child, DictConfig)
+            and not child._is_none()
+            and not child._is_missing()
+            and not child._is_interpolation()
+        ):
+            unknown += _unknown_keys(child, f"{prefix}{key}.")
+    return unknown
 
 
 def compose_typed(overrides: list[str]) -> RunConfig:
@@ -59,7 +84,10 @@ def compose_typed(overrides: list[str]) -> RunConfig:
     conf = register()
     try:
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            return typed(hydra.compose("config", overrides))
+            config = hydra.compose("config", overrides)
+            with open_dict(config):
+                config.pop("hydra", None)
+            return typed(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise GenaugError(explain(error)) from error
 
@@ -69,106 +97,79 @@ def job(config: DictConfig) -> float | None:
     from genaug.cell import Cell
 
     hydra_config = HydraConfig.get()
-    sweep = hydra_config.mode == RunMode.MULTIRUN
+    sweep_dir = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None
     overrides = tuple(hydra_config.overrides.task)
-    folder = ""
     try:
         cell = Cell.of(typed(config), overrides)
-        folder = str(cell.folder)
-        from genaug.run import run
+        result = cell.result()
+        if result is not None:
+            cell.say_complete(result)
+        else:
+            from genaug.run import run
 
-        result = run(cell)
+            result = run(cell)
     except Exception as error:
-        if not sweep:
-            raise
-        # one bad cell must not cost the others
-        problem = message(error)
-        if problem is None:
-            import traceback
-
-            problem = traceback.format_exc()
-        print(f"failed: {' '.join(overrides)}\n{problem}", file=sys.stderr)
-        _note_cell(hydra_config, folder, overrides, failed=True)
+        print(f"genaug: {message(error) or traceback.format_exc()}", file=sys.stderr)
+        if sweep_dir is None:
+            sys.exit(2 if message(error) else 1)
+        note_cell(sweep_dir, None, overrides, failed=True)  # one bad cell must not cost the others
         return None
-    if sweep:
-        _note_cell(hydra_config, str(cell.folder), overrides, failed=False)
+    if sweep_dir is not None:
+        note_cell(sweep_dir, cell.folder, overrides, failed=False)
     else:
-        _show([cell.folder])
+        from genaug.tables.summary import show
+
+        show([cell.folder])
     value = result["metrics"].get(result["metric"])
     return float(value) if value is not None else None
 
 
-def _note_cell(hydra_config: Any, folder: str, overrides: tuple[str, ...], failed: bool) -> None:
-    cells = Path(hydra_config.sweep.dir) / "cells.jsonl"
-    cells.parent.mkdir(parents=True, exist_ok=True)
-    with cells.open("a") as file:
-        file.write(json.dumps({"folder": folder, "overrides": overrides, "failed": failed}) + "\n")
-
-
-def _show(folders: list[Path]) -> None:
-    from genaug.tables.collect import read_results
-    from genaug.tables.summary import print_summary, summarise
-
-    for summary in summarise(read_results(folders)):
-        print_summary(summary)
-
-
-class SweepSummary(Callback):
-    """Prints the table of a sweep's cells when the sweep is over (conf/hydra)."""
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        path = Path(config.hydra.sweep.dir) / "cells.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        _show(list(dict.fromkeys(Path(row["folder"]) for row in rows if not row["failed"])))
-        failed = [row for row in rows if row["failed"]]
-        if failed:
-            lines = "\n".join("  " + " ".join(row["overrides"]) for row in failed)
-            raise GenaugError(f"{len(failed)} of {len(rows)} cells failed; the others are complete:\n{lines}")
-
-
 def message(error: BaseException) -> str | None:
     """What a user should read instead of a traceback; None for a fault of ours."""
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, GenaugError):
-            return str(chain)
-        if isinstance(chain, OSError) and chain.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f" ({chain.filename})" if chain.filename else ""
+    for link in _chain(error):
+        if isinstance(link, GenaugError):
+            return str(link)
+        if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" ({link.filename})" if link.filename else ""
             return f"The disk is full{where}. Free space and run the same command again: nothing already made is lost."
-        chain = chain.__cause__ or chain.__context__
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain(error)
     return None
 
 
+def _chain(error: BaseException | None) -> list[BaseException]:
+    links: list[BaseException] = []
+    while error is not None:
+        links.append(error)
+        error = error.__cause__ or error.__context__
+    return links
+
+
 def explain(error: BaseException) -> str:
     """Hydra's and OmegaConf's messages in our words, with suggestions."""
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, GenaugError):
-            return str(chain)
-        chain = chain.__cause__ or chain.__context__
-    text = str(error)
-    if match := re.search(r"Could not (?:override|append to config|append value for key|delete from config)[^'\"]*['\"]([\w.@/]+)", text):
-        key = match.group(1).split("=")[0]
-        if "not in" in text or "struct" in text or "No match in the defaults list" in text:
-            return explain_unknown_key(key)
+    links = _chain(error)
+    for link in links:
+        if isinstance(link, GenaugError):
+            return str(link)
+    text = "\n".join(str(link) for link in links)
+    if match := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([\w.@/]+)", text):
+        return explain_unknown_key(match.group(1).replace("/", "."))
+    if match := re.search(r"Could not find '([\w/]+)'", text):
+        return _explain_unknown_preset(match.group(1), text)
     if match := re.search(r"full_key: ([\w.]+)", text):
-        reason = text.splitlines()[0]
-        if "Key '" in reason and "not in" in reason:
-            return explain_unknown_key(match.group(1))
-        if "Missing mandatory value" in reason:
+        reason = str(links[-1]).splitlines()[0]
+        if "missing mandatory value" in reason.lower():
             return f"{match.group(1)} is needed here: write {match.group(1)}=VALUE."
         return f"{match.group(1)}: {reason}."
-    if match := re.search(r"Could not find '([\w/]+)'", text):
-        import difflib
-
-        options = [o for o in re.findall(r"^\s+([\w/]+)$", text, re.MULTILINE) if not o.startswith("_")]
-        group, _, wanted = match.group(1).rpartition("/")
-        near = difflib.get_close_matches(wanted, options, n=2)
-        hint = f" Did you mean {' or '.join(f'{group}={name}' for name in near)}?" if near else ""
-        return f"There is no preset {group}={wanted}.{hint}" + (f" There are: {', '.join(options)}." if options else "")
     return text
+
+
+def _explain_unknown_preset(wanted: str, text: str) -> str:
+    group, _, name = wanted.rpartition("/")
+    options = [o for o in re.findall(r"^\s+([\w/]+)$", text, re.MULTILINE) if not o.startswith("_")]
+    near = difflib.get_close_matches(name, options, n=2)
+    hint = f" Did you mean {' or '.join(f'{group}={option}' for option in near)}?" if near else ""
+    return f"There is no preset {group}={name}.{hint}" + (f" There are: {', '.join(options)}." if options else "")
 
 
 def main() -> None:
@@ -177,6 +178,11 @@ def main() -> None:
     try:
         conf = register()
         hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)()
+        if failures:
+            lines = "".join(f"\n  {overrides}" for overrides in failures)
+            raise GenaugError(
+                f"{len(failures)} cell(s) of the sweep failed (see above), the others are complete:{lines}"
+            )
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to continue", file=sys.stderr)
         sys.exit(130)

@@ -19,8 +19,8 @@ from omegaconf import OmegaConf
 from genaug.config import RunConfig
 from genaug.environment import describe_environment
 from genaug.identity import canonical, fingerprint
-from genaug.store import check_writable, read_json, write_json, write_text
-from genaug.tracking import Record, open_record
+from genaug.store import read_json, write_json, write_text
+from genaug.tracking import Record, console, open_record
 
 Result = dict[str, Any]
 
@@ -70,11 +70,15 @@ class Cell:
         """The published result, or None."""
         return read_json(self.folder / "result.json")
 
+    def say_complete(self, result: Result) -> None:
+        """One line for a cell that was not computed again."""
+        console.print(f"complete already: {self.folder.name} {headline(result)}", markup=False)
+
     @contextlib.contextmanager
     def claim(self) -> Iterator[Record]:
         """Work on this cell alone; its status says running, then complete, or failed and why."""
         folder = self.folder
-        check_writable(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         previous = read_json(folder / "status.json") or {}
         status: dict[str, Any] = {
             "state": "running",
@@ -95,7 +99,9 @@ class Cell:
             write_json(folder / "status.json", {**status, "state": "failed", "reason": reason})
             record.finish({}, exit_code=1)
             raise
-        write_json(folder / "status.json", {**status, "state": "complete", "finished": time.strftime("%Y-%m-%dT%H:%M:%S")})
+        write_json(
+            folder / "status.json", {**status, "state": "complete", "finished": time.strftime("%Y-%m-%dT%H:%M:%S")}
+        )
 
 
 def cell_fingerprint(cfg: RunConfig) -> str:
@@ -115,3 +121,9 @@ def cell_fingerprint(cfg: RunConfig) -> str:
     if cfg.task == "generate":
         return fingerprint(*parts)
     return fingerprint(*parts, cfg.augment, cfg.downstream, canonical(cfg.trainer))
+
+
+def headline(result: Result) -> str:
+    """The main number of a result, for one line."""
+    value = result["metrics"].get(result["metric"])
+    return f"{result['metric']} {value:.4f}" if value is not None else ""

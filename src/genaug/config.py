@@ -64,7 +64,9 @@ class RunConfig:
         if self.generator.uses_prior:
             self.prior.check()
         if not self.generator.makes_pool and self.mix.name == "synthetic_only":
-            raise GenaugError("mix=synthetic_only with generator=none leaves nothing to train on: choose a generator or another mix.")
+            raise GenaugError(
+                "mix=synthetic_only with generator=none leaves nothing to train on: choose a generator or another mix."
+            )
 
 
 def store_root() -> None:
@@ -92,13 +94,15 @@ def explain_unknown_key(key: str) -> str:
     keys = known_keys()
     parent, _, leaf = key.rpartition(".")
     everything = [f"{group}.{name}" if group else name for group, names in keys.items() for name in names]
-    near = [f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(leaf, sorted(keys.get(parent, ())), n=3)]
+    near = [
+        f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(leaf, sorted(keys.get(parent, ())), n=3)
+    ]
     near += [k for k in difflib.get_close_matches(key, everything, n=3, cutoff=0.75) if k not in near]
     if not near:
         near = [k for k in sorted(everything) if k.rpartition(".")[2] == leaf]
     hint = f" Did you mean {' or '.join(near[:3])}?" if near else ""
     if not hint and parent in keys:
-        hint = f" {parent} has {', '.join(sorted(keys[parent]))}."
+        hint = f" {parent or 'The top level'} has {', '.join(sorted(keys[parent]))}."
     return f"There is no key {key}.{hint}"
 
 

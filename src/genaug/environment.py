@@ -10,7 +10,17 @@ from typing import Any
 
 from genaug.errors import GenaugError
 
-PACKAGES = ("genaug", "torch", "torchvision", "diffusers", "transformers", "pytorch-lightning", "timm", "hydra-core", "numpy")
+PACKAGES = (
+    "genaug",
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "pytorch-lightning",
+    "timm",
+    "hydra-core",
+    "numpy",
+)
 
 
 @functools.cache

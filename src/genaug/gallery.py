@@ -14,7 +14,9 @@ from genaug.tables.collect import read_results
 MARGIN, CAPTION = 4, 14
 
 
-def contact_sheet(pool: Pool, dataset: Dataset, num_sources: int = 10, num_variants: int = 8, cell: int = 80) -> Image.Image:
+def contact_sheet(
+    pool: Pool, dataset: Dataset, num_sources: int = 10, num_variants: int = 8, cell: int = 80
+) -> Image.Image:
     """A PNG-ready sheet of ``num_sources`` training images, spread over the classes, and their first variants.
 
     Args:
@@ -40,7 +42,9 @@ def contact_sheet(pool: Pool, dataset: Dataset, num_sources: int = 10, num_varia
             picture = sample.open()
             picture.thumbnail((cell, cell)) if max(picture.size) > cell else None
             scale = cell / max(picture.size)
-            picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.NEAREST)
+            picture = picture.resize(
+                (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.NEAREST
+            )
             sheet.paste(picture, (left, top + CAPTION))
             pen.text((left, top), title if column == 0 else _caption(sample), fill="black")
     return sheet

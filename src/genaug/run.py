@@ -8,23 +8,20 @@ Every stage may be answered from the store instead of being computed.
 from pathlib import Path
 from typing import Any
 
-from genaug.cell import Cell, Result
+from genaug.cell import Cell, Result, headline
 from genaug.data.pool import Pool, make_pool
 from genaug.data.sample import Dataset
 from genaug.downstream.base import TrainingData
 from genaug.environment import check_libraries, describe_environment
 from genaug.gallery import contact_sheet
-from genaug.store import write_json
-from genaug.tracking import Record, console
+from genaug.store import check_writable, read_json, write_json
+from genaug.tracking import Record
 
 
 def run(cell: Cell) -> Result:
-    """The result of a cell: read if it is complete, otherwise computed, published and returned."""
-    known = cell.result()
-    if known is not None:
-        console.print(f"complete already: {cell.folder.name} {headline(known)}", markup=False)
-        return known
+    """Compute and publish the result of a cell (or read it, if another process published it meanwhile)."""
     cell.config.check()
+    check_writable(cell.config.paths.outputs)
     check_libraries()
     with cell.config.paths.store.lock(cell.fingerprint):
         if (known := cell.result()) is not None:  # another process finished it meanwhile
@@ -88,8 +85,6 @@ def fit(cell: Cell, dataset: Dataset, record: Record) -> tuple[Path | None, str,
     if not made:
         record.say(f"fitted already: {folder.name}")
         return folder, identity, {"fit_network_evaluations": 0}
-    from genaug.store import read_json
-
     return folder, identity, {"fit_network_evaluations": read_json(folder / "artefact.json")["network_evaluations"]}
 
 
@@ -116,7 +111,9 @@ def generate(cell: Cell, dataset: Dataset, fitted: Path | None, fitted_fingerpri
     return pool
 
 
-def finish(cell: Cell, record: Record, outcome: dict[str, Any], counts: dict[str, Any], pool: Pool | None = None) -> Result:
+def finish(
+    cell: Cell, record: Record, outcome: dict[str, Any], counts: dict[str, Any], pool: Pool | None = None
+) -> Result:
     """Publish ``result.json`` and close the record."""
     predictions = outcome.pop("predictions", None)
     if predictions is not None:
@@ -143,9 +140,3 @@ def finish(cell: Cell, record: Record, outcome: dict[str, Any], counts: dict[str
     write_json(cell.folder / "result.json", result)
     record.say(f"complete: {cell.folder.name} {headline(result)}")
     return result
-
-
-def headline(result: Result) -> str:
-    """The main number of a result, for one line."""
-    value = result["metrics"].get(result["metric"])
-    return f"{result['metric']} {value:.4f}" if value is not None else ""

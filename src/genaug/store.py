@@ -67,7 +67,9 @@ class Store:
         finally:
             lock.release()
 
-    def folder(self, kind: str, name: str, fingerprint: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, bool]:
+    def folder(
+        self, kind: str, name: str, fingerprint: str, make: Callable[[Path], dict[str, Any]]
+    ) -> tuple[Path, bool]:
         """The published folder of a fingerprint; ``make(work_dir)`` fills it if there is none yet.
 
         ``work_dir`` keeps its name from one attempt to the next, so that ``make`` may resume what an interrupted
@@ -135,7 +137,9 @@ class Store:
                 image.load()
                 return json.loads(image.text["genaug"])  # type: ignore[attr-defined]
         except (OSError, KeyError, SyntaxError, ValueError) as error:
-            raise GenaugError(f"{path} is damaged ({error}). Delete it and run again: only this image is made anew.") from error
+            raise GenaugError(
+                f"{path} is damaged ({error}). Delete it and run again: only this image is made anew."
+            ) from error
 
 
 def check_writable(folder: Path) -> None:

@@ -118,7 +118,9 @@ def open_record(tracking: Tracking, cell: "Cell", attempt: int) -> Record:
             name=cell.slug,
             id=run_id,
             resume="allow" if mode == "online" else None,
-            tags=sorted({*cell.names.values(), *tracking.tags, *([cfg.experiment.split("/")[0]] if cfg.experiment else [])}),
+            tags=sorted(
+                {*cell.names.values(), *tracking.tags, *([cfg.experiment.split("/")[0]] if cfg.experiment else [])}
+            ),
             config={**cell.resolved, "fingerprint": cell.fingerprint},
             dir=str(cfg.paths.outputs),
             mode=mode,  # type: ignore[arg-type]
@@ -126,5 +128,7 @@ def open_record(tracking: Tracking, cell: "Cell", attempt: int) -> Record:
         )
         run.define_metric("*", step_metric="step")
     except (wandb.Error, OSError) as error:
-        raise GenaugError(f"Weights & Biases did not start ({error}). Write tracking=local, or WANDB_MODE=offline.") from error
+        raise GenaugError(
+            f"Weights & Biases did not start ({error}). Write tracking=local, or WANDB_MODE=offline."
+        ) from error
     return Record(cell.folder, run)

@@ -42,7 +42,9 @@ class TrainerConfig:
         if self.accelerator == "mps":
             return "mps"
         if self.accelerator in ("gpu", "cuda"):
-            raise GenaugError("trainer.accelerator=gpu, but torch sees no GPU. Write trainer.accelerator=cpu or mend the driver.")
+            raise GenaugError(
+                "trainer.accelerator=gpu, but torch sees no GPU. Write trainer.accelerator=cpu or mend the driver."
+            )
         return "cpu"
 
     def lightning(self) -> dict[str, Any]:

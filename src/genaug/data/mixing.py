@@ -11,11 +11,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from genaug.registry import component
 from genaug.data.pool import Pool
 from genaug.data.sample import Sample, SyntheticSample
 from genaug.errors import GenaugError
 from genaug.identity import NOT_IDENTITY
+from genaug.registry import component
 from genaug.seeding import choice, derive, uniform
 
 
@@ -47,7 +47,9 @@ class Order:
 class Stream:
     """The training stream of one cell: ``stream[d]`` for d = 0, 1, …, without end."""
 
-    def __init__(self, mix: "Mix", real: Sequence[Sample], pool: Pool | None, seed: int, with_replacement: bool = False):
+    def __init__(
+        self, mix: "Mix", real: Sequence[Sample], pool: Pool | None, seed: int, with_replacement: bool = False
+    ):
         self.mix, self.seed = mix, seed
         self.real = real
         self.synthetic: tuple[SyntheticSample, ...] = pool.samples if pool is not None else ()
@@ -175,7 +177,9 @@ class SyntheticOnly(Mix):
 
     def num_elements(self, stream: Stream) -> int:
         if not stream.synthetic:
-            raise GenaugError("mix=synthetic_only needs synthetic images, but the pool has none (generator=none, or all rejected).")
+            raise GenaugError(
+                "mix=synthetic_only needs synthetic images, but the pool has none (generator=none, or all rejected)."
+            )
         return len(stream.synthetic)
 
     def pick(self, stream: Stream, draw: int) -> Sample:

@@ -65,7 +65,9 @@ def make_pool(
     folder = store.root / "pools" / pool_fingerprint
     with store.lock(pool_fingerprint, say):
         variants = [
-            generator.variant(source, j, dataset, fitted_fingerprint) for j in range(num_variants) for source in dataset.train
+            generator.variant(source, j, dataset, fitted_fingerprint)
+            for j in range(num_variants)
+            for source in dataset.train
         ]
         missing = [variant for variant in variants if not store.has_image(variant.fingerprint)]
         evaluations = 0
@@ -210,7 +212,9 @@ def read_pool(folder: Path, dataset: Dataset, num_variants: int) -> Pool:
             label = {class_index[name]: weight for name, weight in row["label"].items()}
             boxes = _boxes(row["objects"], class_index) if "objects" in row else None
         except KeyError as error:
-            raise GenaugError(f"{folder / row['file_name']} is labelled {error}, which {dataset.name} does not have.") from error
+            raise GenaugError(
+                f"{folder / row['file_name']} is labelled {error}, which {dataset.name} does not have."
+            ) from error
         samples.append(
             SyntheticSample(
                 id=f"synthetic/{row['fingerprint']}",

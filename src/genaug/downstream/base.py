@@ -57,6 +57,11 @@ class Downstream:
         if task != self.task:
             raise GenaugError(f"downstream={self.name} is for {self.task}, but the data set is for {task}.")
 
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Raise ``GenaugError`` if ``dataset`` lacks a split that this model needs; called before anything is generated."""
+        if not dataset.test:
+            raise GenaugError(f"{dataset.name} has no test images: nothing could be measured. Give it a test split.")
+
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
         """Train, select, and score every test image exactly once.
 

@@ -105,11 +105,15 @@ class Generator:
         """Identity of what ``fit`` learns; without ``fit``, of the weights alone: images are shared among subsets."""
         if not self.fits:
             return fingerprint(type(self).__name__, self.version, prior_identity if self.uses_prior else None)
-        return fingerprint(canonical(self, stage="fit"), prior_identity if self.uses_prior else None, dataset.train_identity())
+        return fingerprint(
+            canonical(self, stage="fit"), prior_identity if self.uses_prior else None, dataset.train_identity()
+        )
 
     def variant(self, source: Sample, index: int, dataset: Dataset, fitted_fingerprint: str) -> Variant:
         """Variant ``index`` of ``source`` with its drawn values and its identity."""
         draws = self.draw(source, index, dataset)
         classes = [dataset.class_names[i] for i in sorted(source.label)]
-        identity = fingerprint(fitted_fingerprint, source.identity(), classes, canonical(self, stage="sample"), draws, index)
+        identity = fingerprint(
+            fitted_fingerprint, source.identity(), classes, canonical(self, stage="sample"), draws, index
+        )
         return Variant(source=source, index=index, draws=draws, fingerprint=identity)

@@ -77,7 +77,9 @@ class PriorConfig:
         blocks = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
         factor = 2 ** (len(blocks) - 1)
         if self.image_size % factor:
-            raise GenaugError(f"prior.image_size={self.image_size} is not a multiple of {factor}, the factor of this VAE.")
+            raise GenaugError(
+                f"prior.image_size={self.image_size} is not a multiple of {factor}, the factor of this VAE."
+            )
 
     def identity(self) -> Any:
         """Fields and weights: a folder by its content, a Hub id by its revision."""
@@ -88,7 +90,9 @@ class PriorConfig:
 
     def load(self, device: str) -> "Prior":
         """The model on ``device``, loaded once per process."""
-        return _load(self.path, self.revision, self.variant, self.dtype, self.vae_dtype, self.image_size, self.compile, device)
+        return _load(
+            self.path, self.revision, self.variant, self.dtype, self.vae_dtype, self.image_size, self.compile, device
+        )
 
 
 @functools.lru_cache(maxsize=1)
@@ -105,7 +109,13 @@ def _load(
     from genaug.priors.prior import Prior
 
     config = PriorConfig(
-        path=path, revision=revision, variant=variant, dtype=dtype, vae_dtype=vae_dtype, image_size=image_size, compile=compile
+        path=path,
+        revision=revision,
+        variant=variant,
+        dtype=dtype,
+        vae_dtype=vae_dtype,
+        image_size=image_size,
+        compile=compile,
     )
     return Prior.load(config, device)
 

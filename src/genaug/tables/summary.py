@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from genaug.tables.collect import value_at
+from genaug.tables.collect import read_results, value_at
 
 COMPONENTS = ("dataset", "generator", "mix", "augment", "downstream")
 
@@ -50,13 +51,15 @@ def summarise(results: Sequence[dict[str, Any]], metric: str | None = None) -> l
 
 
 def _summary(results: list[dict[str, Any]], metric: str) -> Summary:
-    swept = sorted({o.split("=", 1)[0].lstrip("+~") for r in results for o in r["overrides"] if "." in o.split("=", 1)[0]})
+    swept = sorted(
+        {o.split("=", 1)[0].lstrip("+~") for r in results for o in r["overrides"] if "." in o.split("=", 1)[0]}
+    )
     hidden = ("paths.", "tracking.", "trainer.", "hydra.")
     swept = [key for key in swept if not key.startswith(hidden)]
     settings = [_setting(r, swept) for r in results]
-    keep = [key for key in settings[0]] if settings else []
+    keep = list(settings[0]) if settings else []
     varying = [key for key in keep if len({s[key] for s in settings}) > 1]
-    columns = tuple(key for key in keep if key in varying or key in ("generator", "downstream"))
+    columns = tuple(key for key in keep if key in varying or key in ("dataset", "generator"))
     rows: dict[tuple[str, ...], Row] = {}
     # group by everything that may differ, show what does
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -85,18 +88,25 @@ def _setting(result: dict[str, Any], swept: list[str]) -> dict[str, str]:
     return setting
 
 
-def print_summary(summary: Summary, title: str = "") -> None:
+def show(folders: Sequence[Path]) -> None:
+    """Print the tables of these cells."""
+    for summary in summarise(read_results(folders)):
+        print_summary(summary)
+
+
+def print_summary(summary: Summary) -> None:
     """To the terminal, best first."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or summary.metric, title_justify="left")
+    table = Table()
     for column in summary.columns:
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for column in (summary.metric, "sd", "n", "images made", "seconds"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in sorted(summary.rows, key=lambda row: -row.mean):
         spread = "–" if row.spread is None else f"{row.spread:.4f}"
         n = f"{len(row.values)}/{len(summary.seeds)}"
         table.add_row(*row.setting, f"{row.mean:.4f}", spread, n, str(row.images), f"{row.seconds:.0f}")
-    Console().print(table)
+    needed = Console(width=1000).measure(table).maximum
+    Console(width=max(Console().width, needed)).print(table)  # a cut table says less than a wide one

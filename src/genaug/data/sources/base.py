@@ -33,9 +33,13 @@ class Source:
         if self.shots is not None and self.shots < 1:
             raise GenaugError(f"dataset.shots={self.shots} must be at least 1, or null for all training images.")
         if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise GenaugError(f"dataset.fraction={self.fraction} must lie in (0, 1], or be null for all training images.")
+            raise GenaugError(
+                f"dataset.fraction={self.fraction} must lie in (0, 1], or be null for all training images."
+            )
         if self.shots is not None and self.fraction is not None:
-            raise GenaugError("dataset.shots and dataset.fraction are two ways to say one thing: set one of them to null.")
+            raise GenaugError(
+                "dataset.shots and dataset.fraction are two ways to say one thing: set one of them to null."
+            )
         if self.image_size < 8:
             raise GenaugError(f"dataset.image_size={self.image_size} is too small: write 8 or more.")
 

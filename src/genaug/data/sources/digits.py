@@ -5,7 +5,7 @@ Another source than MNIST, on which the tiny prior is trained.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -31,14 +31,16 @@ class Digits(Source):
     def read(self) -> Dataset:
         from sklearn.datasets import load_digits
 
-        data = load_digits()
+        data: Any = load_digits()  # a Bunch: untyped
         samples: dict[str, Sample] = {}
         for i, (values, target) in enumerate(zip(data.images, data.target, strict=True)):
             small = Image.fromarray(np.round(values / 16 * 255).astype(np.uint8))
             grey = np.asarray(small.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC))
             digest = digest_bytes(values.tobytes())
             pixels = np.repeat(grey[:, :, None], 3, axis=2)
-            samples.setdefault(digest, Sample(id=f"digits/{i:04d}", digest=digest, image=pixels, label={int(target): 1.0}))
+            samples.setdefault(
+                digest, Sample(id=f"digits/{i:04d}", digest=digest, image=pixels, label={int(target): 1.0})
+            )
         rest, test = carve(list(samples.values()), len(NAMES), TEST_FRACTION, SPLIT_SEED)
         train, val = carve(rest, len(NAMES), VAL_FRACTION, SPLIT_SEED)
         return Dataset(

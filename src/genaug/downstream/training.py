@@ -1,0 +1,182 @@
+"""What all downstream models share around Lightning: a quiet, resumable Trainer, evaluations by step, and the record."""
+
+import contextlib
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from genaug.downstream.metrics import select_step
+from genaug.trainer import TrainerConfig
+
+if TYPE_CHECKING:
+    from genaug.tracking import Record
+
+RESUME_NAME = "resume"  # checkpoints/resume.ckpt
+SELECTED_NAME = "selected.pt"  # checkpoints/selected.pt: weights of the best evaluation so far
+ROWS_PER_RUN = 50  # training losses that are recorded
+
+
+class RecordLogger(Logger):
+    """Hands Lightning's metrics to the cell's record."""
+
+    def __init__(self, record: "Record"):
+        super().__init__()
+        self.record = record
+
+    @property
+    def name(self) -> str:
+        return "record"
+
+    @property
+    def version(self) -> int:
+        return 0
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The resolved configuration is in the cell's folder already."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        numbers = {key: float(value) for key, value in metrics.items() if key != "epoch"}
+        if numbers:
+            self.record.log(numbers, step or 0)
+
+
+class Bar(Callback):
+    """One line at the terminal while training: steps, steps per second, time left."""
+
+    def __init__(self, title: str):
+        self.title = title
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.1f} steps/s"),
+            TimeRemainingColumn(),
+        )
+        self.first, self.started = trainer.global_step, time.perf_counter()
+        self.progress = Progress(*columns, transient=True)
+        self.task = self.progress.add_task(self.title, total=trainer.max_steps, completed=self.first, rate=0.0)
+        self.progress.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        rate = (trainer.global_step - self.first) / (time.perf_counter() - self.started)
+        self.progress.update(self.task, completed=trainer.global_step, rate=rate)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.progress.stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if hasattr(self, "progress"):
+            self.progress.stop()
+
+
+class Evaluations(Callback):
+    """Scores the model every ``every`` steps and at the last one, and keeps the weights of the best evaluation.
+
+    The history is part of the checkpoint from which a run resumes; an evaluation is in it before the checkpoint of the
+    same step is written.
+    """
+
+    def __init__(
+        self,
+        every: int | None,
+        score: Callable[[pl.Trainer], dict[str, float]],
+        network: Callable[[], nn.Module],
+        select: str,
+        metric: str,
+        checkpoints: Path,
+    ):
+        self.every, self.score, self.network, self.select, self.metric = every, score, network, select, metric
+        self.path = checkpoints / SELECTED_NAME
+        self.history: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        step = trainer.global_step
+        if self.every is None or (step % self.every and step != trainer.max_steps):
+            return
+        metrics = self.score(trainer)
+        self.history.append({"step": step, **metrics})
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step)
+        if self.select != "last" and select_step(self.history, self.select, self.metric) == step:
+            self.save(self.network().state_dict())
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the selected weights; a reader sees the old file or the new one."""
+        partial = self.path.with_suffix(".partial")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, partial)
+        os.replace(partial, self.path)
+
+    def restore(self) -> int:
+        """Load the selected weights into the network; returns their step, for ``last`` without touching the weights."""
+        if self.select != "last":
+            self.network().load_state_dict(torch.load(self.path, map_location="cpu", weights_only=True))
+        return select_step(self.history, self.select, self.metric)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = state_dict["history"]
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without Lightning's banner, tips and advice: what matters is in the record."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(pytorch_)?lightning.*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def build_trainer(
+    config: TrainerConfig, num_steps: int, folder: Path, record: "Record", title: str, callbacks: list[Callback]
+) -> pl.Trainer:
+    """A Trainer of a fixed number of optimiser steps that writes nothing but checkpoints, and those below ``folder``."""
+    resume = ModelCheckpoint(
+        dirpath=folder / "checkpoints",
+        filename=RESUME_NAME,
+        every_n_train_steps=config.checkpoint_every,
+        enable_version_counter=False,
+    )
+    config.device()  # sets the number of threads
+    return pl.Trainer(
+        **config.lightning(),
+        max_steps=num_steps,
+        logger=RecordLogger(record),
+        callbacks=[Bar(title), *callbacks, resume],
+        default_root_dir=folder,
+        log_every_n_steps=max(1, num_steps // ROWS_PER_RUN),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # batches are shared out by StreamBatches
+        num_sanity_val_steps=0,
+    )
+
+
+def fit(trainer: pl.Trainer, model: pl.LightningModule, folder: Path, record: "Record") -> None:
+    """Train to the last step, from the checkpoint of an interrupted run if there is one."""
+    checkpoint = folder / "checkpoints" / f"{RESUME_NAME}.ckpt"
+    started = time.perf_counter()
+    trainer.fit(model, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+    record.say(f"trained to step {trainer.global_step} in {time.perf_counter() - started:.1f} s")

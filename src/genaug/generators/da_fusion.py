@@ -1,0 +1,166 @@
+"""DA-Fusion (Trabucco et al., arXiv 2302.07944): SDEdit of every training image under a learned token of its class.
+
+``fit`` learns one token per class by textual inversion on the training images; ``generate`` edits each image under
+"a photo of a <class>", from a level t0 drawn per image.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import II
+
+from genaug.data.sample import Dataset
+from genaug.errors import GenaugError
+from genaug.generators.base import Generated, Variant
+from genaug.generators.image_to_image import RESIZES, ImageToImage
+from genaug.generators.prompts import check_prompts, class_tokens
+from genaug.identity import DRAWN, FIT, NOT_IDENTITY
+from genaug.registry import component
+
+if TYPE_CHECKING:
+    from genaug.priors.prior import Prior
+
+CHECKPOINT = "resume.safetensors"
+
+
+@dataclass(kw_only=True, slots=True)
+class TextualInversion:
+    """How the class tokens are learned."""
+
+    seed: int = II("seed")
+    """Images, noise and templates of every step. Follows the trial's seed."""
+    init: str = "the"
+    """Word whose embedding every vector starts from; ``class_name`` takes the class's own, which leaks it."""
+    init_pieces: str = "mean"
+    """Which embedding a word of several pieces gives: their ``mean``, the ``last`` or the ``first``."""
+    num_vectors: int = 1
+    """v: vectors per token."""
+    batch_size: int = 4
+    """Samples per class and step; the loss is their mean."""
+    num_steps: int = 1000
+    """Optimiser steps of each class."""
+    learning_rate: float = 2e-3
+    """Of AdamW, final: the papers' 5e-4 is multiplied by the batch size."""
+    weight_decay: float = 1e-2
+    """Of AdamW, on the learned rows alone."""
+    resize: str = "squash"
+    """``squash`` or ``crop``, as ``generator.resize``."""
+    groups_per_batch: int = field(default=4, metadata=NOT_IDENTITY)
+    """Classes in one U-Net call. Changes speed and memory only: classes are independent."""
+    checkpoint_every: int = field(default=100, metadata=NOT_IDENTITY)
+    """Steps between the states that an interrupted run resumes from."""
+
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        for key, known in (("init_pieces", ("mean", "last", "first")), ("resize", RESIZES)):
+            if getattr(self, key) not in known:
+                raise GenaugError(f"generator.tokens.{key}={getattr(self, key)} is unknown: write {' or '.join(known)}.")
+        for key in ("num_vectors", "batch_size", "num_steps", "groups_per_batch", "checkpoint_every"):
+            if getattr(self, key) < 1:
+                raise GenaugError(f"generator.tokens.{key}={getattr(self, key)} must be at least 1.")
+        if self.learning_rate <= 0:
+            raise GenaugError(f"generator.tokens.learning_rate={self.learning_rate} must be above 0.")
+
+
+@component("generator", "da_fusion")
+@dataclass(kw_only=True, slots=True)
+class DAFusion(ImageToImage):
+    """Textual inversion of the classes, then SDEdit under their tokens."""
+
+    t0: Any = field(default_factory=lambda: [0.25, 0.5, 0.75, 1.0], metadata=DRAWN)
+    """As ``ImageToImage.t0``; the paper's k = 4 levels."""
+    prompt: str = "a photo of a {token}"
+    """Prompt of the images; ``{token}`` is the learned token of the class."""
+    tokens: TextualInversion = field(default_factory=TextualInversion, metadata=FIT)
+    """How the tokens are learned."""
+    class_names: bool = field(default=II("leakage.class_names"), metadata=FIT)
+    """Whether class names may be known. If not, no initial word and no template may hold a word of the class name."""
+
+    version: ClassVar[int] = 1
+    fits: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        ImageToImage.__post_init__(self)
+        if "{token}" not in self.prompt:
+            raise GenaugError(f"generator.prompt='{self.prompt}' lacks {{token}}: write for example 'a photo of a {{token}}'.")
+        if self.tokens.init == "class_name" and not self.class_names:
+            raise GenaugError(
+                "generator.tokens.init=class_name starts each token from the class's own name, which leakage=data_centric "
+                "forbids. Write generator.tokens.init=the, or allow class names with leakage=none."
+            )
+
+    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
+        from rich.progress import Progress
+
+        from genaug.generators.textual_inversion import prepare, train_tokens
+        from genaug.generators.token_files import write_tokens
+
+        assert prior is not None
+        before = prior.num_evaluations
+        groups, state = prepare(prior, dataset, self.tokens, self.class_names)
+        with Progress(transient=True) as progress:
+            task = progress.add_task(f"learning {len(groups)} tokens ({self.name})", total=self.tokens.num_steps)
+            state = train_tokens(
+                prior, groups, state, self.tokens, folder / CHECKPOINT, lambda step: progress.update(task, completed=step)
+            )
+        num_edge = max(1, self.tokens.num_steps // 10)
+        losses = state.losses.cpu()
+        loss = {
+            group.name: {"first_tenth": first, "last_tenth": last}
+            for group, first, last in zip(
+                groups, losses[:num_edge].mean(dim=0).tolist(), losses[-num_edge:].mean(dim=0).tolist(), strict=True
+            )
+        }
+        about = {
+            "preset": self.name,
+            "prior": prior.weights,
+            "tokens": {group.name: group.token for group in groups},
+            "num_vectors": self.tokens.num_vectors,
+            "init": self.tokens.init,
+            "init_pieces": self.tokens.init_pieces,
+            "num_steps": self.tokens.num_steps,
+            "batch_size": self.tokens.batch_size,
+            "learning_rate": self.tokens.learning_rate,
+            "weight_decay": self.tokens.weight_decay,
+            "seed": self.tokens.seed,
+            "text_encoder_width": state.embeddings.shape[1],
+            "images": {
+                group.name: [s.digest for s in dataset.train if dataset.class_names[s.class_index] == group.name]
+                for group in groups
+            },
+            "templates_left_out": {group.name: group.left_out for group in groups if group.left_out},
+            "loss": loss,
+        }
+        write_tokens(folder, {group.token: state.embeddings[list(group.rows)] for group in groups}, about)
+        _write_losses(folder / "loss.csv", [group.name for group in groups], losses.tolist())
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        return {"num_steps": state.step, "network_evaluations": prior.num_evaluations - before, "loss": loss}
+
+    def generate(
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+    ) -> Iterator[Generated]:
+        from genaug.generators.sdedit import edit_images
+        from genaug.generators.token_files import read_tokens
+        from genaug.priors.prior import LearnedTokens
+
+        assert prior is not None and fitted is not None
+        tokens = class_tokens(dataset.class_names)
+        classes = [variant.source.class_index for variant in variants]
+        learned = read_tokens(fitted, [dataset.class_names[c] for c in sorted(set(classes))])
+        prompts = [self.prompt.replace("{token}", tokens[c]) for c in classes]
+        if not self.class_names:
+            check_prompts(prompts, [dataset.class_names[c] for c in classes], prior.word_ids)
+        yield from edit_images(prior, variants, prompts, self, LearnedTokens.of(learned))
+
+
+def _write_losses(path: Path, names: list[str], losses: list[list[float]]) -> None:
+    """One row per step, one column per class."""
+    import csv
+
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", *names])
+        writer.writerows([step + 1, *row] for step, row in enumerate(losses))

@@ -1,0 +1,156 @@
+"""SDEdit (arXiv 2108.01073) in batches: noise the latents of real images to a level t0, then denoise under a prompt.
+
+z_start = sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps, t the first of the last K = floor(N t0) timesteps of an N-step
+schedule (DA-Fusion, equation 6). Images of equal K share a batch, whatever their source; each source is encoded once, each
+prompt embedded once. An image's noise depends on its own identity alone.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UniPCMultistepScheduler
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from genaug.data.sample import Sample
+from genaug.generators.base import Generated, Variant
+from genaug.generators.image_to_image import ImageToImage, steps_taken
+from genaug.priors.prior import LearnedTokens, Prior
+from genaug.seeding import derive
+
+
+def edit_images(
+    prior: Prior, variants: Sequence[Variant], prompts: Sequence[str], config: ImageToImage, tokens: LearnedTokens | None = None
+) -> Iterator[Generated]:
+    """The image of every variant, batch by batch, fewest steps first.
+
+    Args:
+        prior: the diffusion model.
+        variants: wanted images; ``draws["t0"]`` is the level of each.
+        prompts: one per variant.
+        config: schedule, guidance and sizes.
+        tokens: learned tokens that the prompts name.
+    """
+    features = embed_distinct(prior, prompts, tokens, config.batch_size)
+    uncond = prior.embed([config.negative_prompt], tokens) if config.guidance != 1 else None
+    dtype = str(prior.unet.dtype).removeprefix("torch.")
+    latents: dict[str, Tensor] = {}
+    steps = [steps_taken(config.num_steps, variant.draws["t0"]) for variant in variants]
+    order = sorted(range(len(variants)), key=lambda i: steps[i])
+    for num_taken, bucket in itertools.groupby(order, key=lambda i: steps[i]):
+        members = list(bucket)
+        for start in range(0, len(members), config.batch_size):
+            batch = members[start : start + config.batch_size]
+            wanted = {variants[i].source.digest: variants[i].source for i in batch}
+            encode_missing(prior, wanted, latents, config.resize)
+            z_bchw = torch.stack([latents[variants[i].source.digest] for i in batch])
+            seeds = [derive(variants[i].fingerprint, "noise") for i in batch]
+            noise_bchw = torch.stack([noise(seed, z_bchw.shape[1:]) for seed in seeds])
+            edited = sdedit(
+                prior,
+                z_bchw.to(prior.device),
+                noise_bchw.to(prior.device),
+                torch.stack([features[prompts[i]] for i in batch]),
+                uncond,
+                scheduler=config.scheduler,
+                num_steps=config.num_steps,
+                num_taken=num_taken,
+                guidance=config.guidance,
+                pad_to=config.batch_size if prior.compiled else None,
+            )
+            pictures = to_pictures(prior.decode(edited))
+            for i, seed, picture in zip(batch, seeds, pictures, strict=True):
+                if config.save_size is not None and picture.width != config.save_size:
+                    picture = picture.resize((config.save_size, config.save_size), Image.Resampling.BILINEAR)
+                about = {"prompt": prompts[i], "seed": seed, "prior": prior.weights, "dtype": dtype, "batch_size": len(batch)}
+                yield Generated(variant=variants[i], image=picture, about=about)
+
+
+@torch.no_grad()
+def sdedit(
+    prior: Prior,
+    z_bchw: Tensor,
+    noise_bchw: Tensor,
+    cond_bld: Tensor,
+    uncond_1ld: Tensor | None,
+    *,
+    scheduler: str = "ddim",
+    num_steps: int,
+    num_taken: int,
+    guidance: float,
+    pad_to: int | None = None,
+) -> Tensor:
+    """Latents after the last ``num_taken`` (K) of ``num_steps`` (N) steps, started from ``z_bchw`` noised to that level."""
+    schedule = make_scheduler(scheduler, prior.scheduler_config)
+    schedule.set_timesteps(num_steps)
+    first = num_steps - num_taken
+    if hasattr(schedule, "set_begin_index"):
+        schedule.set_begin_index(first)
+    timesteps = schedule.timesteps[first:]  # PNDM has N + 1 entries and so takes K + 1 steps
+    z = schedule.add_noise(z_bchw, noise_bchw, timesteps[:1])
+    for t in timesteps:
+        eps_hat = prior.predict_noise(z, t, cond_bld, uncond_1ld, guidance, pad_to)
+        z = schedule.step(eps_hat, t, z, return_dict=False)[0]
+    return z
+
+
+def make_scheduler(name: str, scheduler_config: dict[str, Any]) -> Any:
+    """A diffusers scheduler on the prior's noise schedule, for noise predictions (``Prior`` converts v).
+
+    Leading spacing with offset 1, as Stable Diffusion's own configuration: for ``ddim`` the first timestep is
+    (1000/N)(K - 1) + 1. ``pndm_ref`` duplicates an entry, so that its first timestep is (1000/N) K + 1 for K <= N - 2; on a
+    sliced schedule it still makes the correction meant for the entry that was cut, hence its latents are one step noisier
+    than t says from the third call on. That is what DA-Fusion's release does; use it for comparisons only.
+    """
+    keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+    common = {key: scheduler_config[key] for key in keys if key in scheduler_config}
+    common |= {"prediction_type": "epsilon", "timestep_spacing": "leading", "steps_offset": 1}
+    if name == "ddim":
+        return DDIMScheduler(**common, clip_sample=False, set_alpha_to_one=False)
+    if name == "dpmsolver++":
+        return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2)
+    if name == "unipc":
+        return UniPCMultistepScheduler(**common, solver_order=2)
+    return PNDMScheduler(**common, skip_prk_steps=True, set_alpha_to_one=False)
+
+
+def noise(seed: int, shape: Sequence[int]) -> Tensor:
+    """Standard normal float32 of a seed, drawn on the CPU: the same on every device."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+
+
+def embed_distinct(prior: Prior, prompts: Sequence[str], tokens: LearnedTokens | None, batch_size: int) -> dict[str, Tensor]:
+    """Text features [77, d] of every distinct prompt."""
+    distinct = list(dict.fromkeys(prompts))
+    features: dict[str, Tensor] = {}
+    for start in range(0, len(distinct), batch_size):
+        batch = distinct[start : start + batch_size]
+        features.update(zip(batch, prior.embed(batch, tokens), strict=True))
+    return features
+
+
+def encode_missing(prior: Prior, sources: dict[str, Sample], latents: dict[str, Tensor], resize: str) -> None:
+    """Add the posterior means of those sources (by digest) that are not in ``latents`` yet; they stay on the CPU."""
+    missing = {digest: source for digest, source in sources.items() if digest not in latents}
+    if missing:
+        images = torch.stack([to_tensor(source.open(), prior.image_size, resize) for source in missing.values()])
+        latents.update(zip(missing, prior.encode(images).cpu(), strict=True))
+
+
+def to_tensor(
+    picture: Image.Image, size: int, resize: str = "squash", resample: Image.Resampling = Image.Resampling.BILINEAR
+) -> Tensor:
+    """float32 [3, size, size] in [-1, 1] of an RGB picture: squashed to a square, or its centre square."""
+    if picture.size != (size, size):
+        squash = resize == "squash"
+        picture = picture.resize((size, size), resample) if squash else ImageOps.fit(picture, (size, size), resample)
+    return torch.from_numpy(np.array(picture, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
+
+
+def to_pictures(images: Tensor) -> list[Image.Image]:
+    """8-bit RGB pictures of [b, 3, h, w] in [-1, 1]; values beyond are clipped."""
+    values = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(value) for value in values]

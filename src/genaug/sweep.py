@@ -1,0 +1,31 @@
+"""The cells of one sweep: a line each in ``outputs/sweeps/<time>/cells.jsonl``, and their table at the end."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+failures: list[str] = []
+"""Overrides of the cells that failed in this process's sweep: a callback of Hydra cannot raise, so ``app.main`` reads them."""
+
+
+def note_cell(sweep_dir: Path, folder: Path | None, overrides: Sequence[str], failed: bool) -> None:
+    """Add one line to the sweep's ``cells.jsonl``."""
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    with (sweep_dir / "cells.jsonl").open("a") as file:
+        file.write(json.dumps({"folder": str(folder), "overrides": list(overrides), "failed": failed}) + "\n")
+
+
+class SweepSummary(Callback):
+    """Prints the table of a sweep's cells when the sweep is over (conf/config.yaml, hydra.callbacks)."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from genaug.tables.summary import show
+
+        path = Path(config.hydra.sweep.dir) / "cells.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        show(list(dict.fromkeys(Path(row["folder"]) for row in rows if not row["failed"])))
+        failures.extend(" ".join(row["overrides"]) for row in rows if row["failed"])

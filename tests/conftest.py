@@ -1,0 +1,37 @@
+"""Shared by all tests: sample data, small data sets, and runs of train.py in a folder of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """``shared(name)``: the folder of a sample data set, which users of the project do not have."""
+
+    def folder(name: str) -> Path:
+        if not (SHARED / name).is_dir():
+            pytest.skip(f"sample data not present: ../shared/data/{name}")
+        return SHARED / name
+
+    return folder
+
+
+@pytest.fixture
+def train(tmp_path):
+    """``train("-m", "seed=0,1")``: run train.py as a user would, with outputs in a temporary folder."""
+
+    def run(*arguments: str, code: int = 0, env: dict[str, str] | None = None) -> str:
+        command = [sys.executable, str(ROOT / "train.py"), *arguments, f"paths.outputs_dir={tmp_path}/outputs"]
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **(env or {})})
+        assert process.returncode == code, process.stdout + process.stderr
+        return process.stdout + process.stderr
+
+    run.outputs = tmp_path / "outputs"  # type: ignore[attr-defined]
+    return run

@@ -1,0 +1,146 @@
+import json
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genaug.data.pool import make_pool, read_pool
+from genaug.data.sample import Dataset, Sample
+from genaug.errors import GenaugError
+from genaug.generators.base import Generated, Generator
+from genaug.identity import DRAWN, digest_bytes
+from genaug.seeding import choice, derive
+from genaug.store import Store
+
+
+@dataclass(kw_only=True, slots=True)
+class Noise(Generator):
+    """A complete generator without a prior: the source plus noise of strength t0."""
+
+    levels: Any = field(default_factory=lambda: [0.5], metadata=DRAWN)
+    uses_prior: ClassVar[bool] = False
+
+    def draw(self, source, index, dataset):
+        return {"t0": self.levels[choice(len(self.levels), self.seed, source.digest, index, "t0")]}
+
+    def generate(self, variants, dataset, prior, fitted):
+        for variant in variants:
+            noise = np.random.default_rng(derive(variant.fingerprint, "noise")).normal(0, 50, (8, 8, 3))
+            pixels = np.asarray(variant.source.open()) + variant.draws["t0"] * noise
+            yield Generated(variant=variant, image=Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+
+
+@dataclass(kw_only=True, slots=True)
+class Crashing(Noise):
+    """Dies after ``survives`` images."""
+
+    survives: ClassVar[int] = 3
+
+    def generate(self, variants, dataset, prior, fitted):
+        for done, item in enumerate(Noise.generate(self, variants, dataset, prior, fitted)):
+            if done == self.survives:
+                raise KeyboardInterrupt
+            yield item
+
+
+@dataclass(kw_only=True, slots=True)
+class Picky(Noise):
+    def generate(self, variants, dataset, prior, fitted):
+        for item in Noise.generate(self, variants, dataset, prior, fitted):
+            rejected = "too dark" if item.variant.index == 1 else None
+            yield Generated(variant=item.variant, image=item.image, rejected=rejected, label={0: 0.5, 1: 0.5})
+
+
+def dataset(count=4, prefix="train"):
+    pixels = np.random.default_rng(0).integers(0, 255, (count, 8, 8, 3), dtype=np.uint8)
+    samples = [
+        Sample(id=f"{prefix}/{i}", digest=digest_bytes(pixels[i].tobytes()), image=pixels[i], label={i % 2: 1.0})
+        for i in range(count)
+    ]
+    return Dataset(name="d", task="classification", class_names=("a", "b"), train=tuple(samples), val=(), test=())
+
+
+def build(store, generator, data, m):
+    return make_pool(store, generator, data, None, "fitted", lambda: None, m, say=lambda text: None)
+
+
+def contents(pool):
+    return {(s.source_id, s.index): np.asarray(s.open()).tobytes() for s in pool.samples}
+
+
+def test_a_larger_m_only_adds_images_and_a_smaller_one_makes_none(tmp_path):
+    store = Store(tmp_path)
+    small = build(store, Noise(seed=0), dataset(), 2)
+    large = build(store, Noise(seed=0), dataset(), 5)
+    again = build(store, Noise(seed=0), dataset(), 2)
+    assert (small.counts["images_generated"], large.counts["images_generated"], again.counts["images_generated"]) == (
+        8,
+        12,
+        0,
+    )
+    assert small.fingerprint == large.fingerprint == again.fingerprint
+    assert contents(small).items() <= contents(large).items()
+    assert contents(again) == contents(small)
+
+
+def test_a_killed_run_is_continued_with_the_same_files(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        build(Store(tmp_path / "cut"), Crashing(seed=0), dataset(), 2)
+    kept = list((tmp_path / "cut" / "images").rglob("*.png"))
+    assert len(kept) == Crashing.survives
+    Crashing.survives = 100
+    try:
+        resumed = build(Store(tmp_path / "cut"), Crashing(seed=0), dataset(), 2)
+        fresh = build(Store(tmp_path / "fresh"), Crashing(seed=0), dataset(), 2)
+    finally:
+        Crashing.survives = 3
+    assert resumed.counts == {"images_generated": 5, "images_reused": 3, "network_evaluations": 0}
+    assert contents(resumed) == contents(fresh)
+
+
+def test_an_image_drawn_at_one_strength_serves_the_variant_that_draws_several(tmp_path):
+    store = Store(tmp_path)
+    fixed = build(store, Noise(seed=0, levels=[0.5]), dataset(), 4)
+    several = build(store, Noise(seed=0, levels=[0.5, 1.0]), dataset(), 4)
+    at_half = [s for s in several.samples if s.about["t0"] == 0.5]
+    assert several.counts["images_reused"] == len(at_half) > 0
+    assert {s.digest for s in at_half} <= {s.digest for s in fixed.samples}
+
+
+def test_a_subset_of_the_images_shares_its_variants(tmp_path):
+    store = Store(tmp_path)
+    build(store, Noise(seed=0), dataset(4), 2)
+    part = build(store, Noise(seed=0), dataset(2, prefix="elsewhere"), 2)
+    assert part.counts["images_generated"] == 0
+    assert {s.source_id for s in part.samples} == {"elsewhere/0", "elsewhere/1"}
+
+
+def test_rejected_images_are_counted_kept_and_not_made_again(tmp_path):
+    store = Store(tmp_path)
+    pool = build(store, Picky(seed=0), dataset(), 2)
+    assert len(pool.samples) == 4 and pool.rejected == {"too dark": 4}
+    assert build(store, Picky(seed=0), dataset(), 2).counts["images_generated"] == 0
+    assert all(sum(s.label.values()) == 1 for s in pool.samples)
+
+
+def test_the_folder_is_an_imagefolder_that_other_tools_read(tmp_path):
+    pool = build(Store(tmp_path), Noise(seed=0), dataset(), 2)
+    rows = [json.loads(line) for line in (pool.folder / "metadata.jsonl").read_text().splitlines()]
+    assert len(rows) == 8
+    for row in rows:
+        assert (pool.folder / row["file_name"]).is_file()
+        assert {"source_id", "index", "label", "t0", "seconds", "fingerprint"} <= row.keys()
+
+
+def test_different_sources_get_different_noise(tmp_path):
+    pool = build(Store(tmp_path), Noise(seed=0), dataset(), 2)
+    assert len(set(contents(pool).values())) == 8
+
+
+def test_a_pool_of_other_classes_is_refused(tmp_path):
+    pool = build(Store(tmp_path), Noise(seed=0), dataset(), 1)
+    other = Dataset(name="other", task="classification", class_names=("x", "y"), train=(), val=(), test=())
+    with pytest.raises(GenaugError, match="other does not have"):
+        read_pool(pool.folder, other, 1)
