@@ -96,7 +96,7 @@ class Augment:
         return (self.mixup_alpha > 0 or self.cutmix_alpha > 0) and self.mix_prob > 0
 
     def check(self, task: str) -> None:
-        """Raise ``GenaugError`` if something is asked for that ``task`` cannot do; nothing is ever left out in silence."""
+        """Raise ``GenaugError`` if something is asked for that ``task`` cannot do; nothing is left out in silence."""
         if task == "classification":
             return
         asked = {
@@ -112,7 +112,7 @@ class Augment:
             )
 
     def image_transform(self, size: int) -> "Transform | None":
-        """The per-image transform of uint8 tensors [3, size, size] (and tv_tensors along with them); None if all is off."""
+        """For uint8 tensors [3, size, size] (and tv_tensors along with them); None if every part is off."""
         from torchvision.transforms import v2
 
         interpolation = v2.InterpolationMode(self.interpolation)
@@ -126,7 +126,7 @@ class Augment:
         if self.rotation > 0 or self.shift > 0 or self.zoom > 0:
             steps.append(
                 v2.RandomAffine(
-                    degrees=self.rotation,
+                    degrees=(-self.rotation, self.rotation),
                     translate=(self.shift, self.shift) if self.shift > 0 else None,
                     scale=(1 - self.zoom, 1 + self.zoom) if self.zoom > 0 else None,
                     interpolation=interpolation,
@@ -137,7 +137,7 @@ class Augment:
         if self.policy == "trivialaugment":
             steps.append(v2.TrivialAugmentWide())
         if self.erasing_prob > 0:
-            steps.append(v2.RandomErasing(self.erasing_prob, value=list(IMAGENET_MEAN_COLOUR)))
+            steps.append(v2.RandomErasing(self.erasing_prob, value=IMAGENET_MEAN_COLOUR))  # type: ignore[arg-type]
         if not steps:
             return None
         return v2.Compose(steps) if len(steps) > 1 else steps[0]

@@ -58,7 +58,7 @@ class Downstream:
             raise GenaugError(f"downstream={self.name} is for {self.task}, but the data set is for {task}.")
 
     def check_dataset(self, dataset: Dataset) -> None:
-        """Raise ``GenaugError`` if ``dataset`` lacks a split that this model needs; called before anything is generated."""
+        """Raise ``GenaugError`` if ``dataset`` lacks a split that is needed; called before anything is generated."""
         if not dataset.test:
             raise GenaugError(f"{dataset.name} has no test images: nothing could be measured. Give it a test split.")
 

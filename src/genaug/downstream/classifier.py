@@ -1,4 +1,4 @@
-"""The downstream classifier: any timm backbone, fine-tuned, trained from scratch or probed, for a fixed number of steps."""
+"""The downstream classifier: any timm backbone, fine-tuned, from scratch or probed, for a fixed number of steps."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +33,13 @@ class Classifier(Downstream):
     """Trains on class weights (hard, two-hot or soft labels) by cross-entropy; scores every test image once."""
 
     backbone: str = "test_byobnet"
-    """Any name of timm (``timm.list_models()``), e.g. ``resnet50.a1_in1k``; the part after the point names the weights."""
+    """Any name of timm (``timm.list_models()``), e.g. ``resnet50.a1_in1k``; after the point, the weights."""
     mode: str = "scratch"
     """``scratch``: random weights. ``finetune``: all of a pretrained network. ``linear_probe``: a linear layer on a
     pretrained network that learns nothing."""
     weights_path: str | None = None
-    """Checkpoint of the pretrained backbone (.safetensors or .pth in timm's layout) for machines without a network; null
-    downloads timm's."""
+    """Checkpoint of the pretrained backbone (.safetensors or .pth in timm's layout) for machines without a network;
+    null downloads timm's."""
     bn_mode: str = "train"
     """``train``: BatchNorm uses the batch's statistics and its running ones follow, also under a linear probe, as in
     DA-Fusion's code. ``frozen``: the pretrained running statistics are used and stay."""
@@ -74,13 +74,13 @@ class Classifier(Downstream):
     """``shuffled`` epochs, or uniform draws ``with_replacement``."""
 
     select: str = "last"
-    """Which step is scored: ``last``; ``best_val``, by macro accuracy on the validation split; or ``oracle``, by that on the
-    test split itself, a protocol of some papers that every table marks."""
+    """Which step is scored: ``last``; ``best_val``, by macro accuracy on the validation split; or ``oracle``, by that
+    on the test split itself, a protocol of some papers that every table marks."""
     eval_every: int | None = None
     """Steps between evaluations on the split that ``select`` reads (validation for ``last``); null for none."""
     evaluation: str = "full"
-    """``full``: each image counts once. ``resampled``: as often as it comes up in 6,400 draws with replacement, and a class
-    that never does counts as 0 (DA-Fusion's and DALDA's code)."""
+    """``full``: each image counts once. ``resampled``: as often as it comes up in 6,400 draws with replacement, and a
+    class that never does counts as 0 (DA-Fusion's and DALDA's code)."""
 
     version: ClassVar[int] = 1
 
@@ -98,20 +98,22 @@ class Classifier(Downstream):
         if self.num_steps < 1:
             raise GenaugError(f"downstream.num_steps={self.num_steps} must be at least 1.")
         if self.batch_size < 2:
-            raise GenaugError(f"downstream.batch_size={self.batch_size} must be at least 2: one image has no batch statistics.")
+            raise GenaugError(f"downstream.batch_size={self.batch_size} must be at least 2, for batch statistics.")
         if not 0 <= self.warmup_steps < self.num_steps:
             raise GenaugError(
                 f"downstream.warmup_steps={self.warmup_steps} must be at least 0 and below num_steps={self.num_steps}."
             )
         if self.eval_every is not None and self.eval_every < 1:
-            raise GenaugError(f"downstream.eval_every={self.eval_every} must be at least 1, or null for no evaluations.")
+            raise GenaugError(
+                f"downstream.eval_every={self.eval_every} must be at least 1, or null for no evaluations."
+            )
         self._check_pairs()
 
     def _check_pairs(self) -> None:
         if self.mode == "scratch" and self.weights_path is not None:
             raise GenaugError(
-                f"downstream.mode=scratch starts from random weights, but downstream.weights_path={self.weights_path} names "
-                "some. Write downstream.mode=finetune or linear_probe, or downstream.weights_path=null."
+                f"downstream.mode=scratch starts from random weights, but downstream.weights_path={self.weights_path} "
+                "names some. Write downstream.mode=finetune or linear_probe, or downstream.weights_path=null."
             )
         if self.mode == "scratch" and self.bn_mode == "frozen":
             raise GenaugError(
@@ -120,7 +122,7 @@ class Classifier(Downstream):
             )
         if self.mode == "linear_probe" and self.backbone_lr_scale != 1:
             raise GenaugError(
-                f"downstream.backbone_lr_scale={self.backbone_lr_scale} has no meaning for downstream.mode=linear_probe, "
+                f"downstream.backbone_lr_scale={self.backbone_lr_scale} means nothing to downstream.mode=linear_probe, "
                 "whose backbone learns nothing. Write downstream.backbone_lr_scale=1, or downstream.mode=finetune."
             )
         if self.select != "last" and self.eval_every is None:
@@ -143,8 +145,8 @@ class Classifier(Downstream):
         if self.select == "best_val" and not dataset.val:
             raise GenaugError(
                 f"downstream.select=best_val needs validation images, but {dataset.name} has none. Give it a validation "
-                "split (dataset.val_fraction or a val folder), or write downstream.select=last; downstream.select=oracle "
-                "reads the test split and is marked in every table."
+                "split (dataset.val_fraction or a val folder), or write downstream.select=last. "
+                "downstream.select=oracle reads the test split and is marked in every table."
             )
 
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Inputs:
 
 
 def resized(image: Image.Image, size: int, resize: str) -> np.ndarray:
-    """uint8 [3, size, size], bilinear with antialiasing. ``squash`` ignores the aspect; ``crop`` keeps the central square."""
+    """uint8 [3, size, size], bilinear with antialiasing: of the whole image (``squash``) or its central square (``crop``)."""
     if resize == "crop":
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -51,7 +51,7 @@ def resized(image: Image.Image, size: int, resize: str) -> np.ndarray:
 
 
 def decode(samples: Sequence[Sample], size: int, resize: str, folder: Path) -> Inputs:
-    """Decode every sample once. Above ``MEMORY_LIMIT`` the pixels lie in a file in ``folder`` that goes with the process."""
+    """Decode every sample once. Above ``MEMORY_LIMIT`` pixels lie in a file in ``folder`` that goes with the process."""
     distinct = list({sample.id: sample for sample in samples}.values())
     shape = (len(distinct), 3, size, size)
     if np.prod(shape) <= MEMORY_LIMIT:
@@ -82,7 +82,7 @@ def class_weights(samples: Sequence[Sample], num_classes: int) -> torch.Tensor:
 class StreamBatches(Dataset):
     """Batch number ``step`` of a stream: ``(inputs [b, …], class weights [b, classes])``.
 
-    Training with a global batch of B makes step s of the draws B·s … B·(s+1) - 1; each of several devices takes its share.
+    With a global batch of B, step s is made of the draws B·s … B·(s+1) - 1; each of several devices takes its share.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from genaug.data.sample import Sample
 from genaug.data.transforms import NORMALIZATIONS
-from genaug.downstream.backbones import make_backbone
+from genaug.downstream.backbones import make_backbone, num_features
 from genaug.downstream.base import TrainingData
 from genaug.downstream.classifier import Classifier
 from genaug.downstream.images import Inputs, StreamBatches, decode, step_loader
@@ -26,8 +26,12 @@ from genaug.trainer import TrainerConfig
 if TYPE_CHECKING:
     from genaug.tracking import Record
 
+
 class Network(nn.Module):
     """Normalisation, a timm backbone and a linear layer."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: Classifier, num_classes: int):
         super().__init__()
@@ -38,7 +42,8 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
         self.backbone = make_backbone(config.backbone, config.image_size, config.mode != "scratch", config.weights_path)
         self.backbone.requires_grad_(not self.is_probe)
-        self.head = nn.Linear(self.backbone.head_hidden_size, num_classes)
+        self.head = nn.Linear(num_features(self.backbone), num_classes)
+        self.train()  # Lightning keeps the modes that it finds
 
     def train(self, mode: bool = True) -> "Network":
         super().train(mode)
@@ -65,10 +70,19 @@ def to_unit(images: Tensor) -> Tensor:
     return images if images.is_floating_point() else images.float() / 255
 
 
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed the CPU and ``device``; ``torch.manual_seed`` would also record a stack trace for a CUDA not in use."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 class LightningClassifier(pl.LightningModule):
     """Soft-label cross-entropy on the batches of a stream."""
 
-    def __init__(self, config: Classifier, network: Network, data: TrainingData, inputs: Inputs, trainer_config: TrainerConfig):
+    def __init__(
+        self, config: Classifier, network: Network, data: TrainingData, inputs: Inputs, trainer_config: TrainerConfig
+    ):
         super().__init__()
         self.config, self.data, self.inputs, self.trainer_config = config, data, inputs, trainer_config
         self.network = network
@@ -100,7 +114,7 @@ class LightningClassifier(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         inputs, weights = batch
         # mixing and dropout of a step depend on its number alone, so a resumed run goes on as if never interrupted
-        torch.manual_seed(derive(self.config.seed, "batch", self.global_step))
+        seed_device(self.device, derive(self.config.seed, "batch", self.global_step))
         if not self.inputs.are_features:
             inputs = to_unit(inputs)
             if self.data.interpolate is not None:
@@ -124,11 +138,11 @@ class LightningClassifier(pl.LightningModule):
             groups.append({"params": backbone, "lr": config.lr * config.backbone_lr_scale})
         optimizer: torch.optim.Optimizer
         if config.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+            optimizer = torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
         elif config.optimizer == "adam":
-            optimizer = torch.optim.Adam(groups, weight_decay=config.weight_decay)
+            optimizer = torch.optim.Adam(groups, weight_decay=config.weight_decay, fused=True)
         else:
-            optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+            optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -170,7 +184,9 @@ def _train(
     selection = "test" if config.select == "oracle" else "val"
 
     def score(name: str, step: int, trainer: pl.Trainer) -> dict[str, Any]:
-        return splits[name].metrics(name, model.scored, trainer, config.evaluation, derive(config.seed, "resample", step))
+        return splits[name].metrics(
+            name, model.scored, trainer, config.evaluation, derive(config.seed, "resample", step)
+        )
 
     def score_for_selection(trainer: pl.Trainer) -> dict[str, float]:
         metrics = score(selection, trainer.global_step, trainer)

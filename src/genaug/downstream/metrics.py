@@ -39,7 +39,9 @@ def accuracies(confusion: torch.Tensor, empty_class: str) -> dict[str, Any]:
     return {
         "accuracy_macro": sum(known) / len(known),
         "accuracy_micro": float(correct.sum() / total.sum()),
-        "accuracy_per_class": [value if count else None for value, count in zip(per_class, total.tolist(), strict=True)],
+        "accuracy_per_class": [
+            value if count else None for value, count in zip(per_class, total.tolist(), strict=True)
+        ],
         "confusion_matrix": confusion.tolist(),
     }
 

@@ -48,10 +48,15 @@ class Split:
         """float32 [n, classes]."""
         return apply_in_batches(network, network, self.inputs.values, trainer).log_softmax(dim=1)
 
-    def metrics(self, prefix: str, network: nn.Module, trainer: pl.Trainer, evaluation: str, seed: int) -> dict[str, Any]:
+    def metrics(
+        self, prefix: str, network: nn.Module, trainer: pl.Trainer, evaluation: str, seed: int
+    ) -> dict[str, Any]:
         """Metrics by name; with ``resampled`` also the accuracies of the full split, as ``<prefix>_full/…``."""
         scores = self.log_probabilities(network, trainer)
-        metrics = {f"{prefix}/{key}": value for key, value in classification_metrics(scores, self.targets, evaluation, seed).items()}
+        metrics = {
+            f"{prefix}/{key}": value
+            for key, value in classification_metrics(scores, self.targets, evaluation, seed).items()
+        }
         if evaluation != "full":
             full = classification_metrics(scores, self.targets)
             metrics |= {f"{prefix}_full/{key}": full[key] for key in ("accuracy_macro", "accuracy_micro")}
@@ -61,7 +66,9 @@ class Split:
         """One row per image: its id, target, predicted class and the probability given to the target."""
         scores = self.log_probabilities(network, trainer)
         probabilities = scores.gather(1, self.targets[:, None])[:, 0].exp()
-        rows = zip(self.samples, self.targets.tolist(), scores.argmax(dim=1).tolist(), probabilities.tolist(), strict=True)
+        rows = zip(
+            self.samples, self.targets.tolist(), scores.argmax(dim=1).tolist(), probabilities.tolist(), strict=True
+        )
         return [
             {"id": sample.id, "target": target, "predicted": predicted, "probability": probability}
             for sample, target, predicted, probability in rows

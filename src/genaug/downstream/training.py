@@ -1,4 +1,4 @@
-"""What all downstream models share around Lightning: a quiet, resumable Trainer, evaluations by step, and the record."""
+"""What all downstream models share around Lightning: a quiet, resumable Trainer, evaluations by step, the record."""
 
 import contextlib
 import logging
@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
@@ -66,7 +67,8 @@ class Bar(Callback):
             TimeRemainingColumn(),
         )
         self.first, self.started = trainer.global_step, time.perf_counter()
-        self.progress = Progress(*columns, transient=True)
+        console = Console()
+        self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.progress.add_task(self.title, total=trainer.max_steps, completed=self.first, rate=0.0)
         self.progress.start()
 
@@ -152,7 +154,7 @@ def quiet_lightning() -> Iterator[None]:
 def build_trainer(
     config: TrainerConfig, num_steps: int, folder: Path, record: "Record", title: str, callbacks: list[Callback]
 ) -> pl.Trainer:
-    """A Trainer of a fixed number of optimiser steps that writes nothing but checkpoints, and those below ``folder``."""
+    """A Trainer of a fixed number of optimiser steps that writes nothing but checkpoints, below ``folder``."""
     resume = ModelCheckpoint(
         dirpath=folder / "checkpoints",
         filename=RESUME_NAME,

@@ -1,0 +1,85 @@
+"""Splits: DA-Fusion's nested few-shot draw, and validation splits that no listing order can change."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+
+from genaug.data.sample import Dataset, Sample, check_disjoint
+from genaug.data.splits import carve, few_shot, fraction_of
+from genaug.errors import GenaugError
+
+PIXEL = np.zeros((1, 1, 3), dtype=np.uint8)
+SIZES = (20, 17, 31)
+
+
+def samples_of(sizes: tuple[int, ...] = SIZES) -> list[Sample]:
+    return [
+        Sample(id=f"{c}/{i:03d}", digest=f"{c}/{i}", image=PIXEL, label={c: 1.0})
+        for c, size in enumerate(sizes)
+        for i in range(size)
+    ]
+
+
+def dataset_of(samples: list[Sample]) -> Dataset:
+    return Dataset(
+        name="toy", task="classification", class_names=("a", "b", "c"), train=tuple(samples), val=(), test=()
+    )
+
+
+@pytest.mark.parametrize("shots", [1, 2, 4, 8, 16])
+def test_the_draw_is_default_rng_permutation_per_class_in_order(shots: int):
+    rng = np.random.default_rng(3)
+    expected = [f"{c}/{i:03d}" for c, size in enumerate(SIZES) for i in rng.permutation(size)[:shots]]
+    assert [sample.id for sample in few_shot(dataset_of(samples_of()), shots, seed=3).train] == expected
+
+
+def test_the_draw_does_not_depend_on_how_classes_are_interleaved():
+    samples = samples_of()
+    interleaved = sorted(samples, key=lambda s: s.id[2:])  # the order within each class stays
+    draw = lambda train: [s.id for s in few_shot(dataset_of(train), 4, seed=0).train]
+    assert draw(samples) == draw(interleaved)
+
+
+def test_fewer_shots_are_a_subset_of_more():
+    dataset = dataset_of(samples_of())
+    chosen = [{s.id for s in few_shot(dataset, shots, seed=1).train} for shots in (1, 2, 4, 8, 16)]
+    assert all(small < large for small, large in itertools.pairwise(chosen))
+    assert chosen[2] != {s.id for s in few_shot(dataset, 4, seed=2).train}
+
+
+def test_a_class_with_too_few_images_is_named_with_the_remedy():
+    with pytest.raises(GenaugError, match=r"dataset.shots=18.*'b'.*17.*dataset.shots=17"):
+        few_shot(dataset_of(samples_of()), 18, seed=0)
+
+
+def test_fractions_are_nested_and_rounded_up():
+    dataset = dataset_of(samples_of())
+    tenth, half = (fraction_of(dataset, f, seed=0).train for f in (0.1, 0.5))
+    assert (len(tenth), len(half)) == (7, 34)  # of 68
+    assert half[:7] == tenth
+
+
+def test_carving_takes_a_share_of_each_class_and_ignores_the_listing_order():
+    samples = samples_of()
+    kept, carved = carve(samples, 3, 0.25, seed=0)
+    assert [sum(s.class_index == c for s in carved) for c in range(3)] == [5, 4, 8]
+    assert sorted(s.id for s in (*kept, *carved)) == [s.id for s in samples]
+    shuffled = random.Random(0).sample(samples, len(samples))
+    assert carve(shuffled, 3, 0.25, seed=0) == (kept, carved)
+
+
+def test_carving_never_empties_a_class():
+    kept, carved = carve(samples_of((1, 2, 3)), 3, 0.9, seed=0)
+    assert [sum(s.class_index == c for s in kept) for c in range(3)] == [1, 1, 1]
+    assert len(carved) == 3
+
+
+def test_a_test_image_in_train_is_refused_by_content():
+    copy = Sample(id="elsewhere", digest="0/0", image=PIXEL, label={0: 1.0})
+    dataset = Dataset(
+        name="toy", task="classification", class_names=("a", "b", "c"), train=tuple(samples_of()), val=(), test=(copy,)
+    )
+    with pytest.raises(GenaugError, match=r"1 image\(s\) of the test split.*elsewhere"):
+        check_disjoint(dataset)
