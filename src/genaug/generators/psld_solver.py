@@ -129,7 +129,7 @@ def ladder(
     if num_steps == total:
         raise GenaugError(
             f"{num_steps} steps would ask the U-Net for t={total}, outside its training. "
-            f"Write steps={total - 1}, or reference_shift=true for the released behaviour."
+            f"Write num_steps={total - 1}, or reference_shift=true for the released behaviour."
         )
     if num_steps < 1 or (total % num_steps and num_steps != total - 1):
         divisors = [s for s in range(1, total) if total % s == 0]
