@@ -35,6 +35,8 @@ class Cell:
 
     @classmethod
     def of(cls, config: RunConfig, overrides: tuple[str, ...] = ()) -> "Cell":
+        """The cell of a configuration, which is checked first: no model is loaded for one that cannot work."""
+        config.check()
         return cls(config=config, overrides=overrides, fingerprint=cell_fingerprint(config))
 
     @property

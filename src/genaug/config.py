@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig
 
 from genaug.data.mixing import Mix
 from genaug.data.sources.base import Source
@@ -41,11 +41,12 @@ class RunConfig:
     augment: Augment = MISSING
     downstream: Downstream = MISSING
     trainer: TrainerConfig = MISSING
-    recipe: PriorRecipe = MISSING
+    recipe: PriorRecipe = field(default_factory=PriorRecipe)
+    """How the shipped prior is trained; used by ``task=prior`` alone."""
     experiment: str | None = field(default=None, metadata=NOT_IDENTITY)
     """Name of the experiment that a cell was first run for, e.g. ``demo/compare``; groups runs in W&B."""
     tracking: Tracking = field(default=MISSING, metadata=NOT_IDENTITY)
-    paths: Paths = field(default=MISSING, metadata=NOT_IDENTITY)
+    paths: Paths = field(default_factory=Paths, metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -75,7 +76,12 @@ def store_root() -> None:
 
 def known_keys() -> dict[str, set[str]]:
     """Keys that some choice of each group accepts, e.g. ``{"mix": {"alpha", "m", "name"}, "": {"seed", …}}``."""
-    keys: dict[str, set[str]] = {"": {f.name for f in fields(RunConfig)}}
+    root = ConfigStore.instance().load("run_config.yaml").node
+    keys: dict[str, set[str]] = {"": set(root)}
+    for group in root:  # those with one fixed type, e.g. paths
+        child = root._get_node(group)
+        if isinstance(child, DictConfig) and not child._is_missing():
+            keys[group] = set(child)
     for group, nodes in ConfigStore.instance().repo.items():
         if isinstance(nodes, dict) and not group.startswith("hydra"):
             for name, entry in nodes.items():

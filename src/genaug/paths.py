@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from genaug.registry import component
 from genaug.store import Store
 
 
-@component("paths", "default")
 @dataclass(kw_only=True, slots=True)
 class Paths:
     """Folders of a run. None of them is part of any identity."""

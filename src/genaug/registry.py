@@ -21,7 +21,6 @@ MODULES = (
     "genaug.data.mixing",
     "genaug.data.transforms",
     "genaug.priors.config",
-    "genaug.priors.recipe",
     "genaug.generators.none",
     "genaug.generators.real_guidance",
     "genaug.generators.da_fusion",
@@ -29,7 +28,6 @@ MODULES = (
     "genaug.leakage",
     "genaug.trainer",
     "genaug.tracking",
-    "genaug.paths",
 )
 """Modules that declare components, none of which imports torch at its top."""
 

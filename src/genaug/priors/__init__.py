@@ -1,0 +1,1 @@
+"""Diffusion priors: the folder layout that generators load, and the recipe that trains the small one shipped here."""

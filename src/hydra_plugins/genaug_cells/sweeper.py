@@ -35,7 +35,6 @@ class CellSweeper(BasicSweeper):
             with open_dict(config):
                 del config["hydra"]
             cell = Cell.of(typed(config), task_overrides)
-            cell.config.check()
         except Exception as error:
             raise GenaugError(f"{explain(error)} (in the cell {' '.join(overrides)}; nothing was started)") from error
         result = cell.result()

@@ -1,0 +1,119 @@
+"""How the tiny prior is trained: every hyper-parameter, without importing torch.
+
+The training itself is in `training.py`, its pictures in `corpus.py`, and what came out is measured by `measure.py`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(kw_only=True, slots=True)
+class PriorRecipe:
+    """A Stable-Diffusion-shaped prior small enough for a CPU. The defaults are those of the shipped weights."""
+
+    data_dir: str = "../shared/data"
+    """Folder that holds mnist, custom_coco_256, coco_cc and bccd."""
+    device: str = "cpu"
+    """Torch device: cpu, cuda, cuda:1 …"""
+    seed: int = 0
+    """Seed of the initial weights and of every batch; batch k depends on (seed, stage, k) alone."""
+    num_threads: int = 2
+    """CPU threads of torch, >= 1."""
+    checkpoint_every: int = 100
+    """Steps between two checkpoints of a stage, >= 1; an interrupted run loses at most these."""
+    log_every: int = 50
+    """Steps between two progress lines, >= 1."""
+
+    vocab_size: int = 1000
+    """Most tokens of the tokenizer, at least 514: 256 bytes, inside and at the end of a word, two special tokens."""
+
+    vae_channels: list[int] = field(default_factory=lambda: [24, 48, 64, 64])
+    """Width of the autoencoder's four levels (factor 8), multiples of 8."""
+    vae_steps: int = 1200
+    """Optimiser steps of the autoencoder."""
+    vae_batch_size: int = 40
+    """Pictures of 32 px in a step of the autoencoder, >= 6: five of six are digits."""
+    vae_large_batch_size: int = 6
+    """Pictures of 64 px in a step of the autoencoder, >= 4: one of four is a scene of digits."""
+    vae_lr: float = 1e-3
+    """Peak learning rate of the autoencoder (AdamW, linear warm-up, cosine to 2 %)."""
+    vae_precision: str = "bf16"
+    """Precision of the autoencoder's training: fp32, or bf16 (autocast)."""
+    kl_weight: float = 1e-4
+    """Weight of the KL divergence per latent element against the squared error per pixel value in [-1, 1]."""
+    l1_weight: float = 0.05
+    """Weight of the absolute error."""
+    gradient_weight: float = 0.1
+    """Weight of the absolute error of horizontal and vertical differences; keeps edges sharp."""
+
+    bank_digits: int = 90_000
+    """Digit pictures of 32 px that are encoded once for the U-Net."""
+    bank_small_pictures: int = 6_000
+    """Photographs and micrographs of 32 px in the latent bank."""
+    bank_scenes: int = 6_000
+    """Digit scenes of 64 px in the latent bank."""
+    bank_pictures: int = 9_000
+    """Photographs and micrographs of 64 px in the latent bank."""
+
+    text_width: int = 64
+    """Width of the text encoder and of cross-attention, a multiple of 4."""
+    text_layers: int = 2
+    """Layers of the text encoder."""
+    unet_channels: list[int] = field(default_factory=lambda: [64, 128])
+    """Width of the U-Net's levels, multiples of 16; both have cross-attention."""
+    unet_steps: int = 4000
+    """Optimiser steps of U-Net and text encoder."""
+    unet_batch_size: int = 128
+    """Latents of 4x4 in a step, >= 4; a step on 8x8 latents takes a fourth of that."""
+    unet_large_every: int = 4
+    """Every how many steps the batch is of 8x8 latents (64 px), >= 2."""
+    unet_lr: float = 1e-3
+    """Peak learning rate of U-Net and text encoder (AdamW, linear warm-up, cosine to 2 %)."""
+    unet_precision: str = "fp32"
+    """Precision of the U-Net's training: fp32, or bf16 (autocast)."""
+    ema_decay: float = 0.998
+    """Decay per step of the moving average of the weights that are saved, in [0, 1)."""
+    empty_prompt_prob: float = 0.12
+    """Share of samples whose prompt is empty, for classifier-free guidance."""
+    generic_prompt_prob: float = 0.1
+    """Share of samples whose prompt names no subject ("a photo")."""
+
+    def __post_init__(self) -> None:
+        if len(self.vae_channels) != 4 or any(width % 8 for width in self.vae_channels):
+            raise ValueError(f"vae_channels={self.vae_channels}: write four multiples of 8, such as [24, 48, 64, 64].")
+        if not 2 <= len(self.unet_channels) <= 3 or any(width % 16 for width in self.unet_channels):
+            raise ValueError(
+                f"unet_channels={self.unet_channels}: write two or three multiples of 16, such as [64, 128]."
+            )
+        for name in ("vae_precision", "unet_precision"):
+            if getattr(self, name) not in ("fp32", "bf16"):
+                raise ValueError(f"{name}={getattr(self, name)!r}: write fp32 or bf16.")
+        if self.empty_prompt_prob + self.generic_prompt_prob > 1:
+            raise ValueError("empty_prompt_prob and generic_prompt_prob together exceed 1: lower one of them.")
+        if self.vocab_size < 514:
+            raise ValueError(
+                f"vocab_size={self.vocab_size}: write at least 514, the 512 byte tokens and two special ones."
+            )
+        for name in ("checkpoint_every", "log_every", "num_threads", "vae_steps", "unet_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: write 1 or more.")
+        for name, least in (("vae_batch_size", 6), ("vae_large_batch_size", 4), ("unet_batch_size", 4)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: write {least} or more.")
+        if self.unet_large_every < 2:
+            raise ValueError(f"unet_large_every={self.unet_large_every}: write 2 or more.")
+
+
+def train_prior(recipe: PriorRecipe, out_dir: str | Path) -> Path:
+    """Trains tokenizer, autoencoder, and U-Net with text encoder; asked again, it goes on from the last checkpoint.
+
+    Returns:
+        `out_dir / "prior"`, a folder in the layout of diffusers' StableDiffusionPipeline with fp16 weights. Checkpoints
+        lie in `out_dir / "checkpoints"` and may be deleted afterwards.
+
+    Raises:
+        ValueError: when the data is missing, or when `out_dir` holds the checkpoints of another recipe.
+    """
+    from genaug.priors.training import train
+
+    return train(recipe, Path(out_dir))
