@@ -56,7 +56,9 @@ def test_what_cannot_reach_the_result_is_not_part_of_a_cell():
     assert fingerprints("generator.batch_size=8") == fingerprints()
 
 
-@pytest.mark.parametrize("override", ["seed=1", "mix.alpha=0.3", "mix.m=2", "generator.t0=0.5", "dataset.shots=2", "augment=none"])
+@pytest.mark.parametrize(
+    "override", ["seed=1", "mix.alpha=0.3", "mix.m=2", "generator.t0=0.5", "dataset.shots=2", "augment=none"]
+)
 def test_what_can_change_the_result_is_part_of_a_cell(override):
     assert fingerprints(override) != fingerprints()
 

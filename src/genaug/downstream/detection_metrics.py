@@ -29,7 +29,9 @@ def average_precision(
     annotations, detections = [], []
     for image_id, (sample, predicted) in enumerate(zip(samples, predictions, strict=True), start=1):
         if sample.boxes is not None:
-            for box, label, crowd in zip(sample.boxes.xyxy.tolist(), sample.boxes.labels, sample.boxes.crowd, strict=True):
+            for box, label, crowd in zip(
+                sample.boxes.xyxy.tolist(), sample.boxes.labels, sample.boxes.crowd, strict=True
+            ):
                 entry = _entry(image_id, box, int(label))
                 annotations.append({**entry, "id": len(annotations) + 1, "iscrowd": int(crowd)})
         for box, score, label in zip(predicted["boxes"], predicted["scores"], predicted["labels"], strict=True):

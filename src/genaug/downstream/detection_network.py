@@ -113,5 +113,7 @@ def load_matching(network: nn.Module, state: dict[str, Tensor], what: str) -> No
     own = network.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     if len(fitting) < 0.9 * len(own):
-        raise GenaugError(f"Only {len(fitting)} of {len(own)} tensors of {what} are in those weights: they are of another network.")
+        raise GenaugError(
+            f"Only {len(fitting)} of {len(own)} tensors of {what} are in those weights: they are of another network."
+        )
     network.load_state_dict(fitting, strict=False)

@@ -106,7 +106,9 @@ class Detector(Downstream):
         if not 0 <= self.trainable_layers <= 5:
             raise GenaugError(f"downstream.trainable_layers={self.trainable_layers} must lie between 0 and 5.")
         if self.eval_every is not None and self.eval_every < 1:
-            raise GenaugError(f"downstream.eval_every={self.eval_every} must be at least 1, or null for no evaluations.")
+            raise GenaugError(
+                f"downstream.eval_every={self.eval_every} must be at least 1, or null for no evaluations."
+            )
         self._check_pairs()
 
     def _check_pairs(self) -> None:

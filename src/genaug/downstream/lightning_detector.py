@@ -33,7 +33,9 @@ SCORING_BATCH = 16  # images per forward pass when nothing is learned
 class LightningDetector(pl.LightningModule):
     """The sum of the architecture's own losses on the batches of a stream."""
 
-    def __init__(self, config: Detector, network: nn.Module, data: TrainingData, images: BoxedImages, trainer: TrainerConfig):
+    def __init__(
+        self, config: Detector, network: nn.Module, data: TrainingData, images: BoxedImages, trainer: TrainerConfig
+    ):
         super().__init__()
         self.config, self.data, self.images, self.trainer_config = config, data, images, trainer
         self.network = network
@@ -118,6 +120,15 @@ def detect(
     return results
 
 
+def make_model(
+    config: Detector, data: TrainingData, images: BoxedImages, trainer_config: TrainerConfig
+) -> LightningDetector:
+    """An untrained model; its training reads the stream of ``data`` alone, neither validation nor test."""
+    torch.manual_seed(derive(config.seed, "init"))
+    network = build_network(config, len(data.dataset.class_names))
+    return LightningDetector(config, network, data, images, trainer_config)
+
+
 def train_detector(
     config: Detector, data: TrainingData, trainer_config: TrainerConfig, folder: Path, record: "Record"
 ) -> dict[str, Any]:
@@ -134,9 +145,8 @@ def _train(
         real = repeated(dataset.train, len(dataset.class_names), config.repeat_factor, derive(config.seed, "repeat"))
         record.say(f"repeat-factor sampling: {len(dataset.train)} real images count as {len(real)}")
         data = dataclasses.replace(data, dataset=dataclasses.replace(dataset, train=real))
-    torch.manual_seed(derive(config.seed, "init"))
-    network = build_network(config, len(dataset.class_names))
     images = BoxedImages(config.image_size)
+    model = make_model(config, data, images, trainer_config)
     splits = {name: samples for name, samples in (("test", dataset.test), ("val", dataset.val)) if samples}
     selection = "test" if config.select == "oracle" else "val"
 
@@ -158,7 +168,6 @@ def _train(
         checkpoints=folder / "checkpoints",
     )
     trainer = build_trainer(trainer_config, config.num_steps, folder, record, config.name, [evaluations])
-    model = LightningDetector(config, network, data, images, trainer_config)
     fit(trainer, model, folder, record)
 
     model.to(trainer.strategy.root_device)
@@ -171,7 +180,6 @@ def _train(
     sheet = folder / "detections.png"
     detection_sheet(splits["test"], found["test"], dataset.class_names).save(sheet)
     record.image("detections", sheet)
-    torch.save(model.scored.state_dict(), folder / "checkpoints" / "detector.pt")
     return {
         "metrics": metrics,
         "protocol": {

@@ -57,7 +57,9 @@ class TextualInversion:
     def __post_init__(self) -> None:
         for key, known in (("init_pieces", ("mean", "last", "first")), ("resize", RESIZES)):
             if getattr(self, key) not in known:
-                raise GenaugError(f"generator.tokens.{key}={getattr(self, key)} is unknown: write {' or '.join(known)}.")
+                raise GenaugError(
+                    f"generator.tokens.{key}={getattr(self, key)} is unknown: write {' or '.join(known)}."
+                )
         for key in ("num_vectors", "batch_size", "num_steps", "groups_per_batch", "checkpoint_every"):
             if getattr(self, key) < 1:
                 raise GenaugError(f"generator.tokens.{key}={getattr(self, key)} must be at least 1.")
@@ -85,7 +87,9 @@ class DAFusion(ImageToImage):
     def __post_init__(self) -> None:
         ImageToImage.__post_init__(self)
         if "{token}" not in self.prompt:
-            raise GenaugError(f"generator.prompt='{self.prompt}' lacks {{token}}: write for example 'a photo of a {{token}}'.")
+            raise GenaugError(
+                f"generator.prompt='{self.prompt}' lacks {{token}}: write for example 'a photo of a {{token}}'."
+            )
         if self.tokens.init == "class_name" and not self.class_names:
             raise GenaugError(
                 "generator.tokens.init=class_name starts each token from the class's own name, which leakage=data_centric "
@@ -104,7 +108,12 @@ class DAFusion(ImageToImage):
         with Progress(transient=True) as progress:
             task = progress.add_task(f"learning {len(groups)} tokens ({self.name})", total=self.tokens.num_steps)
             state = train_tokens(
-                prior, groups, state, self.tokens, folder / CHECKPOINT, lambda step: progress.update(task, completed=step)
+                prior,
+                groups,
+                state,
+                self.tokens,
+                folder / CHECKPOINT,
+                lambda step: progress.update(task, completed=step),
             )
         num_edge = max(1, self.tokens.num_steps // 10)
         losses = state.losses.cpu()

@@ -46,7 +46,9 @@ class ImageToImage(Generator):
             if getattr(self, key) < 1:
                 raise GenaugError(f"generator.{key}={getattr(self, key)} must be at least 1.")
         if self.num_steps > 1000:
-            raise GenaugError(f"generator.num_steps={self.num_steps} is more than the 1000 training steps: write at most 1000.")
+            raise GenaugError(
+                f"generator.num_steps={self.num_steps} is more than the 1000 training steps: write at most 1000."
+            )
         if self.save_size is not None and self.save_size < 1:
             raise GenaugError(f"generator.save_size={self.save_size} must be at least 1, or null for the prior's size.")
         check_levels(self.t0, self.t0_by_shots, self.num_steps)
@@ -79,7 +81,9 @@ def check_levels(t0: Any, t0_by_shots: dict[int, float] | None, num_steps: int) 
     if t0 is None:
         levels = list((t0_by_shots or {}).values())
     if not levels:
-        raise GenaugError(f"generator.t0={t0} holds no level: write a number such as 0.5 or a list such as [0.25,0.5,0.75,1].")
+        raise GenaugError(
+            f"generator.t0={t0} holds no level: write a number such as 0.5 or a list such as [0.25,0.5,0.75,1]."
+        )
     for level in levels:
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level <= 1:
             raise GenaugError(

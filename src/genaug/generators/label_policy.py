@@ -50,29 +50,24 @@ class Verdict:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-def paste_weights(
-    mask: np.ndarray, inside: np.ndarray, paste_back: str, paste_region: str, kept: np.ndarray, feather: int
-) -> np.ndarray:
+def paste_weights(mask: np.ndarray, inside: np.ndarray, paste_back: str, kept: np.ndarray, feather: int) -> np.ndarray:
     """Weight of the source's pixels: float32 [h, w] in [0, 1], 0 in the hole.
 
     Args:
         mask: M, 1 = known.
-        inside: K, the grown boxes.
+        inside: bool [h, w], where known pixels may be put back.
         paste_back: ``none``, ``hard`` or ``feathered``.
-        paste_region: ``boxes`` (known pixels of K) or ``known`` (all known pixels).
-        kept: bool [h, w], where the boxes themselves are.
+        kept: bool [h, w], where the boxes themselves are: never blended.
         feather: width of the ramp in pixels.
     """
-    known = mask > 0.5
     if paste_back == "none":
         return np.zeros(mask.shape, dtype=np.float32)
-    region = known & inside if paste_region == "boxes" else known
-    if paste_back == "hard" or feather < 1 or known.all():
+    region = (mask > 0.5) & inside
+    if paste_back == "hard" or feather < 1 or region.all():
         return region.astype(np.float32)
-    depth = distance_transform_edt(known)
+    depth = distance_transform_edt(region)
     assert isinstance(depth, np.ndarray)
-    ramp = np.clip(depth / (feather + 1), 0, 1)
-    return np.where(kept & known, 1.0, np.where(region, ramp, 0.0)).astype(np.float32)
+    return np.where(kept & region, 1.0, np.clip(depth / (feather + 1), 0, 1)).astype(np.float32)
 
 
 def paste(generated: np.ndarray, source: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -168,7 +163,9 @@ def decide(
     if policy.label_policy == "guarded":
         if about["hole_change"] < MIN_HOLE_CHANGE:
             rejected = rejected or "unchanged"
-        protected = max((float(change[y1:y2, x1:x2].mean()) for x1, y1, x2, y2 in exact if y2 > y1 and x2 > x1), default=0)
+        protected = max(
+            (float(change[y1:y2, x1:x2].mean()) for x1, y1, x2, y2 in exact if y2 > y1 and x2 > x1), default=0
+        )
         if protected > MAX_PROTECTED_CHANGE:
             rejected = rejected or "protected_changed"
     kept = None if boxes is None else Boxes(xyxy=boxes.xyxy, labels=boxes.labels, crowd=crowd)
@@ -196,6 +193,5 @@ def _hallucinations(boxes: Boxes, found: dict[str, Any] | None, policy: Policy) 
     return [
         i
         for i, (box, score) in enumerate(zip(found["boxes"], found["scores"], strict=True))
-        if score >= policy.hallucination_score
-        and iou(box, labelled).max(initial=0.0) < policy.hallucination_iou
+        if score >= policy.hallucination_score and iou(box, labelled).max(initial=0.0) < policy.hallucination_iou
     ]

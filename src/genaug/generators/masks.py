@@ -14,6 +14,8 @@ from scipy.ndimage import distance_transform_edt
 BOX_AWARE = ("outpainting", "random_outpainting", "random_entirepainting", "random_erasing_ore", "keep_object")
 BOX_FREE = ("box", "center_box", "random", "extreme", "free_form")
 MASK_TYPES = (*BOX_AWARE, *BOX_FREE)
+SPECKLED = ("random_outpainting", "random_entirepainting", "random")
+"""Masks whose known pixels are scattered."""
 
 PixelBox = tuple[int, int, int, int]
 """x1, y1, x2, y2; the ends are exclusive."""

@@ -54,10 +54,14 @@ def class_tokens(class_names: Sequence[str]) -> tuple[str, ...]:
     tokens = tuple(f"<{slug(name)}>" for name in class_names)
     for i, token in enumerate(tokens):
         if token == "<>":
-            raise GenaugError(f"The class name '{class_names[i]}' has no letter or digit to name its token by: rename the class.")
+            raise GenaugError(
+                f"The class name '{class_names[i]}' has no letter or digit to name its token by: rename the class."
+            )
         if token in tokens[:i]:
             other = class_names[tokens.index(token)]
-            raise GenaugError(f"The classes '{other}' and '{class_names[i]}' would share the token {token}: rename one.")
+            raise GenaugError(
+                f"The classes '{other}' and '{class_names[i]}' would share the token {token}: rename one."
+            )
     return tokens
 
 

@@ -69,14 +69,22 @@ def make_frame(config: "Psld", variant: Variant, size: int, multiple: int) -> Fr
     height, width = source.shape[:2]
     of_source = variant.fingerprint if config.mask_per_copy else f"{variant.source.digest} {config.seed}"
     seed = derive(of_source, "mask")
-    pixel_boxes = [] if boxes is None else [
-        masks.grow(box, width, height, config.margin, config.reference_edge) for box in boxes.xyxy
-    ]
-    kept = masks.union([] if boxes is None else [masks.grow(box, width, height, 0) for box in boxes.xyxy], width, height)
+    pixel_boxes = (
+        []
+        if boxes is None
+        else [masks.grow(box, width, height, config.margin, config.reference_edge) for box in boxes.xyxy]
+    )
+    kept = masks.union(
+        [] if boxes is None else [masks.grow(box, width, height, 0) for box in boxes.xyxy], width, height
+    )
     inside = masks.union(pixel_boxes, width, height)
     mask_type = config.mask
     rejected = None
-    if mask_type in masks.BOX_AWARE and not inside.any() and not (mask_type == "keep_object" and variant.source.mask is not None):
+    if (
+        mask_type in masks.BOX_AWARE
+        and not inside.any()
+        and not (mask_type == "keep_object" and variant.source.mask is not None)
+    ):
         if config.without_boxes == "reject":
             rejected = "no_boxes"
         mask_type = "center_box" if config.without_boxes == "reject" else config.without_boxes
@@ -200,7 +208,9 @@ def sample_frames(
     if config.init == "warm":
         rows = [row for row in rows if row.t <= config.init_t0]
         if not rows:
-            raise GenaugError(f"generator.init_t0={config.init_t0} lies below the first timestep of {config.num_steps} steps.")
+            raise GenaugError(
+                f"generator.init_t0={config.init_t0} lies below the first timestep of {config.num_steps} steps."
+            )
     groups: dict[tuple[int, int], list[Frame]] = {}
     for frame in frames:
         groups.setdefault((frame.geometry.frame_width, frame.geometry.frame_height), []).append(frame)
@@ -244,9 +254,7 @@ def _sample_batch(
             clean = networks.encode(filled.to(device), None)
         z = rows[0].a ** 0.5 * clean + (1 - rows[0].a) ** 0.5 * z
     names = [frame.variant.source.id for frame in frames] * copies
-    solution = solve(
-        z, rows, y, operator, config.rule(), networks.eps, networks.decode, networks.encode, noise, names
-    )
+    solution = solve(z, rows, y, operator, config.rule(), networks.eps, networks.decode, networks.encode, noise, names)
     with torch.no_grad():
         decoded = networks.decode(solution.z).clamp(-1, 1).cpu()
     pictures = ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

@@ -23,7 +23,11 @@ from genaug.seeding import derive
 
 
 def edit_images(
-    prior: Prior, variants: Sequence[Variant], prompts: Sequence[str], config: ImageToImage, tokens: LearnedTokens | None = None
+    prior: Prior,
+    variants: Sequence[Variant],
+    prompts: Sequence[str],
+    config: ImageToImage,
+    tokens: LearnedTokens | None = None,
 ) -> Iterator[Generated]:
     """The image of every variant, batch by batch, fewest steps first.
 
@@ -65,7 +69,13 @@ def edit_images(
             for i, seed, picture in zip(batch, seeds, pictures, strict=True):
                 if config.save_size is not None and picture.width != config.save_size:
                     picture = picture.resize((config.save_size, config.save_size), Image.Resampling.BILINEAR)
-                about = {"prompt": prompts[i], "seed": seed, "prior": prior.weights, "dtype": dtype, "batch_size": len(batch)}
+                about = {
+                    "prompt": prompts[i],
+                    "seed": seed,
+                    "prior": prior.weights,
+                    "dtype": dtype,
+                    "batch_size": len(batch),
+                }
                 yield Generated(variant=variants[i], image=picture, about=about)
 
 
@@ -122,7 +132,9 @@ def noise(seed: int, shape: Sequence[int]) -> Tensor:
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
 
 
-def embed_distinct(prior: Prior, prompts: Sequence[str], tokens: LearnedTokens | None, batch_size: int) -> dict[str, Tensor]:
+def embed_distinct(
+    prior: Prior, prompts: Sequence[str], tokens: LearnedTokens | None, batch_size: int
+) -> dict[str, Tensor]:
     """Text features [77, d] of every distinct prompt."""
     distinct = list(dict.fromkeys(prompts))
     features: dict[str, Tensor] = {}

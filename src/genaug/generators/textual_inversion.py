@@ -78,7 +78,9 @@ def prepare(prior: Prior, dataset: Dataset, config: "TextualInversion", class_na
     for sample in dataset.train:
         by_class.setdefault(sample.class_index, []).append(sample)
     classes = sorted(by_class)
-    places = {tokens[c]: tuple(range(i * config.num_vectors, (i + 1) * config.num_vectors)) for i, c in enumerate(classes)}
+    places = {
+        tokens[c]: tuple(range(i * config.num_vectors, (i + 1) * config.num_vectors)) for i, c in enumerate(classes)
+    }
     initial = torch.cat([_initial_vectors(prior, dataset.class_names[c], config, class_names) for c in classes])
     learned = LearnedTokens(initial, places)
     groups = []
@@ -105,7 +107,9 @@ def _initial_vectors(prior: Prior, name: str, config: "TextualInversion", class_
         )
     ids = prior.word_ids(word)
     if not ids:
-        raise GenaugError(f"generator.tokens.init='{config.init}' holds no word: write a word such as the, or class_name.")
+        raise GenaugError(
+            f"generator.tokens.init='{config.init}' holds no word: write a word such as the, or class_name."
+        )
     with torch.no_grad():
         pieces = prior.text_encoder.get_input_embeddings()(torch.tensor(ids, device=prior.device)).float()
     vector = {"mean": pieces.mean(dim=0), "last": pieces[-1], "first": pieces[0]}[config.init_pieces]

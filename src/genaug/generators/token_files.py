@@ -76,7 +76,9 @@ def read_embeddings(path: Path, class_names: Sequence[str] | None = None) -> dic
             raise GenaugError(f"{path} holds {len(table)} embeddings without names: give its class list, in order.")
         content = dict(zip(class_tokens(class_names), table, strict=True))
     elif {"clip_l", "clip_g"} & content.keys():
-        raise GenaugError(f"{path} holds embeddings of SDXL's two text encoders; learn tokens with Stable Diffusion 1 or 2.")
+        raise GenaugError(
+            f"{path} holds embeddings of SDXL's two text encoders; learn tokens with Stable Diffusion 1 or 2."
+        )
     vectors = {}
     for token, vector in content.items():
         if not isinstance(vector, Tensor) or vector.ndim not in (1, 2):

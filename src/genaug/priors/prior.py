@@ -106,9 +106,16 @@ class Prior:
         parts: dict[str, Any] = {}
         part = ""
         try:
-            for part, kind, dtype in (("unet", UNet2DConditionModel, config.dtype), ("vae", AutoencoderKL, config.vae_dtype)):
+            for part, kind, dtype in (
+                ("unet", UNet2DConditionModel, config.dtype),
+                ("vae", AutoencoderKL, config.vae_dtype),
+            ):
                 parts[part] = kind.from_pretrained(
-                    folder, subfolder=part, variant=config.variant, torch_dtype=getattr(torch, dtype), local_files_only=True
+                    folder,
+                    subfolder=part,
+                    variant=config.variant,
+                    torch_dtype=getattr(torch, dtype),
+                    local_files_only=True,
                 )
             part = "text_encoder"
             parts[part] = CLIPTextModel.from_pretrained(
@@ -178,7 +185,9 @@ class Prior:
             for match in PLACEHOLDER.finditer(prompt):
                 if tokens is None or match.group() not in tokens.places:
                     known = ", ".join(sorted(tokens.places)) if tokens is not None else "none"
-                    raise GenaugError(f"The prompt '{prompt}' names {match.group()}, which was not learned (learned: {known}).")
+                    raise GenaugError(
+                        f"The prompt '{prompt}' names {match.group()}, which was not learned (learned: {known})."
+                    )
                 ids += self.word_ids(prompt[end : match.start()])
                 ids += [first_new + row for row in tokens.places[match.group()]]
                 end = match.end()
@@ -285,7 +294,9 @@ def _hub_folder(config: PriorConfig) -> Path:
     patterns = [f"{part}/*.{ending}" for part in PARTS for ending in ("json", "txt")]
     patterns += [f"{part}/{name}{suffix}" for part in PARTS for name in ("model", "diffusion_pytorch_model")]
     with contextlib.suppress(LocalEntryNotFoundError):
-        cached = snapshot_download(config.path, revision=config.revision, allow_patterns=patterns, local_files_only=True)
+        cached = snapshot_download(
+            config.path, revision=config.revision, allow_patterns=patterns, local_files_only=True
+        )
         if all((Path(cached) / part).is_dir() for part in PARTS):
             return Path(cached)
     command = f"hf download {config.path}" + (f" --revision {config.revision}" if config.revision else "")

@@ -91,7 +91,9 @@ class ImageFolder(Source):
                 relative = path.relative_to(root).as_posix()
                 if relative in corrupt or name.split("/")[0] not in index:
                     continue
-                sample = Sample(id=relative, digest=content_digest(path), image=path, label={index[name.split("/")[0]]: 1.0})
+                sample = Sample(
+                    id=relative, digest=content_digest(path), image=path, label={index[name.split("/")[0]]: 1.0}
+                )
                 samples[split].append(sample)
         num_classes = len(class_names)
         if "test" not in by_split:
