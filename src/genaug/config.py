@@ -62,6 +62,7 @@ class RunConfig:
         self.generator.check(self.dataset.task)
         if self.task == "train":
             self.downstream.check(self.dataset.task)
+            self.augment.check(self.dataset.task)
         if self.generator.uses_prior:
             self.prior.check()
         if not self.generator.makes_pool and self.mix.name == "synthetic_only":

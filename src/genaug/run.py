@@ -46,6 +46,8 @@ def compute(cell: Cell, record: Record) -> Result:
             f"{dataset.name}: {len(dataset.train)} train, {len(dataset.val)} val, {len(dataset.test)} test images, "
             f"{len(dataset.class_names)} classes" + (f"; {dataset.notes}" if dataset.notes else "")
         )
+    if cfg.task == "train":
+        cfg.downstream.check_dataset(dataset)
     counts: dict[str, Any] = {"images_generated": 0, "images_reused": 0, "network_evaluations": 0}
     pool = None
     if cfg.pool_size or cfg.task in ("fit", "generate"):

@@ -74,7 +74,7 @@ def classify(digits: Dataset, tmp_path: Path):
         record: ListRecord | None = None,
         **fields: Any,
     ) -> dict[str, Any]:
-        defaults = {"seed": 0, "image_size": 32, "num_steps": 6, "batch_size": 8}
+        defaults = {"seed": 0, "image_size": 32, "num_steps": 6, "batch_size": 8, "backbone": "test_byobnet"}
         classifier = Classifier(name="tiny", **(defaults | fields))
         data = TrainingData(
             dataset=dataset, mix=mix or RealOnly(), pool=pool, augment=augment or Augment(), interpolate=interpolate

@@ -15,7 +15,7 @@ from genaug.errors import GenaugError
 
 CONF = Path(__file__).parents[2] / "conf" / "downstream"
 BUSY = Augment(rotation=10.0, policy="trivialaugment", mixup_alpha=0.2, cutmix_alpha=1.0)
-PROBE = {"mode": "linear_probe", "optimizer": "adam", "lr": 0.01}
+PROBE = {"backbone": "test_byobnet", "mode": "linear_probe", "optimizer": "adam", "lr": 0.01}
 
 
 class Killed(Exception):

@@ -32,7 +32,7 @@ CHOICES = {
 class Classifier(Downstream):
     """Trains on class weights (hard, two-hot or soft labels) by cross-entropy; scores every test image once."""
 
-    backbone: str = "test_byobnet"
+    backbone: str = "test_resnet"
     """Any name of timm (``timm.list_models()``), e.g. ``resnet50.a1_in1k``; after the point, the weights."""
     mode: str = "scratch"
     """``scratch``: random weights. ``finetune``: all of a pretrained network. ``linear_probe``: a linear layer on a
@@ -144,8 +144,8 @@ class Classifier(Downstream):
         Downstream.check_dataset(self, dataset)
         if self.select == "best_val" and not dataset.val:
             raise GenaugError(
-                f"downstream.select=best_val needs validation images, but {dataset.name} has none. Give it a validation "
-                "split (dataset.val_fraction or a val folder), or write downstream.select=last. "
+                f"downstream.select=best_val needs validation images, but {dataset.name} has none. Give it a "
+                "validation split (dataset.val_fraction or a val folder), or write downstream.select=last. "
                 "downstream.select=oracle reads the test split and is marked in every table."
             )
 

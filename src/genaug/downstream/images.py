@@ -40,7 +40,7 @@ class Inputs:
 
 
 def resized(image: Image.Image, size: int, resize: str) -> np.ndarray:
-    """uint8 [3, size, size], bilinear with antialiasing: of the whole image (``squash``) or its central square (``crop``)."""
+    """uint8 [3, size, size], bilinear, antialiased: the whole image (``squash``) or its central square (``crop``)."""
     if resize == "crop":
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -51,7 +51,7 @@ def resized(image: Image.Image, size: int, resize: str) -> np.ndarray:
 
 
 def decode(samples: Sequence[Sample], size: int, resize: str, folder: Path) -> Inputs:
-    """Decode every sample once. Above ``MEMORY_LIMIT`` pixels lie in a file in ``folder`` that goes with the process."""
+    """Decode every sample once. Above ``MEMORY_LIMIT`` they lie in a file in ``folder`` that goes with the process."""
     distinct = list({sample.id: sample for sample in samples}.values())
     shape = (len(distinct), 3, size, size)
     if np.prod(shape) <= MEMORY_LIMIT:

@@ -121,9 +121,7 @@ class LightningClassifier(pl.LightningModule):
                 inputs, weights = self.data.interpolate(inputs, weights, self.global_step)
             if self.mix is not None:
                 inputs, weights = self.mix(inputs, weights)
-        loss = functional.cross_entropy(self.network(inputs), weights, label_smoothing=self.config.label_smoothing)
-        self.log("train/loss", loss)
-        return loss
+        return functional.cross_entropy(self.network(inputs), weights, label_smoothing=self.config.label_smoothing)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

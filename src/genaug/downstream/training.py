@@ -84,6 +84,15 @@ class Bar(Callback):
             self.progress.stop()
 
 
+class Losses(Callback):
+    """Records the training loss every few steps, without the cost of Lightning's own logging at every one."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
+        if trainer.global_step % max(1, trainer.max_steps // ROWS_PER_RUN) == 0:
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/loss": float(outputs["loss"])}, trainer.global_step)
+
+
 class Evaluations(Callback):
     """Scores the model every ``every`` steps and at the last one, and keeps the weights of the best evaluation.
 
@@ -166,9 +175,8 @@ def build_trainer(
         **config.lightning(),
         max_steps=num_steps,
         logger=RecordLogger(record),
-        callbacks=[Bar(title), *callbacks, resume],
+        callbacks=[Bar(title), Losses(), *callbacks, resume],
         default_root_dir=folder,
-        log_every_n_steps=max(1, num_steps // ROWS_PER_RUN),
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,  # batches are shared out by StreamBatches

@@ -92,8 +92,8 @@ class DAFusion(ImageToImage):
             )
         if self.tokens.init == "class_name" and not self.class_names:
             raise GenaugError(
-                "generator.tokens.init=class_name starts each token from the class's own name, which leakage=data_centric "
-                "forbids. Write generator.tokens.init=the, or allow class names with leakage=none."
+                "generator.tokens.init=class_name starts each token from the class's own name, which "
+                "leakage=data_centric forbids. Write generator.tokens.init=the, or allow class names with leakage=none."
             )
 
     def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:

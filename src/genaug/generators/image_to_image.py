@@ -19,8 +19,8 @@ class ImageToImage(Generator):
     """Base of the generators that edit their source. Text features, and what is learned, are the subclass's."""
 
     t0: Any = field(default=0.5, metadata=DRAWN)
-    """Level in (0, 1] to which the source is noised; 1 keeps least of it. A number, or a list of levels of which one is drawn
-    uniformly per image (repeat a level to make it likelier). Null takes ``t0_by_shots``."""
+    """Level in (0, 1] to which the source is noised; 1 keeps least of it. A number, or a list of levels of which one is
+    drawn uniformly per image (repeat a level to make it likelier). Null takes ``t0_by_shots``."""
     t0_by_shots: dict[int, float] | None = field(default=None, metadata=DRAWN)
     """Level by number of training images per class, where ``t0`` is null; the nearest listed number counts."""
     num_steps: int = 50
@@ -87,11 +87,11 @@ def check_levels(t0: Any, t0_by_shots: dict[int, float] | None, num_steps: int) 
     for level in levels:
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level <= 1:
             raise GenaugError(
-                f"generator.t0={t0 if t0 is not None else t0_by_shots}: {level} does not lie in (0, 1]. Write a number such as 0.5 or a list such as "
-                "[0.25,0.5,0.75,1]; 0 would copy the source, 1 keeps least of it."
+                f"generator.t0={t0 if t0 is not None else t0_by_shots}: {level} does not lie in (0, 1]. "
+                "Write a number such as 0.5 or a list such as [0.25,0.5,0.75,1]; 1 keeps least of the source."
             )
         if steps_taken(num_steps, level) < 1:
             raise GenaugError(
-                f"generator.t0={level} with generator.num_steps={num_steps} takes no denoising step: raise num_steps to at "
-                f"least {math.ceil(1 / level - 1e-9)}, or t0 to at least {1 / num_steps:g}."
+                f"generator.t0={level} with generator.num_steps={num_steps} takes no denoising step: "
+                f"raise num_steps to at least {math.ceil(1 / level - 1e-9)}, or t0 to at least {1 / num_steps:g}."
             )

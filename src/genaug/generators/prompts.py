@@ -92,7 +92,7 @@ def names_class(prompt: str, name: str, word_ids: Callable[[str], list[int]]) ->
 
 
 def check_prompts(prompts: Sequence[str], class_names: Sequence[str], word_ids: Callable[[str], list[int]]) -> None:
-    """Raise ``GenaugError`` if prompt i names class i: the data-centric protocol forbids it (DA-Fusion, section 4.1)."""
+    """Raise ``GenaugError`` if prompt i names class i: data-centric leakage prevention forbids it."""
     for prompt, name in sorted(set(zip(prompts, class_names, strict=True))):
         if names_class(prompt, name, word_ids):
             raise GenaugError(

@@ -1,6 +1,6 @@
-"""Real Guidance (He et al., arXiv 2210.07574) as DA-Fusion's baseline runs it: SDEdit under a written prompt, nothing learned.
+"""Real Guidance (He et al., arXiv 2210.07574) as DA-Fusion's baseline runs it: SDEdit under a written prompt.
 
-The original edits with GLIDE; here, as in DA-Fusion, any Stable Diffusion takes its place.
+Nothing is learned. The original edits with GLIDE; here, as in DA-Fusion, any Stable Diffusion takes its place.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """SDEdit (arXiv 2108.01073) in batches: noise the latents of real images to a level t0, then denoise under a prompt.
 
-z_start = sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps, t the first of the last K = floor(N t0) timesteps of an N-step
-schedule (DA-Fusion, equation 6). Images of equal K share a batch, whatever their source; each source is encoded once, each
-prompt embedded once. An image's noise depends on its own identity alone.
+z_start = sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps, t the first of the last K = floor(N t0) timesteps of an
+N-step schedule (DA-Fusion, equation 6). Images of equal K share a batch, whatever their source; each source is encoded
+once, each prompt embedded once. An image's noise depends on its own identity alone.
 """
 
 import itertools
@@ -93,8 +93,8 @@ def sdedit(
     guidance: float,
     pad_to: int | None = None,
 ) -> Tensor:
-    """Latents after the last ``num_taken`` (K) of ``num_steps`` (N) steps, started from ``z_bchw`` noised to that level."""
-    schedule = make_scheduler(scheduler, prior.scheduler_config)
+    """Latents after the last ``num_taken`` (K) of ``num_steps`` (N) steps, begun at ``z_bchw`` noised to that level."""
+    schedule = make_scheduler(scheduler, prior.betas)
     schedule.set_timesteps(num_steps)
     first = num_steps - num_taken
     if hasattr(schedule, "set_begin_index"):
@@ -107,17 +107,20 @@ def sdedit(
     return z
 
 
-def make_scheduler(name: str, scheduler_config: dict[str, Any]) -> Any:
+def make_scheduler(name: str, betas: Tensor) -> Any:
     """A diffusers scheduler on the prior's noise schedule, for noise predictions (``Prior`` converts v).
 
     Leading spacing with offset 1, as Stable Diffusion's own configuration: for ``ddim`` the first timestep is
-    (1000/N)(K - 1) + 1. ``pndm_ref`` duplicates an entry, so that its first timestep is (1000/N) K + 1 for K <= N - 2; on a
-    sliced schedule it still makes the correction meant for the entry that was cut, hence its latents are one step noisier
-    than t says from the third call on. That is what DA-Fusion's release does; use it for comparisons only.
+    (1000/N)(K - 1) + 1. ``pndm_ref`` duplicates an entry, so that its first timestep is (1000/N) K + 1 for K <= N - 2;
+    on a sliced schedule it still makes the correction meant for the entry that was cut, hence its latents are one step
+    noisier than t says from the third call on. That is what DA-Fusion's release does; use it for comparisons only.
     """
-    keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-    common = {key: scheduler_config[key] for key in keys if key in scheduler_config}
-    common |= {"prediction_type": "epsilon", "timestep_spacing": "leading", "steps_offset": 1}
+    common: dict[str, Any] = {
+        "num_train_timesteps": len(betas),
+        "trained_betas": betas.tolist(),
+        "prediction_type": "epsilon",
+    }
+    common |= {"timestep_spacing": "leading", "steps_offset": 1}
     if name == "ddim":
         return DDIMScheduler(**common, clip_sample=False, set_alpha_to_one=False)
     if name == "dpmsolver++":

@@ -2,9 +2,10 @@
 
     L(e_y) = E || eps - eps_theta(sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps, t, c(template(e_y))) ||^2
 
-with everything frozen but the rows e_y of class y. No sample's loss depends on another class's rows, so one run over all
-classes equals one run per class: the loss is a mean per class, AdamW keeps its moments and its step count per row, and every
-random number is a function of (seed, class, step). Latents are encoded once: mean and deviation of each image and its flip.
+with everything frozen but the rows e_y of class y. No sample's loss depends on another class's rows, so one run over
+all classes equals one run per class: the loss is a mean per class, AdamW keeps its moments and its step count per row,
+and every random number is a function of (seed, class, step). Latents are encoded once: mean and deviation of each image
+and its flip.
 """
 
 from collections.abc import Callable, Sequence
@@ -98,12 +99,12 @@ def prepare(prior: Prior, dataset: Dataset, config: "TextualInversion", class_na
 
 
 def _initial_vectors(prior: Prior, name: str, config: "TextualInversion", class_names: bool) -> Tensor:
-    """[v, d]: the embedding of the initial word, once per vector; a word of several pieces gives their mean, last or first."""
+    """[v, d]: the embedding of the initial word, once per vector; of several pieces their mean, last or first."""
     word = readable(name) if config.init == "class_name" else config.init
     if not class_names and names_class(word, name, prior.word_ids):
         raise GenaugError(
-            f"generator.tokens.init={config.init} starts the token of '{name}' from its own name, which leakage=data_centric "
-            "forbids. Write generator.tokens.init=the, or allow class names with leakage=none."
+            f"generator.tokens.init={config.init} starts the token of '{name}' from its own name, which "
+            "leakage=data_centric forbids. Write generator.tokens.init=the, or allow class names with leakage=none."
         )
     ids = prior.word_ids(word)
     if not ids:
@@ -129,7 +130,7 @@ def encode_flips(prior: Prior, samples: Sequence[Sample], resize: str) -> tuple[
 
 
 def draw(group: Group, seed: int, step: int, b: int, num_timesteps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The b samples of a class at a step: prompt ids [b, 77], latents z [b, 4, h, w], noise eps like z, timesteps t [b].
+    """The b samples of a class at a step: prompt ids [b, 77], latents z [b, 4, h, w], noise eps like z, times t [b].
 
     Drawn on the CPU, so that they are the same on every device; t stays there.
     """

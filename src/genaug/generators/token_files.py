@@ -1,7 +1,7 @@
 """Files of learned tokens: what genaug writes, and every format that others write.
 
-Written: per class ``<slug>/learned_embeds.safetensors`` with one key ``<slug>`` [v, d] (diffusers' ``load_textual_inversion``
-reads it), and for all classes ``class_tokens.safetensors`` with ``class_tokens.json`` beside it.
+Written: per class ``slug/learned_embeds.safetensors`` with one key ``<slug>`` [v, d], which diffusers'
+``load_textual_inversion`` reads, and for all classes ``class_tokens.safetensors`` with ``class_tokens.json`` beside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,8 @@ def read_tokens(folder: Path, class_names: Sequence[str]) -> dict[str, Tensor]:
     wrong = [name for token, name in tokens.items() if len(vectors.get(token, ())) != about.get("num_vectors")]
     if wrong:
         raise GenaugError(
-            f"{path} holds no complete token for: {', '.join(wrong)}. Delete {folder} and run again: the tokens are learned anew."
+            f"{path} holds no complete token for: {', '.join(wrong)}. "
+            f"Delete {folder} and run again: the tokens are learned anew."
         )
     return {token: vectors[token] for token in tokens}
 
@@ -52,7 +53,7 @@ def read_embeddings(path: Path, class_names: Sequence[str] | None = None) -> dic
     """Learned embeddings ``{token: float32 [v, d]}`` of a file in any of the known formats.
 
     * ``{token: [d] | [1, d] | [v, d]}`` for one or many tokens (diffusers, DA-Fusion), safetensors or pickled tensors;
-    * ``string_to_param["*"]`` (A1111 and the original code): the token is called after the file's ``name``, else the file;
+    * ``string_to_param["*"]`` (A1111 and the original code): the token is called after its ``name``, else the file;
     * ``learned_embeds`` [C, d] or [C, v, d] in class order (DiffDA-Eval), which needs ``class_names``.
 
     Raises:

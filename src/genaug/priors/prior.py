@@ -1,7 +1,7 @@
 """A loaded diffusion model, as every generator sees it: latents, prompt embeddings, noise predictions.
 
-Stable Diffusion's shape is assumed: a VAE, a U-Net with cross-attention and one CLIP text encoder. All weights are frozen.
-Prompts may hold learned tokens, written ``<name>``: neither the tokenizer nor the text encoder is changed by them.
+Stable Diffusion's shape is assumed: a VAE, a U-Net with cross-attention and one CLIP text encoder. All weights are
+frozen. Prompts may hold learned tokens, written ``<name>``; they change neither the tokenizer nor the text encoder.
 """
 
 import contextlib
@@ -46,8 +46,8 @@ class LearnedTokens:
 class Prior:
     """A frozen diffusion model on one device.
 
-    ``num_evaluations`` counts U-Net evaluations, one per sample and prompt: a guided step of 8 images counts 16. ``weights``
-    names the weights in manifests: a hash of the folder's files, or the Hub id.
+    ``num_evaluations`` counts U-Net evaluations, one per sample and prompt: a guided step of 8 images counts 16.
+    ``weights`` names the weights in manifests: a hash of the folder's files, or the Hub id.
     """
 
     def __init__(
@@ -68,7 +68,6 @@ class Prior:
         self.vae = vae.to(device=device, memory_format=layout).eval().requires_grad_(False)
         self.text_encoder = text_encoder.to(device=device).eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.scheduler_config = dict(scheduler_config)
         self.device = torch.device(device)
         self.image_size = image_size
         self.weights = weights
@@ -76,11 +75,11 @@ class Prior:
         self.num_evaluations = 0
         self._unet = torch.compile(self.unet) if compile else self.unet
 
-        schedule = DDPMScheduler.from_config(self.scheduler_config)
+        schedule: Any = DDPMScheduler.from_config(dict(scheduler_config))
         self.prediction_type: str = schedule.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise GenaugError(
-                f"The prior's scheduler says prediction_type={self.prediction_type}; only epsilon and v_prediction are known."
+                f"The prior's scheduler says prediction_type={self.prediction_type}: epsilon and v_prediction work."
             )
         if unet.config.in_channels != vae.config.latent_channels or unet.config.addition_embed_type is not None:
             raise GenaugError(
@@ -88,6 +87,8 @@ class Prior:
                 f"{unet.config.addition_embed_type}: choose a text-to-image model of Stable Diffusion 1 or 2, "
                 "not an inpainting or SDXL one."
             )
+        self.betas = schedule.betas
+        """float32 [num_train_timesteps]."""
         self.alphas_cumprod = torch.cumprod(1 - schedule.betas.double(), dim=0)
         """alpha_bar, float64 [num_train_timesteps], on the CPU (some devices have no float64)."""
         self.scaling_factor: float = vae.config.scaling_factor
@@ -124,11 +125,11 @@ class Prior:
             part = "tokenizer"
             parts[part] = CLIPTokenizer.from_pretrained(folder, subfolder=part, local_files_only=True)
             part = "scheduler"
-            scheduler_config = DDPMScheduler.load_config(folder, subfolder=part, local_files_only=True)
+            scheduler_config: Any = DDPMScheduler.load_config(folder, subfolder=part, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise GenaugError(
-                f"prior.path={config.path}: {part}/ in {folder} cannot be loaded ({_first_line(error)}). Copy or download the "
-                "model again, name its file variant (prior.variant=fp16 or null), or choose another folder."
+                f"prior.path={config.path}: {part}/ in {folder} cannot be loaded ({_first_line(error)}). Copy "
+                "or download the model again, name its file variant (prior.variant=fp16 or null), or another folder."
             ) from error
         return cls(
             **parts,
@@ -155,7 +156,7 @@ class Prior:
         return posterior.mean.float() * self.scaling_factor, posterior.std.float() * self.scaling_factor
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Latents [b, 4, h/8, w/8] of images [b, 3, h, w] in [-1, 1]: a posterior draw with ``noise``, its mean without."""
+        """Latents [b, 4, h/8, w/8] of images [b, 3, h, w] in [-1, 1]: a posterior draw with ``noise``, or its mean."""
         mean, std = self.encode_moments(images)
         return mean if noise is None else mean + std * noise.to(mean)
 
@@ -201,7 +202,7 @@ class Prior:
         return torch.tensor(rows, device=self.device)
 
     def embed_ids(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Text features float32 [b, 77, d] of ids [b, 77]; ids beyond the table look up ``rows`` [R, d], with gradient."""
+        """Text features float32 [b, 77, d] of ids [b, 77]; ids beyond the table take ``rows`` [R, d], with gradient."""
         if rows is None:
             return self.text_encoder(input_ids=ids).last_hidden_state
         with self._table_with(rows.to(self.device)):

@@ -1,7 +1,7 @@
 """Priors of Stable Diffusion's shape with random weights, in the diffusers folder layout.
 
-For tests (``tiny``: real classes, seconds on one core) and for measurements of speed (``sd15``: the exact shapes of Stable
-Diffusion 1.5, whose speed does not depend on what the weights say). They make noise, not pictures.
+For tests (``tiny``: real classes, seconds on one core) and for measurements of speed (``sd15``: the exact shapes of
+Stable Diffusion 1.5, whose speed does not depend on what the weights say). They make noise, not pictures.
 """
 
 import json
@@ -16,8 +16,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 PROMPT_LENGTH = 77
 
 # every word of the templates and of some class names: each becomes one piece, other words fall into letters
-WORDS = """a the my one photo of clean dirty cool nice small large weird good bright dark close up cropped rendering rendition
-    zero two three four five six seven eight nine cat dog dining table view""".split()
+WORDS = """a the my one photo of clean dirty cool nice small large weird good bright dark close up cropped
+    rendering rendition zero two three four five six seven eight nine cat dog dining table view""".split()
 
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": {
@@ -42,18 +42,19 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def random_parts(shape: str = "tiny", prediction_type: str = "epsilon", seed: int = 0) -> dict[str, Any]:
+def random_parts(shape: str = "tiny", prediction_type: Any = "epsilon", seed: int = 0) -> dict[str, Any]:
     """The five parts of a prior: ``unet``, ``vae``, ``text_encoder``, ``tokenizer``, ``scheduler``."""
     sizes = SHAPES[shape]
-    tokenizer = _tokenizer()
+    tokenizer: Any = _tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(**sizes["unet"])
         num_blocks = len(sizes["vae"]["block_out_channels"])
+        blocks: Any = (("DownEncoderBlock2D",) * num_blocks, ("UpDecoderBlock2D",) * num_blocks)
         vae = AutoencoderKL(
             latent_channels=4,
-            down_block_types=("DownEncoderBlock2D",) * num_blocks,
-            up_block_types=("UpDecoderBlock2D",) * num_blocks,
+            down_block_types=blocks[0],
+            up_block_types=blocks[1],
             **sizes["vae"],
         )
         text = CLIPTextConfig(
@@ -101,7 +102,7 @@ def _tokenizer() -> CLIPTokenizer:
     """A byte-level BPE tokenizer as CLIP's: bytes, bytes at a word's end, and the prefixes that lead to ``WORDS``."""
     letters = sorted(ByteLevel.alphabet())
     vocabulary = [*letters, *(f"{letter}</w>" for letter in letters)]
-    merges: list[tuple[str, str]] = []
+    merges: Any = []  # pairs; the annotation of CLIPTokenizer says strings
     for word in WORDS:
         pieces = [*word[:-1], f"{word[-1]}</w>"]
         left = pieces[0]

@@ -1,0 +1,71 @@
+"""The presets of generators, tokens, priors and leakage compose and state the papers' values."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from genaug.errors import GenaugError
+
+CONF = Path(__file__).parents[2] / "conf"
+COMPONENTS = ("generators.none", "generators.real_guidance", "generators.da_fusion", "priors.config", "leakage")
+PRESETS = sorted(path.stem for path in (CONF / "generator").glob("*.yaml"))
+
+
+def generator(*overrides: str, leakage: str = "data_centric"):
+    for name in COMPONENTS:
+        __import__(f"genaug.{name}")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(overrides=[*overrides, "+seed=0", f"+leakage={leakage}"])
+    built = OmegaConf.to_object(config)
+    assert isinstance(built, dict)
+    return built["generator"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_composes_under_its_own_name(preset):
+    built = generator(f"+generator={preset}", leakage="none")
+    assert built.name == preset
+    built.check("classification")
+
+
+def test_paper_presets_state_the_papers_values():
+    paper = generator("+generator=da_fusion_paper")
+    assert (paper.t0, paper.num_steps, paper.guidance) == ([0.25, 0.5, 0.75, 1.0], 50, 7.5)
+    tokens = paper.tokens
+    assert (tokens.init, tokens.num_vectors, tokens.batch_size, tokens.num_steps) == ("the", 1, 4, 1000)
+    assert tokens.learning_rate == pytest.approx(5e-4 * tokens.batch_size) and tokens.weight_decay == 1e-2
+    tokens = generator("+generator=da_fusion_iclr", leakage="none").tokens
+    assert (tokens.init, tokens.num_vectors, tokens.batch_size, tokens.num_steps) == ("class_name", 4, 8, 2000)
+    assert tokens.learning_rate == pytest.approx(5e-4 * tokens.batch_size)
+    assert generator("+generator=da_fusion_reference").scheduler == "pndm_ref"
+    assert generator("+generator=da_fusion_fixed").t0 == 0.5
+    he = generator("+generator=rg_he2022")
+    assert he.t0 is None and he.t0_by_shots == {1: 0.5, 2: 0.4, 4: 0.35, 8: 0.2, 16: 0.15}
+    assert (generator("+generator=rg_dafusion").t0, generator("+generator=rg_low").t0) == (0.5, 0.1)
+
+
+@pytest.mark.parametrize("preset", ["da_fusion", "real_guidance", "rg_he2022"])
+@pytest.mark.parametrize("text, value", [("0.3", 0.3), ("[0.3,0.6]", [0.3, 0.6])])
+def test_t0_is_overridden_by_a_number_or_a_list(preset, text, value):
+    assert generator(f"+generator={preset}", f"generator.t0={text}").t0 == value
+
+
+def test_token_settings_are_chosen_and_changed_from_the_command_line():
+    built = generator("+generator=da_fusion", "generator/tokens=ti_preprint", "generator.tokens.num_vectors=2")
+    assert (built.tokens.num_steps, built.tokens.num_vectors) == (1000, 2)
+
+
+def test_class_name_tokens_need_leakage_none():
+    with pytest.raises(GenaugError, match="leakage=none"):
+        generator("+generator=da_fusion_iclr")
+
+
+def test_declaring_components_imports_no_torch():
+    code = "\n".join(
+        [f"import genaug.{name}" for name in COMPONENTS] + ["import sys", "assert 'torch' not in sys.modules"]
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

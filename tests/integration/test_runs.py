@@ -1,0 +1,137 @@
+"""Whole runs of train.py as a user starts them, at the smallest size of real classes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import ROOT
+
+TINY = (
+    "dataset.shots=1",
+    "downstream.num_steps=4",
+    "downstream.batch_size=8",
+    "generator.num_steps=4",
+    "trainer.num_threads=1",
+)
+FUSION = (*TINY, "generator=da_fusion", "generator.tokens.num_steps=2", "tracking=local")
+
+
+def results(train):
+    return {p.parent.name: json.loads(p.read_text()) for p in train.outputs.glob("runs/*/result.json")}
+
+
+def test_a_sweep_of_alpha_and_m_makes_each_image_once_and_is_answered_from_the_store_again(train):
+    sweep = ("-m", "mix.alpha=0.3,0.7", "mix.m=1,2", *FUSION)
+    train(*sweep)
+    made = results(train)
+    assert len(made) == 4
+    assert sum(r["counts"]["images_generated"] for r in made.values()) == 10 * 2  # 10 sources, the larger M
+    assert sum(r["counts"]["fit_network_evaluations"] > 0 for r in made.values()) == 1
+    for result in made.values():
+        assert 0 <= result["metrics"]["test/accuracy_macro"] <= 1
+        assert (
+            result["counts"]["test_images"]
+            == 719
+            == len(json.loads((train.outputs / "runs" / result["cell"] / "predictions.json").read_text()))
+        )
+    stamps = {p: p.stat().st_mtime_ns for p in train.outputs.rglob("*") if p.is_file() and "sweeps" not in p.parts}
+    said = train(*sweep)
+    assert said.count("complete already") == 4
+    assert stamps == {
+        p: p.stat().st_mtime_ns for p in train.outputs.rglob("*") if p.is_file() and "sweeps" not in p.parts
+    }
+
+
+def test_alpha_zero_and_no_generator_are_one_cell(train):
+    train("generator=none", "dataset.shots=1", "downstream.num_steps=4", "tracking=local")
+    said = train(
+        "generator=real_guidance", "mix.alpha=0", "dataset.shots=1", "downstream.num_steps=4", "tracking=local"
+    )
+    assert "complete already" in said and len(results(train)) == 1
+
+
+def test_fixed_and_drawn_strengths_share_images(train):
+    run = ("-m", "generator=rg_dafusion", "mix.m=4", "generator.t0=0.5,[0.5,1.0]", "generator.num_steps=4")
+    train(*run, "dataset.shots=1", "downstream.num_steps=2", "tracking=local")
+    counts = sorted((r["counts"]["images_generated"], r["counts"]["images_reused"]) for r in results(train).values())
+    assert counts[1] == (40, 0)
+    assert counts[0][0] + counts[0][1] == 40 and counts[0][1] > 0
+
+
+def start(train, *arguments):
+    command = [sys.executable, str(ROOT / "train.py"), *arguments, f"paths.outputs_dir={train.outputs}"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_killed_run_goes_on_where_it_was_and_ends_as_if_never_killed(train, tmp_path):
+    command = (
+        "generator=real_guidance",
+        "mix.m=8",
+        "generator.batch_size=4",
+        "generator.num_steps=40",
+        "tracking=local",
+    )
+    small = ("dataset.shots=2", "downstream.num_steps=2", "trainer.num_threads=1")
+    process = start(train, *command, *small)
+    deadline = time.time() + 240
+    while (
+        len(list(train.outputs.glob("store/images/*/*.png"))) < 8 and time.time() < deadline and process.poll() is None
+    ):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {p.name: p.read_bytes() for p in train.outputs.glob("store/images/*/*.png")}
+    assert 8 <= len(kept) < 160
+    train(*command, *small)
+    resumed = {p.name: p for p in train.outputs.glob("store/images/*/*.png")}
+    assert len(resumed) == 160
+    assert all(resumed[name].read_bytes() == data for name, data in kept.items())
+    (result,) = results(train).values()
+    assert result["counts"]["images_reused"] == len(kept)
+
+
+def test_two_processes_that_run_one_cell_compute_it_once(train):
+    command = ("generator=none", "dataset.shots=1", "downstream.num_steps=20", "tracking=local")
+    processes = [start(train, *command) for _ in range(2)]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert sum("trained to step" in output for output in outputs) == 1
+
+
+def test_one_failing_cell_does_not_cost_the_others(train):
+    said = train("-m", "dataset.shots=1,1000", "generator=none", "downstream.num_steps=2", "tracking=local", code=2)
+    assert "has only" in said and "1 cell(s) of the sweep failed" in said
+    assert len(results(train)) == 1
+
+
+def test_weights_and_biases_gets_one_finished_run_per_cell_and_asks_nothing(train):
+    environment = {key: "" for key in ("WANDB_API_KEY", "WANDB_MODE")}
+    train(
+        "generator=none", "dataset.shots=1", "downstream.num_steps=4", env={**environment, "HOME": str(train.outputs)}
+    )
+    (result,) = results(train).values()
+    (folder,) = train.outputs.glob("wandb/offline-run-*")
+    assert folder.name.endswith(result["fingerprint"])
+    assert list(folder.glob("*.wandb"))
+
+
+def test_an_outputs_folder_that_cannot_be_written_is_said_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, str(ROOT / "train.py"), "generator=none", f"paths.outputs_dir={tmp_path}/file/outputs"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 2 and "paths.outputs_dir" in process.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_one_paragraph(monkeypatch):
+    from genaug.app import message
+
+    with pytest.raises(OSError) as caught, open("/dev/full", "w") as full:
+        full.write("x" * 10**6)
+    said = message(caught.value)
+    assert said is not None and "disk is full" in said and "nothing already made is lost" in said
