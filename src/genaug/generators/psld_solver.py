@@ -135,7 +135,7 @@ def ladder(
         divisors = [s for s in range(1, total) if total % s == 0]
         near = sorted(divisors, key=lambda s: abs(s - num_steps))[:3]
         raise GenaugError(
-            f"steps={num_steps} does not divide {total}: write {', '.join(map(str, sorted(near)))} or {total - 1}."
+            f"num_steps={num_steps} does not divide {total}: write {', '.join(map(str, sorted(near)))} or {total - 1}."
         )
     gap = total // num_steps
     times = (
