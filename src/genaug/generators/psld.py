@@ -246,6 +246,19 @@ class Psld(Generator):
                 f"generator.mask={self.mask} goes around boxes, which {task} data lack. Write generator.mask=center_box, "
                 "box, random, extreme or free_form, or name one of them in generator.without_boxes."
             )
+        if task == "detection" and self.mask in BOX_FREE and self.label_policy == "copy":
+            raise GenaugError(
+                f"generator.mask={self.mask} may redraw labelled objects, and generator.label_policy=copy would not notice. "
+                "Write generator.label_policy=guarded, or a mask around the boxes such as random_outpainting."
+            )
+        self.check_ladder()
+
+    def check_ladder(self, num_timesteps: int = 1000) -> None:
+        """Raise ``GenaugError`` if ``num_steps`` does not fit a prior of so many timesteps."""
+        from genaug.generators.psld_solver import ladder
+
+        alphas = [1 - t / (num_timesteps + 1) for t in range(num_timesteps)]  # values do not matter here
+        ladder(alphas, self.num_steps, reference_shift=self.reference_shift)
 
     def rule(self) -> "Rule":
         """The solver's part of this configuration."""
