@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from conftest import CLASSES, make_dataset
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
@@ -15,6 +14,7 @@ from genaug.generators.token_files import read_embeddings, read_tokens
 from genaug.identity import canonical
 from genaug.priors.prior import LearnedTokens
 from genaug.store import Store
+from tests.generators.conftest import CLASSES, make_dataset
 
 PROMPT = "a photo of a <dining_table>"
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from conftest import make_dataset
 from PIL import Image
 
 from genaug.data.pool import make_pool
@@ -11,6 +10,7 @@ from genaug.generators.da_fusion import DAFusion, TextualInversion
 from genaug.generators.image_to_image import steps_taken
 from genaug.generators.real_guidance import RealGuidance
 from genaug.store import Store
+from tests.generators.conftest import make_dataset
 
 
 def real_guidance(**changes) -> RealGuidance:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_dataset
 from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionImg2ImgPipeline
 from PIL import Image
 
@@ -17,6 +16,7 @@ from genaug.generators.image_to_image import ImageToImage, steps_taken
 from genaug.generators.sdedit import edit_images, make_scheduler, noise, sdedit, to_pictures, to_tensor
 from genaug.priors.config import PriorConfig
 from genaug.seeding import derive
+from tests.generators.conftest import make_dataset
 
 TINY = Path(str(PriorConfig(image_size=32).folder))
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_dataset
 
 from genaug.errors import GenaugError
 from genaug.generators.da_fusion import TextualInversion
@@ -14,6 +13,7 @@ from genaug.generators.sdedit import to_tensor
 from genaug.generators.textual_inversion import State, adamw_rows, draw, prepare, step_groups, train_tokens
 from genaug.priors.prior import LearnedTokens
 from genaug.seeding import derive
+from tests.generators.conftest import make_dataset
 
 
 def settings(**changes) -> TextualInversion:

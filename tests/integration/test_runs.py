@@ -110,7 +110,7 @@ def test_one_failing_cell_does_not_cost_the_others(train):
 
 
 def test_weights_and_biases_gets_one_finished_run_per_cell_and_asks_nothing(train):
-    environment = {key: "" for key in ("WANDB_API_KEY", "WANDB_MODE")}
+    environment = dict.fromkeys(("WANDB_API_KEY", "WANDB_MODE"), "")
     train(
         "generator=none", "dataset.shots=1", "downstream.num_steps=4", env={**environment, "HOME": str(train.outputs)}
     )

@@ -69,6 +69,7 @@ class Mix:
     """Base of all mixes."""
 
     name: str = field(default="", metadata=NOT_IDENTITY)
+    """Shown in folders and tables."""
 
     version: ClassVar[int] = 1
     m: ClassVar[int] = 0
