@@ -87,7 +87,13 @@ def coco_json(**changes):
         "images": [{"id": i, "file_name": f"{i}.png", "width": 40, "height": 30} for i in range(6)],
         "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "ant"}],
         "annotations": [
-            {"id": 1, "image_id": 0, "category_id": 7, "bbox": [1, 2, 10, 10], "segmentation": [[1, 2, 11, 2, 11, 12, 1, 12]]},
+            {
+                "id": 1,
+                "image_id": 0,
+                "category_id": 7,
+                "bbox": [1, 2, 10, 10],
+                "segmentation": [[1, 2, 11, 2, 11, 12, 1, 12]],
+            },
             {"id": 2, "image_id": 0, "category_id": 3, "bbox": [5, 5, 0, 4]},
             {"id": 3, "image_id": 1, "category_id": 3, "bbox": [5, 5, 9, 4], "iscrowd": 1},
         ],
@@ -146,7 +152,9 @@ def yolo(tmp_path):
             label = tmp_path / split / "labels" / f"{i}.txt"
             label.parent.mkdir(exist_ok=True)
             label.write_text("1 0.5 0.5 0.5 0.5\n")
-    (tmp_path / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [a, b]\n")
+    (tmp_path / "data.yaml").write_text(
+        "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [a, b]\n"
+    )
     return tmp_path
 
 
@@ -161,7 +169,8 @@ def test_yolo_rows_and_polygons_become_pixels(yolo):
 
 
 @pytest.mark.parametrize(
-    ("row", "said"), [("2 .5 .5 .1 .1", "class 2 is not among"), ("0 .5 .5 .1", "4 fields"), ("cat .5 .5 .1 .1", "row of numbers")]
+    ("row", "said"),
+    [("2 .5 .5 .1 .1", "class 2 is not among"), ("0 .5 .5 .1", "4 fields"), ("cat .5 .5 .1 .1", "row of numbers")],
 )
 def test_yolo_faults_name_file_and_line(yolo, row, said):
     path = yolo / "train" / "labels" / "0.txt"

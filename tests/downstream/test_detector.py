@@ -92,7 +92,11 @@ def test_flip_and_crop_move_boxes_with_their_objects(scenes):
 
 def test_mosaic_keeps_the_corners_that_touch_its_centre():
     parts = [
-        (torch.full((3, 40, 40), value, dtype=torch.uint8), torch.tensor([[30.0, 30, 40, 40], [0, 0, 10, 10]]), torch.tensor([0, 1]))
+        (
+            torch.full((3, 40, 40), value, dtype=torch.uint8),
+            torch.tensor([[30.0, 30, 40, 40], [0, 0, 10, 10]]),
+            torch.tensor([0, 1]),
+        )
         for value in (1, 2, 3, 4)
     ]
     canvas, boxes, labels = mosaic(parts, 64, (0.5, 0.5))
@@ -103,9 +107,13 @@ def test_mosaic_keeps_the_corners_that_touch_its_centre():
 
 def test_batch_is_a_function_of_its_step(scenes):
     stream = Stream(RealOnly(), scenes.train, None, seed=3)
-    batches = BoxedBatches(stream, BoxedImages(64), 4, 0, Augment(crop_min_area=0.5).image_transform(64), mosaic_prob=0.5)
+    batches = BoxedBatches(
+        stream, BoxedImages(64), 4, 0, Augment(crop_min_area=0.5).image_transform(64), mosaic_prob=0.5
+    )
     images, targets = batches[5]
-    again, same = BoxedBatches(stream, BoxedImages(64), 4, 0, Augment(crop_min_area=0.5).image_transform(64), mosaic_prob=0.5)[5]
+    again, same = BoxedBatches(
+        stream, BoxedImages(64), 4, 0, Augment(crop_min_area=0.5).image_transform(64), mosaic_prob=0.5
+    )[5]
     assert all(torch.equal(a, b) for a, b in zip(images, again, strict=True))
     assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(targets, same, strict=True))
 
@@ -150,7 +158,10 @@ def test_paper_scale_detectors_learn_from_images_with_and_without_boxes(architec
     config = detector(architecture=architecture, trainable_layers=0)
     network = build_network(config, 3)
     boxes = torch.tensor([[4.0, 4, 30, 30]])
-    targets = [{"boxes": boxes, "labels": torch.tensor([2])}, {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
+    targets = [
+        {"boxes": boxes, "labels": torch.tensor([2])},
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+    ]
     losses = network([torch.rand(3, 64, 64), torch.rand(3, 48, 64)], targets)
     total = torch.stack(list(losses.values())).sum()
     total.backward()

@@ -35,7 +35,9 @@ KNOWN = known_in(2, 2, 16, 16)
 
 def judge(mask=KNOWN, labels=None, detections=None, generated=OTHER, weights=None, **policy):
     weights = (mask > 0.5).astype(np.float32) if weights is None else weights
-    return decide(generated, SOURCE, mask, weights, boxes(BOX) if labels is None else labels, detections, Policy(**policy), 2)
+    return decide(
+        generated, SOURCE, mask, weights, boxes(BOX) if labels is None else labels, detections, Policy(**policy), 2
+    )
 
 
 def test_box_that_is_known_and_pasted_is_exact_and_equals_the_source():
@@ -50,7 +52,9 @@ def test_known_box_without_paste_back_is_not_exact():
     assert verdict.about["box_decisions"][0]["decision"] == "restored"
 
 
-@pytest.mark.parametrize(("score", "label", "decision"), [(0.4, 0, "verified"), (0.2, 0, "restored"), (0.9, 1, "restored")])
+@pytest.mark.parametrize(
+    ("score", "label", "decision"), [(0.4, 0, "verified"), (0.2, 0, "restored"), (0.9, 1, "restored")]
+)
 def test_half_known_box_needs_a_detection_of_its_class(score, label, decision):
     verdict = judge(known_in(2, 2, 10, 16), detections=found((4, 4, 14, 13, score, label)))
     assert verdict.about["box_decisions"][0]["decision"] == decision

@@ -73,7 +73,9 @@ def test_every_mask_around_boxes_makes_images(prior, scenes, mask):
 
 def test_images_without_boxes_are_rejected_or_masked_otherwise(prior, scenes):
     assert scenes.train[0].boxes is not None
-    none = dataclasses.replace(scenes.train[0].boxes, xyxy=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), crowd=np.zeros(0, bool))
+    none = dataclasses.replace(
+        scenes.train[0].boxes, xyxy=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), crowd=np.zeros(0, bool)
+    )
     bare = dataclasses.replace(scenes, train=(dataclasses.replace(scenes.train[0], boxes=none),))
     assert images(psld(), bare, prior)[0].rejected == "no_boxes"
     other = images(psld(without_boxes="center_box"), bare, prior)[0]
@@ -113,7 +115,13 @@ def test_warm_start_takes_fewer_steps(prior, scenes, init_fill):
 
 @pytest.mark.parametrize("operator", ["super_resolution", "gaussian_blur", "motion_blur"])
 def test_other_operators_run(prior, scenes, operator):
-    config = psld(operator=operator, paste_back="none", label_policy="copy", gamma=0.0 if "blur" in operator else 0.2, blur_sigma=1.0)
+    config = psld(
+        operator=operator,
+        paste_back="none",
+        label_policy="copy",
+        gamma=0.0 if "blur" in operator else 0.2,
+        blur_sigma=1.0,
+    )
     assert images(config, scenes, prior, 1)[0].image.size == (32, 32)
 
 
@@ -129,13 +137,23 @@ def test_classification_uses_masks_that_need_no_boxes(prior):
 
 def test_audit_looks_at_every_image_and_its_scores_are_in_the_manifest(prior, scenes, tmp_path):
     config = psld(audit="detector", mode="projection")
-    config.fit(scenes, prior, tmp_path / "fit") if (tmp_path / "fit").mkdir() is None else None
+    (tmp_path / "fit").mkdir()
+    config.fit(scenes, prior, tmp_path / "fit")
     pool = make_pool(
-        Store(tmp_path / "store"), config, scenes, tmp_path / "fit", "fit", lambda: prior, num_variants=1, say=lambda text: None
+        Store(tmp_path / "store"),
+        config,
+        scenes,
+        tmp_path / "fit",
+        "fit",
+        lambda: prior,
+        num_variants=1,
+        say=lambda text: None,
     )
     assert len(pool.samples) + sum(pool.rejected.values()) == len(scenes.train)
     for sample in pool.samples:
-        assert isinstance(sample.about["audit"], list) and len(sample.about["box_decisions"]) == len(sample.about["objects"])
+        assert isinstance(sample.about["audit"], list) and len(sample.about["box_decisions"]) == len(
+            sample.about["objects"]
+        )
         assert sample.boxes is not None and sample.about["mask_seed"] > 0
 
 
@@ -164,5 +182,5 @@ def test_ladder_that_does_not_divide_the_schedule_is_refused(prior, scenes):
 
 
 def test_image_smaller_than_the_factor_is_refused(prior, scenes):
-    with pytest.raises(GenaugError, match="not multiples|too small"):
+    with pytest.raises(GenaugError, match=r"not multiples|too small"):
         images(psld(operator="super_resolution", factor=20, paste_back="none"), scenes, prior, 1)

@@ -37,7 +37,7 @@ def average_precision(
         for box, score, label in zip(predicted["boxes"], predicted["scores"], predicted["labels"], strict=True):
             detections.append({**_entry(image_id, box, int(label)), "score": float(score)})
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its tables
-        truth = COCO()
+        truth: Any = COCO()
         truth.dataset = {
             "info": {},
             "images": [{"id": i} for i in range(1, len(samples) + 1)],

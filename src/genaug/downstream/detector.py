@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from genaug.data.sample import Dataset
 from genaug.downstream.base import Downstream, TrainingData
 from genaug.errors import GenaugError, check_choice
 from genaug.registry import component
@@ -127,15 +128,20 @@ class Detector(Downstream):
                 "Write e.g. downstream.eval_every=100, or downstream.select=last."
             )
 
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Also that there is something to detect, and the split that ``select`` reads."""
+        Downstream.check_dataset(self, dataset)
+        if self.select == "best_val" and not dataset.val:
+            raise GenaugError(
+                f"downstream.select=best_val needs validation images, but {dataset.name} has none. "
+                "Write dataset.val_fraction=0.2 or downstream.select=last."
+            )
+        if not any(len(sample.boxes.xyxy) for sample in dataset.train if sample.boxes is not None):
+            raise GenaugError(f"No training image of {dataset.name} has a box: there is nothing to detect.")
+
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
         from genaug.downstream.lightning_detector import train_detector
 
         data.augment.check(self.task)
-        if self.select == "best_val" and not data.dataset.val:
-            raise GenaugError(
-                f"downstream.select=best_val needs validation images, but {data.dataset.name} has none. "
-                "Write dataset.val_fraction=0.2 or downstream.select=last."
-            )
-        if not any(len(sample.boxes.xyxy) for sample in data.dataset.train if sample.boxes is not None):
-            raise GenaugError(f"No training image of {data.dataset.name} has a box: there is nothing to detect.")
+        self.check_dataset(data.dataset)
         return train_detector(self, data, trainer, folder, record)

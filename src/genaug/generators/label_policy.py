@@ -87,7 +87,7 @@ def known_fractions(mask: np.ndarray, xyxy: np.ndarray) -> list[float]:
     return result
 
 
-def iou(box: Sequence[float], others: np.ndarray) -> np.ndarray:
+def iou(box: Sequence[float] | np.ndarray, others: np.ndarray) -> np.ndarray:
     """Intersection over union of one box with [n, 4]."""
     if not len(others):
         return np.zeros(0)

@@ -1,5 +1,6 @@
 """From variants to inpainted pictures: frames, masks, the prior's networks as callables, and batches for the solver."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -263,7 +264,7 @@ def _sample_batch(
         region = torch.from_numpy(frame.geometry.into_frame(frame.mask)) > 0.5
         squared = float(error[i][region].mean()) if region.any() else float("nan")
         about = {
-            "psnr_known": round(10 * np.log10(4 / max(squared, 1e-10)), 3) if region.any() else None,
+            "psnr_known": round(10 * math.log10(4 / max(squared, 1e-10)), 3) if region.any() else None,
             "clamped_steps": int(solution.clamped_steps[i]),
             "prior": prior.weights,
             "dtype": str(prior.unet.dtype).removeprefix("torch."),

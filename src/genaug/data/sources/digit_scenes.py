@@ -30,7 +30,7 @@ class DigitScenes(DetectionSource):
 
     image_size: int = 64
     """Side of a scene in pixels, 32 or more."""
-    num_train: int = 40
+    num_train: int = 24
     """Training scenes."""
     num_val: int = 20
     """Validation scenes."""
