@@ -8,7 +8,7 @@ WORKERS ?= 2
 .PHONY: demo test lint clean
 
 demo: $(READY)
-	$(BIN)/python train.py -m experiment=demo/compare
+	$(BIN)/python train.py -m experiment=demo/compare seed=0
 	$(BIN)/genaug gallery da_fusion --out outputs/gallery.png
 
 test: $(READY) lint

@@ -27,11 +27,20 @@ def shared():
 def train(tmp_path):
     """``train("-m", "seed=0,1")``: run train.py as a user would, with outputs in a temporary folder."""
 
-    def run(*arguments: str, code: int = 0, env: dict[str, str] | None = None) -> str:
+    def run(*arguments: str, code: int = 0, env: dict[str, str | None] | None = None) -> str:
         command = [sys.executable, str(ROOT / "train.py"), *arguments, f"paths.outputs_dir={tmp_path}/outputs"]
-        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **(env or {})})
+        environment = {key: value for key, value in {**os.environ, **(env or {})}.items() if value is not None}
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
         assert process.returncode == code, process.stdout + process.stderr
         return process.stdout + process.stderr
 
     run.outputs = tmp_path / "outputs"  # type: ignore[attr-defined]
     return run
+
+
+def genaug(*arguments: str, code: int = 0) -> str:
+    """The console command, as installed."""
+    program = "import sys; from genaug.cli import main; sys.argv = ['genaug', *sys.argv[1:]]; main()"
+    process = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == code, process.stdout + process.stderr
+    return process.stdout + process.stderr

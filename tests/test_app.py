@@ -42,7 +42,7 @@ def test_a_prior_that_lacks_a_part_is_refused_before_it_is_loaded(tmp_path):
 
 def test_generator_and_mix_that_leave_nothing_are_refused():
     with pytest.raises(GenaugError, match="nothing to train on"):
-        Cell.of(compose_typed(["generator=none", "mix=synthetic_only"]))
+        compose_typed(["generator=none", "mix=synthetic_only"]).check()
 
 
 def fingerprints(*overrides):

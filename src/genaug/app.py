@@ -40,10 +40,12 @@ def register() -> Path:
         node = OmegaConf.load(path)
         assert isinstance(node, DictConfig)
         node.pop("table", None)  # how to read the cells: the tables' business
+        smoke = node.pop("smoke", {})  # what conf/preset/smoke.yaml changes in this experiment
         name = path.relative_to(root / "experiments").with_suffix("")
         node.experiment = name.as_posix()
-        group = "/".join(("experiment", *name.parts[:-1]))
-        ConfigStore.instance().store(group=group, name=name.name, node=node, package="_global_")
+        for kind, content in (("experiment", node), ("reduced/smoke", smoke)):
+            group = "/".join((kind, *name.parts[:-1]))
+            ConfigStore.instance().store(group=group, name=name.name, node=content, package="_global_")
     return root / "conf"
 
 

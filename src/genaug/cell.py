@@ -35,8 +35,7 @@ class Cell:
 
     @classmethod
     def of(cls, config: RunConfig, overrides: tuple[str, ...] = ()) -> "Cell":
-        """The cell of a configuration, which is checked first: no model is loaded for one that cannot work."""
-        config.check()
+        """The cell of a configuration."""
         return cls(config=config, overrides=overrides, fingerprint=cell_fingerprint(config))
 
     @property
@@ -46,7 +45,7 @@ class Cell:
         return {
             "dataset": cfg.dataset.name,
             "generator": cfg.generator.name,
-            "mix": cfg.mix.name if cfg.pool_size or not cfg.generator.makes_pool else "real_only",
+            "mix": cfg.mix.name if cfg.pool_size else "real_only",
             "augment": cfg.augment.name,
             "downstream": cfg.downstream.name,
         }
@@ -107,21 +106,25 @@ class Cell:
 
 
 def cell_fingerprint(cfg: RunConfig) -> str:
-    """H(task, dataset, pool, mix, augmentation, downstream, numerics, seed).
+    """H(task, dataset, pool, mix, filter, augmentation, downstream, numerics, seed).
 
     What cannot reach the result is left out: a generator whose images are never drawn, and then the mix's alpha and M.
     """
     if cfg.task == "prior":
         return fingerprint("prior", cfg.recipe)
     synthetic: Any = None
-    if cfg.pool_size or (cfg.generator.uses_prior and cfg.task != "train"):
-        synthetic = [cfg.generator, cfg.prior.identity() if cfg.generator.uses_prior else None]
+    if cfg.pool_size or cfg.generator.online or (cfg.generator.makes_pool and cfg.task != "train"):
+        synthetic = [cfg.generator, cfg.prior_identity()]
+        if (content := cfg.generator.content()) is not None:
+            synthetic.append(content)
     parts: list[Any] = [cfg.task, cfg.dataset.identity(), cfg.seed, synthetic]
     if cfg.task == "fit":
         return fingerprint(*parts)
     parts.append(cfg.mix if cfg.pool_size else None)
     if cfg.task == "generate":
         return fingerprint(*parts)
+    if cfg.pool_size and cfg.filter.active:
+        parts.append(cfg.filter)
     return fingerprint(*parts, cfg.augment, cfg.downstream, canonical(cfg.trainer))
 
 

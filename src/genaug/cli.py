@@ -9,6 +9,11 @@ from genaug.errors import GenaugError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at what `python train.py` has made.")
 Outputs = Annotated[Path, typer.Option(help="The outputs folder.")]
+Item = Annotated[str, typer.Argument(help="<paper>/<item>, e.g. da_fusion/fig9_alpha")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="As for train.py; without any, those of the last run.")]
+
+ALL_VARIANTS = 10**9
+FEW_IMAGES = 5000
 
 
 @app.command()
@@ -76,6 +81,157 @@ def explain(choice: Annotated[str, typer.Argument(help="group=preset, e.g. gener
         raise GenaugError(f"{group} is not a group. Write e.g. genaug explain generator=da_fusion.")
     for key, value, doc in explain_fields(getattr(config, group)):
         typer.echo(f"{group}.{key}={value}\n    {doc}" if value else f"{group}.{key}\n    {doc}")
+
+
+@app.command()
+def plan(
+    item: Item,
+    overrides: Overrides = None,
+    gpu: Annotated[str, typer.Option(help="h200, h100, a100, l40s, 4090, 3090 or v100")] = "h200",
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Cells of an experiment by state, what they share, and what the missing ones will cost. Needs no data and no GPU."""
+    from genaug.tables.plan import plan as count
+    from genaug.tables.plan import report_plan
+    from genaug.tables.spec import read_spec
+    from genaug.tables.sweep import expand
+
+    spec = read_spec(item)
+    typer.echo(report_plan(count(expand(item, overrides or [], outputs), spec), gpu))
+
+
+@app.command()
+def table(
+    item: Item,
+    overrides: Overrides = None,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """An experiment's table, ours beside the published values, as md, csv, tex and json below outputs/tables."""
+    from genaug.tables.render import markdown, write_table
+    from genaug.tables.spec import read_spec
+    from genaug.tables.sweep import expand
+    from genaug.tables.table import collect
+
+    spec = read_spec(item)
+    found = collect(expand(item, overrides, outputs), spec)
+    paths = write_table(found, outputs / "tables")
+    typer.echo(markdown(found))
+    typer.echo("\n".join(str(path) for path in paths))
+
+
+@app.command()
+def report(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[ITEMS]", help="Experiments; all that were run without any.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The page to write; outputs/report.html without it.")] = None,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """One self-contained HTML page: tables, curves, cost against gain, galleries, quality, leak audit, provenance."""
+    from genaug.tables.report import write_report
+    from genaug.tables.spec import items, read_spec
+    from genaug.tables.sweep import expand, was_run
+    from genaug.tables.table import collect
+
+    chosen = names or [item for item in items() if was_run(outputs, item)]
+    if not chosen:
+        raise GenaugError(f"No experiment has been run below {outputs}: name one, e.g. genaug report demo/compare.")
+    path = out or outputs / "report.html"
+    write_report([collect(expand(item, None, outputs), read_spec(item)) for item in chosen], outputs, path)
+    typer.echo(f"{path}: {', '.join(chosen)}")
+
+
+@app.command()
+def experiments(
+    write: Annotated[bool, typer.Option("--write", help="Write experiments/README.md instead of printing it.")] = False,
+) -> None:
+    """Every experiment with its command, cells and published values."""
+    from genaug.store import write_text
+    from genaug.tables.overview import overview
+    from genaug.tables.spec import experiment_root
+
+    text = overview()
+    if write:
+        write_text(experiment_root() / "README.md", text)
+    typer.echo(str(experiment_root() / "README.md") if write else text)
+
+
+Features = Annotated[
+    str, typer.Option(help="A timm backbone with its weights, random:NAME (random weights), or pixels (no network).")
+]
+PoolName = Annotated[str, typer.Argument(help="A pool's fingerprint (its first digits), or a cell's folder name.")]
+
+
+@app.command()
+def quality(pool: PoolName, features: Features, outputs: Outputs = Path("outputs")) -> None:
+    """KID, FID, precision, recall, density, coverage, distances, label agreement and a synthetic-to-real probe of a pool."""
+    from genaug.evaluation.quality import measure
+    from genaug.gallery import find_pool
+    from genaug.store import Store, write_json
+
+    found, dataset = find_pool(outputs, pool, ALL_VARIANTS)
+    values = measure(found, dataset, Store(outputs / "store"), features)
+    generator = found.samples[0].about["generator"] if found.samples else ""
+    path = outputs / "quality" / f"{found.fingerprint}.json"
+    write_json(path, {"pool": found.fingerprint, "generator": generator, **values})
+    for name, value in values["measures"].items():
+        bounds = f"  [{value['low']:.4g}, {value['high']:.4g}]" if "low" in value else ""
+        typer.echo(f"{name:<24}{value['value']:.4g}{bounds}")
+    typer.echo(f"{values['num_synthetic']} synthetic and {values['num_real']} real images, features {features}; {path}")
+    if values["num_synthetic"] < FEW_IMAGES:
+        typer.echo(f"FID is biased below {FEW_IMAGES} images: prefer KID, and compare FID at equal n only.")
+
+
+@app.command()
+def leaks(pool: PoolName, features: Features, outputs: Outputs = Path("outputs")) -> None:
+    """Nearest pairs of synthetic, training and test images: copying, leaks from the prior, duplicates in the data."""
+    from genaug.evaluation.leaks import audit
+    from genaug.gallery import find_pool
+    from genaug.store import Store
+
+    found, dataset = find_pool(outputs, pool, ALL_VARIANTS)
+    folder = outputs / "leaks" / found.fingerprint
+    values = audit(found, dataset, Store(outputs / "store"), features, folder)
+    typer.echo("\n".join([*values["summary"], str(folder / "leaks.json")]))
+
+
+@app.command()
+def sync(
+    item: Item,
+    overrides: Overrides = None,
+    project: Annotated[str, typer.Option(help="W&B project.")] = "genaug",
+    entity: Annotated[str | None, typer.Option(help="W&B user or team.")] = None,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Write an experiment's W&B runs anew from the local record; the same ids each time, so nothing is doubled."""
+    from genaug.tables.sweep import expand
+    from genaug.wandb_sync import sync as write_runs
+
+    cells = {
+        cell.fingerprint: cell.result for cell in expand(item, overrides, outputs).cells if cell.result is not None
+    }
+    if not cells:
+        raise GenaugError(f"No cell of {item} is complete below {outputs}.")
+    ids = write_runs([result for result in cells.values() if result is not None], outputs, item, project, entity)
+    typer.echo(f"{len(ids)} runs in the group {item} of the project {project}")
+
+
+@app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Pools and images that no complete cell uses and that are older than a day; removed with --delete."""
+    from genaug.garbage import find_garbage, remove
+
+    found = find_garbage(outputs)
+    for path in found.paths:
+        typer.echo(str(path))
+    typer.echo(
+        f"{len(found.paths)} unused, {found.num_bytes / 1e6:.1f} MB" + ("" if delete else "; remove with --delete")
+    )
+    if delete:
+        remove(found)
 
 
 def main() -> None:

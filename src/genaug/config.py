@@ -7,13 +7,14 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
+from genaug.data.filters import Filter
 from genaug.data.mixing import Mix
 from genaug.data.sources.base import Source
 from genaug.data.transforms import Augment
 from genaug.downstream.base import Downstream
 from genaug.errors import GenaugError
 from genaug.generators.base import Generator
-from genaug.identity import NOT_IDENTITY
+from genaug.identity import NOT_IDENTITY, canonical
 from genaug.leakage import Leakage
 from genaug.paths import Paths
 from genaug.priors.config import PriorConfig
@@ -37,6 +38,7 @@ class RunConfig:
     prior: PriorConfig = MISSING
     leakage: Leakage = MISSING
     generator: Generator = MISSING
+    filter: Filter = MISSING
     mix: Mix = MISSING
     augment: Augment = MISSING
     downstream: Downstream = MISSING
@@ -57,17 +59,36 @@ class RunConfig:
         """M of this cell: 0 when no synthetic image can reach training."""
         return self.mix.m if self.generator.makes_pool and self.mix.uses_pool else 0
 
+    def prior_identity(self) -> Any:
+        """The weights that generators work with: the prior's, and what is erased from them; None if none are used."""
+        if not self.generator.uses_prior:
+            return None
+        identity = self.prior.identity()
+        return identity if self.leakage.erasure is None else [identity, canonical(self.leakage.erasure)]
+
     def check(self) -> None:
         """Refuse combinations that cannot work, before any model is loaded."""
         self.generator.check(self.dataset.task)
+        self.filter.check(self.dataset.task)
         if self.task == "train":
             self.downstream.check(self.dataset.task)
             self.augment.check(self.dataset.task)
         if self.generator.uses_prior:
             self.prior.check()
+            if self.leakage.erasure is not None and not self.generator.uses_erasures:
+                raise GenaugError(
+                    f"leakage={self.leakage.name} erases each class from the U-Net, which generator={self.generator.name} "
+                    "does not use. Write leakage=data_centric or leakage=none, or a generator such as da_fusion."
+                )
         if not self.generator.makes_pool and self.mix.name == "synthetic_only":
             raise GenaugError(
-                "mix=synthetic_only with generator=none leaves nothing to train on: choose a generator or another mix."
+                f"mix=synthetic_only with generator={self.generator.name} leaves nothing to train on, as it publishes no "
+                f"images: choose another {'mix, or generator.online=false' if self.generator.online else 'generator or mix'}."
+            )
+        if self.task == "generate" and not self.generator.makes_pool:
+            raise GenaugError(
+                f"task=generate has nothing to do: generator={self.generator.name} publishes no images"
+                + (" with generator.online=true. Write generator.online=false." if self.generator.online else ".")
             )
 
 

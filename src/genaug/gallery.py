@@ -49,7 +49,7 @@ def contact_sheet(
             )
             draw_annotation(picture, sample, enlarged)
             sheet.paste(picture, (left, top + CAPTION))
-            pen.text((left, top), title if column == 0 else _caption(sample), fill="black")
+            pen.text((left, top), title if column == 0 else caption(sample), fill="black")
     return sheet
 
 
@@ -57,9 +57,10 @@ def _title(sample: Sample, dataset: Dataset) -> str:
     return dataset.class_names[sample.class_index] if sample.label else Path(sample.id).name
 
 
-def _caption(sample: Sample) -> str:
+def caption(sample: Sample) -> str:
+    """What was drawn for a variant: level, noise, mask or weight."""
     about = getattr(sample, "about", {})
-    for key, text in (("t0", "t0 {}"), ("sigma", "sigma {}"), ("mask", "{}"), ("lam", "lambda {}")):
+    for key, text in (("sigma", "sigma {}"), ("t0", "t0 {}"), ("mask", "{}"), ("lam", "lambda {}")):
         if key in about:
             value = about[key]
             return text.format(f"{value:g}" if isinstance(value, float | int) else value)

@@ -1,6 +1,6 @@
 """One cell, from its data set to its result: the picture of the README in code.
 
-dataset ─► split ─► generator.fit ─► generator.generate ─► pool ─► mix ─► downstream ─► result
+dataset ─► split ─► generator.fit ─► generator.generate ─► pool ─► filter ─► mix ─► downstream ─► result
             prior ───────┘
 Every stage may be answered from the store instead of being computed.
 """
@@ -14,6 +14,8 @@ from genaug.data.sample import Dataset
 from genaug.downstream.base import TrainingData
 from genaug.environment import check_libraries, describe_environment
 from genaug.gallery import contact_sheet
+from genaug.generators.prompts import readable, slug
+from genaug.identity import fingerprint
 from genaug.priors.recipe import train_prior
 from genaug.store import check_writable, read_json, write_json
 from genaug.tracking import Record
@@ -21,6 +23,7 @@ from genaug.tracking import Record
 
 def run(cell: Cell) -> Result:
     """Compute and publish the result of a cell (or read it, if another process published it meanwhile)."""
+    cell.config.check()
     check_writable(cell.config.paths.outputs)
     check_libraries()
     with cell.config.paths.store.lock(cell.fingerprint):
@@ -49,49 +52,107 @@ def compute(cell: Cell, record: Record) -> Result:
     if cfg.task == "train":
         cfg.downstream.check_dataset(dataset)
     counts: dict[str, Any] = {"images_generated": 0, "images_reused": 0, "network_evaluations": 0}
-    pool = None
-    if cfg.pool_size or cfg.task in ("fit", "generate"):
+    pool = interpolate = None
+    if cfg.pool_size or cfg.generator.online or cfg.task in ("fit", "generate"):
+        erasures: dict[str, Path] = {}
+        if cfg.leakage.erasure is not None and cfg.generator.uses_prior:
+            with record.stage("erase"):
+                erasures, erase_counts = erase(cell, dataset, record)
+            counts |= erase_counts
         with record.stage("fit"):
-            fitted, fitted_fingerprint, fit_counts = fit(cell, dataset, record)
+            fitted, fitted_fingerprint, fit_counts = fit(cell, dataset, erasures, record)
         counts |= fit_counts
-        if cfg.task != "fit":
+        if cfg.generator.online and cfg.task == "train":
+            prior = load_prior(cell, erasures) if cfg.generator.uses_prior else None
+            interpolate = cfg.generator.interpolate(fitted, dataset, prior, cfg.trainer.device())
+        elif cfg.task != "fit":
             with record.stage("generate"):
-                pool = generate(cell, dataset, fitted, fitted_fingerprint, record)
+                pool = generate(cell, dataset, erasures, fitted, fitted_fingerprint, record)
+            if cfg.task == "train":
+                with record.stage("filter"):
+                    pool = cfg.filter.apply(pool, dataset, cfg.paths.store, record.say)
+            record.pool(pool.folder)
             counts |= pool.counts | {"images_rejected": sum(pool.rejected.values())}
     if cfg.task != "train":
         return finish(cell, record, {}, counts, pool)
 
     with record.stage("train"):
-        data = TrainingData(dataset=dataset, mix=cfg.mix, pool=pool, augment=cfg.augment)
+        data = TrainingData(dataset=dataset, mix=cfg.mix, pool=pool, augment=cfg.augment, interpolate=interpolate)
         outcome = cfg.downstream.train(data, cfg.trainer, cell.folder, record)
     counts |= {"train_images": len(dataset.train), "test_images": len(dataset.test)}
     return finish(cell, record, outcome, counts, pool)
 
 
-def fit(cell: Cell, dataset: Dataset, record: Record) -> tuple[Path | None, str, dict[str, int]]:
-    """What the generator learned from this training set: its folder (None if it learns nothing), identity and cost."""
+def erase(cell: Cell, dataset: Dataset, record: Record) -> tuple[dict[str, Path], dict[str, int]]:
+    """Per class, the folder of the change of weights that erases its name from the prior; each is made once for all."""
+    from genaug.generators.erasure import erase_into
+
+    cfg = cell.config
+    erasure = cfg.leakage.erasure
+    assert erasure is not None
+    folders: dict[str, Path] = {}
+    evaluations = 0
+    for name in [dataset.class_names[c] for c in sorted({sample.class_index for sample in dataset.train})]:
+
+        def make(work: Path, name: str = name) -> dict[str, Any]:
+            return erase_into(work, load_prior(cell, {}), readable(name), erasure)
+
+        identity = fingerprint(cfg.prior.identity(), erasure, readable(name))
+        folders[name], made = cfg.paths.store.folder("erasures", slug(name), identity, make)
+        if made:
+            about = read_json(folders[name] / "artefact.json")
+            evaluations += about["network_evaluations"]
+            record.say(f"erased {name!r}: loss {about['loss_first_tenth']:.4f} to {about['loss_last_tenth']:.4f}")
+    return folders, {"erase_network_evaluations": evaluations}
+
+
+def load_prior(cell: Cell, erasures: dict[str, Path]) -> Any:
+    """The prior of a cell, which knows the erased U-Nets of its classes."""
+    prior = cell.config.prior.load(cell.config.trainer.device())
+    prior.erasures = erasures
+    return prior
+
+
+def fit(
+    cell: Cell, dataset: Dataset, erasures: dict[str, Path], record: Record
+) -> tuple[Path | None, str, dict[str, Any]]:
+    """What the generator learned from this training set: its folder (None if it learns nothing), identity and cost.
+
+    Facts that it states as ``diagnostics``, and its pictures, are recorded with every cell that uses it.
+    """
     cfg = cell.config
     generator = cfg.generator
-    identity = generator.fit_fingerprint(dataset, cfg.prior.identity() if generator.uses_prior else None)
+    identity = generator.fit_fingerprint(dataset, cfg.prior_identity())
     if not generator.fits:
         return None, identity, {"fit_network_evaluations": 0}
 
     def make(work: Path) -> dict[str, Any]:
         record.say(f"fitting {generator.name} on {len(dataset.train)} images")
-        prior = cfg.prior.load(cfg.trainer.device()) if generator.uses_prior else None
+        prior = load_prior(cell, erasures) if generator.uses_prior else None
         before = prior.num_evaluations if prior is not None else 0
         about = generator.fit(dataset, prior, work)
         return {**about, "network_evaluations": prior.num_evaluations - before if prior is not None else 0}
 
     name = type(generator).__name__.lower()
     folder, made = cfg.paths.store.folder("fitted", name, identity, make)
+    about = read_json(folder / "artefact.json")
+    for picture in sorted(folder.glob("*.png")):
+        record.image(f"fit/{picture.stem}", picture)
+    facts = about.get("diagnostics", {})
     if not made:
         record.say(f"fitted already: {folder.name}")
-        return folder, identity, {"fit_network_evaluations": 0}
-    return folder, identity, {"fit_network_evaluations": read_json(folder / "artefact.json")["network_evaluations"]}
+        return folder, identity, {"fit_network_evaluations": 0, **facts}
+    return folder, identity, {"fit_network_evaluations": about["network_evaluations"], **facts}
 
 
-def generate(cell: Cell, dataset: Dataset, fitted: Path | None, fitted_fingerprint: str, record: Record) -> Pool:
+def generate(
+    cell: Cell,
+    dataset: Dataset,
+    erasures: dict[str, Path],
+    fitted: Path | None,
+    fitted_fingerprint: str,
+    record: Record,
+) -> Pool:
     """The generator's images for this training set; those of an earlier run are reused."""
     cfg = cell.config
     pool = make_pool(
@@ -100,7 +161,7 @@ def generate(cell: Cell, dataset: Dataset, fitted: Path | None, fitted_fingerpri
         dataset=dataset,
         fitted=fitted,
         fitted_fingerprint=fitted_fingerprint,
-        load_prior=lambda: cfg.prior.load(cfg.trainer.device()),
+        load_prior=lambda: load_prior(cell, erasures),
         num_variants=cfg.mix.m,
         say=record.say,
     )

@@ -38,13 +38,7 @@ def wandb_mode() -> str:
     """``WANDB_MODE`` if set; online with a stored login or ``WANDB_API_KEY``; otherwise offline."""
     if mode := os.environ.get("WANDB_MODE"):
         return mode
-    import wandb
-
-    try:
-        logged_in = bool(wandb.Api().api_key) if os.environ.get("WANDB_API_KEY") else _netrc_login()
-    except Exception:  # a broken login must not stop an experiment
-        logged_in = False
-    return "online" if logged_in else "offline"
+    return "online" if os.environ.get("WANDB_API_KEY") or _netrc_login() else "offline"
 
 
 def _netrc_login() -> bool:
@@ -82,6 +76,15 @@ class Record:
             import wandb
 
             self.run.log({key: wandb.Image(str(path))})
+
+    def pool(self, folder: Path) -> None:
+        """A pool's manifest as a W&B table: source, variant, level, scores."""
+        if self.run is not None:
+            from genaug.wandb_sync import pool_table
+
+            table = pool_table(folder)
+            if table is not None:
+                self.run.log({"pool": table})
 
     @contextlib.contextmanager
     def stage(self, name: str):

@@ -273,3 +273,11 @@ def test_every_preset_is_accepted_and_its_backbone_exists(path: Path):
     assert fields["name"] == path.stem
     classifier = Classifier(**({"seed": 0, "image_size": 32} | fields))
     classifier.check("classification")
+
+
+def test_the_learning_rate_drops_at_its_milestones():
+    config = Classifier(name="x", seed=0, image_size=32, schedule="steps", milestones=[2, 4], lr_drop=0.1, num_steps=6)
+    assert [learning_rate_factor(config, step) for step in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    for fields in ({"schedule": "steps"}, {"milestones": [3]}):
+        with pytest.raises(GenaugError, match="milestones belong to schedule=steps"):
+            Classifier(name="x", seed=0, image_size=32, **fields)

@@ -66,3 +66,10 @@ HISTORY = [
 )
 def test_selection_on_a_table_made_by_hand(select: str, metric: str, step: int):
     assert select_step(HISTORY, select, metric) == step
+
+
+def test_the_top_five_of_more_than_five_classes():
+    scores = torch.arange(8).float().log_softmax(dim=0).repeat(4, 1)
+    metrics = classification_metrics(scores, torch.tensor([7, 3, 2, 0]))
+    assert metrics["accuracy_top5"] == 0.5
+    assert "accuracy_top5" not in classification_metrics(scores[:, :5].log_softmax(dim=1), torch.tensor([0, 1, 2, 3]))

@@ -8,8 +8,9 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, genaug
 
 TINY = (
     "dataset.shots=1",
@@ -45,6 +46,15 @@ def test_a_sweep_of_alpha_and_m_makes_each_image_once_and_is_answered_from_the_s
     assert stamps == {
         p: p.stat().st_mtime_ns for p in train.outputs.rglob("*") if p.is_file() and "sweeps" not in p.parts
     }
+
+    outputs = ("--outputs", str(train.outputs))
+    assert "4 cells: 4 complete" in genaug("status", *outputs)
+    table = genaug("compare", *outputs)
+    assert "mix.alpha" in table and "mix.m" in table and table.count("│ 0.3") == table.count("│ 0.7") == 2
+    genaug("gallery", "da_fusion", "--out", str(train.outputs / "sheet.png"), "--sources", "10", "--variants", "2", *outputs)
+    with Image.open(train.outputs / "sheet.png") as sheet:
+        assert sheet.width > 3 * 80 and sheet.height > 10 * 80
+    assert "has a pool 'nothing'" in genaug("gallery", "nothing", *outputs, code=2)
 
 
 def test_alpha_zero_and_no_generator_are_one_cell(train):
@@ -110,10 +120,9 @@ def test_one_failing_cell_does_not_cost_the_others(train):
 
 
 def test_weights_and_biases_gets_one_finished_run_per_cell_and_asks_nothing(train):
-    environment = dict.fromkeys(("WANDB_API_KEY", "WANDB_MODE"), "")
-    train(
-        "generator=none", "dataset.shots=1", "downstream.num_steps=4", env={**environment, "HOME": str(train.outputs)}
-    )
+    train.outputs.mkdir()
+    nobody = {"WANDB_API_KEY": None, "WANDB_MODE": None, "HOME": str(train.outputs)}
+    train("generator=none", "dataset.shots=1", "downstream.num_steps=4", env=nobody)
     (result,) = results(train).values()
     (folder,) = train.outputs.glob("wandb/offline-run-*")
     assert folder.name.endswith(result["fingerprint"])

@@ -85,6 +85,8 @@ class Dataset:
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
     test: tuple[Sample, ...]
+    unlabelled: tuple[Sample, ...] = ()
+    """Images without annotation, for semi-supervised learners; no generator and no mix reads them."""
     notes: dict[str, int] = field(default_factory=dict)
     """Counts of what was skipped or mended while reading, by reason."""
 

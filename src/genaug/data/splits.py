@@ -58,3 +58,16 @@ def carve(samples: Sequence[Sample], num_classes: int, fraction: float, seed: in
         carved += order[:count]
         kept += order[count:]
     return sorted(kept, key=lambda s: s.id), sorted(carved, key=lambda s: s.id)
+
+
+def halve(samples: Sequence[Sample], num_classes: int, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """DA-Fusion's halves: per class in class order, ``numpy.array_split(rng.permutation(count), 2)``, the first is train.
+
+    The order within a half is the permutation's, so that the first n of each class are the reference's n-shot draw.
+    """
+    rng = np.random.default_rng(seed)
+    halves: tuple[list[Sample], list[Sample]] = ([], [])
+    for group in by_class(samples, num_classes):
+        for half, indices in zip(halves, np.array_split(rng.permutation(len(group)), 2), strict=True):
+            half += [group[i] for i in indices]
+    return halves

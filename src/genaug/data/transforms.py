@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torchvision.transforms.v2 import Transform
 
 NORMALIZATIONS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # as facebookresearch/mixup-cifar10 has them
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
@@ -62,6 +63,10 @@ class Augment:
     """MixUp (arXiv 1710.09412): the share of the first image is drawn from Beta(alpha, alpha); 0 is off."""
     cutmix_alpha: float = 0.0
     """CutMix (arXiv 1905.04899): the share of the first image is drawn from Beta(alpha, alpha); 0 is off."""
+    manifold_alpha: float = 0.0
+    """Manifold mixup (arXiv 1806.05236): the share of a row's own hidden state is drawn from Beta(alpha, alpha); 0 is off."""
+    manifold_layers: int = 3
+    """Places from which manifold mixup draws one per batch: the input and the first stages (the paper: 3, k in {0, 1, 2})."""
     mix_prob: float = 1.0
     """Probability that a batch is mixed at all. With both MixUp and CutMix on, each takes half of the mixed batches."""
 
@@ -86,7 +91,9 @@ class Augment:
             )
         if self.randaugment_num_ops < 1:
             raise GenaugError(f"augment.randaugment_num_ops={self.randaugment_num_ops} must be at least 1.")
-        for key in ("mixup_alpha", "cutmix_alpha"):
+        if self.manifold_layers < 1:
+            raise GenaugError(f"augment.manifold_layers={self.manifold_layers} must be at least 1.")
+        for key in ("mixup_alpha", "cutmix_alpha", "manifold_alpha"):
             if getattr(self, key) < 0:
                 raise GenaugError(f"augment.{key}={getattr(self, key)} must be positive, or 0 to switch it off.")
 
@@ -103,6 +110,7 @@ class Augment:
             f"augment.policy={self.policy}": self.policy != "none",
             f"augment.mixup_alpha={self.mixup_alpha}": self.mixup_alpha > 0,
             f"augment.cutmix_alpha={self.cutmix_alpha}": self.cutmix_alpha > 0,
+            f"augment.manifold_alpha={self.manifold_alpha}": self.manifold_alpha > 0,
         }
         impossible = [key for key, on in asked.items() if on]
         if impossible:

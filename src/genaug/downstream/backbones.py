@@ -7,6 +7,7 @@ from typing import Any
 import timm
 from torch import nn
 
+import genaug.downstream.cifar_backbones  # noqa: F401  (enters its backbones in timm's registry)
 from genaug.errors import GenaugError
 
 

@@ -1,6 +1,6 @@
 """The downstream classifier: any timm backbone, fine-tuned, from scratch or probed, for a fixed number of steps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +20,7 @@ CHOICES = {
     "normalize": tuple(NORMALIZATIONS),
     "resize": RESIZES,
     "optimizer": ("adam", "adamw", "sgd"),
-    "schedule": ("cosine", "constant"),
+    "schedule": ("cosine", "constant", "steps"),
     "sampling": ("shuffled", "with_replacement"),
     "select": ("last", "best_val", "oracle"),
     "evaluation": ("full", "resampled"),
@@ -63,7 +63,11 @@ class Classifier(Downstream):
     batch_size: int = 32
     """Images per step, over all devices together."""
     schedule: str = "cosine"
-    """``cosine`` to zero, or ``constant``; after the warm-up."""
+    """``cosine`` to zero, ``constant``, or times ``lr_drop`` at each of the ``milestones`` (``steps``); after the warm-up."""
+    milestones: list[int] = field(default_factory=list)
+    """Steps from which the learning rate is lower, for ``steps``."""
+    lr_drop: float = 0.1
+    """Factor of each milestone, in (0, 1]."""
     warmup_steps: int = 0
     """Steps of linear warm-up from zero."""
     label_smoothing: float = 0.0
@@ -93,6 +97,13 @@ class Classifier(Downstream):
         for key in ("label_smoothing", "ema_decay", "momentum"):
             if not 0 <= getattr(self, key) < 1:
                 raise GenaugError(f"downstream.{key}={getattr(self, key)} must be at least 0 and below 1.")
+        if not 0 < self.lr_drop <= 1:
+            raise GenaugError(f"downstream.lr_drop={self.lr_drop} must lie in (0, 1].")
+        if (self.schedule == "steps") != bool(self.milestones):
+            raise GenaugError(
+                f"downstream.schedule={self.schedule} with downstream.milestones={self.milestones}: milestones belong to "
+                "schedule=steps, which needs at least one."
+            )
         if self.weight_decay < 0:
             raise GenaugError(f"downstream.weight_decay={self.weight_decay} must not be negative.")
         if self.num_steps < 1:

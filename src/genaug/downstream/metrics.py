@@ -63,10 +63,14 @@ def classification_metrics(
     counts = resampled_counts(len(targets), seed) if evaluation == "resampled" else None
     confusion = confusion_matrix(targets, predicted, num_classes, counts)
     loss = -log_probabilities.gather(1, targets[:, None]).double().mean()
-    return {
+    metrics = {
         **accuracies(confusion, "zero" if evaluation == "resampled" else "skip"),
         "cross_entropy": float(loss),
     }
+    if num_classes > 5 and evaluation == "full":
+        in_top5 = (log_probabilities.topk(5, dim=1).indices == targets[:, None]).any(dim=1)
+        metrics["accuracy_top5"] = float(in_top5.double().mean())
+    return metrics
 
 
 def select_step(history: list[dict[str, float]], select: str, metric: str) -> int:

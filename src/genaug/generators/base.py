@@ -4,7 +4,7 @@ A generator is a dataclass: its fields are its configuration. A file that declar
 so that composing a configuration stays fast.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -62,8 +62,12 @@ class Generator:
     version: ClassVar[int] = 1
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
     uses_prior: ClassVar[bool] = True
+    uses_erasures: ClassVar[bool] = False
+    """Whether images are made, and tokens learned, with the U-Net from which their class is erased (``prior.erased``)."""
     fits: ClassVar[bool] = False
     """Whether ``fit`` learns something from the training images."""
+    online: ClassVar[bool] = False
+    """Whether it works inside training, by way of ``interpolate``, instead of publishing images."""
 
     def check(self, task: str) -> None:
         """Raise ``GenaugError`` if this generator cannot serve ``task``; called before any model is loaded."""
@@ -94,6 +98,25 @@ class Generator:
 
     def cost(self, variants: list[Variant]) -> int:
         """Network evaluations (U-Net calls per sample) that ``generate(variants)`` will make."""
+        return 0
+
+    def interpolate(
+        self, fitted: Path | None, dataset: Dataset, prior: "Prior | None", device: str
+    ) -> Callable[..., Any] | None:
+        """For an online generator: what training does to each minibatch before it is normalised; None for all others.
+
+        Returns:
+            a function of ``(images [b, 3, h, w] in [0, 1], class weights [b, classes], step)`` to the same pair, with as
+            many rows as it likes. It must depend on nothing else, so that an interrupted training resumes exactly.
+        """
+        return None
+
+    def content(self) -> Any:
+        """What files on disk add to the identity: a digest of their content; None where there are none."""
+        return None
+
+    def fit_cost(self, dataset: Dataset) -> int:
+        """Network evaluations (U-Net passes per sample) that ``fit`` will make."""
         return 0
 
     @property

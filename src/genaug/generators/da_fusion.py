@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +15,7 @@ from genaug.data.sample import Dataset
 from genaug.errors import GenaugError
 from genaug.generators.base import Generated, Variant
 from genaug.generators.image_to_image import RESIZES, ImageToImage
-from genaug.generators.prompts import check_prompts, class_tokens
+from genaug.generators.prompts import check_prompts, class_tokens, slug
 from genaug.identity import DRAWN, FIT, NOT_IDENTITY
 from genaug.registry import component
 
@@ -83,6 +83,7 @@ class DAFusion(ImageToImage):
 
     version: ClassVar[int] = 1
     fits: ClassVar[bool] = True
+    uses_erasures: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         ImageToImage.__post_init__(self)
@@ -96,27 +97,36 @@ class DAFusion(ImageToImage):
                 "leakage=data_centric forbids. Write generator.tokens.init=the, or allow class names with leakage=none."
             )
 
-    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
-        from rich.progress import Progress
+    def fit_cost(self, dataset: Dataset) -> int:
+        """One forward pass per class, step and sample; the backward pass is not counted."""
+        return len(dataset.class_names) * self.tokens.num_steps * self.tokens.batch_size
 
-        from genaug.generators.textual_inversion import prepare, train_tokens
+    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
+        import torch
+        from rich.progress import Progress, TaskID
+
+        from genaug.generators.textual_inversion import prepare, save_state, train_tokens
         from genaug.generators.token_files import write_tokens
 
         assert prior is not None
         before = prior.num_evaluations
-        groups, state = prepare(prior, dataset, self.tokens, self.class_names)
-        with Progress(transient=True) as progress:
-            task = progress.add_task(f"learning {len(groups)} tokens ({self.name})", total=self.tokens.num_steps)
-            state = train_tokens(
-                prior,
-                groups,
-                state,
-                self.tokens,
-                folder / CHECKPOINT,
-                lambda step: progress.update(task, completed=step),
-            )
+        groups, vectors, all_losses = [], {}, []
+        for concept, part in _parts(dataset, separate=bool(prior.erasures)):
+            with prior.erased(concept), Progress(transient=True) as progress:
+                some, state = prepare(prior, part, self.tokens, self.class_names)
+                task = progress.add_task(f"learning {len(some)} token(s) ({self.name})", total=self.tokens.num_steps)
+                checkpoint = folder / (CHECKPOINT if concept is None else f"{slug(concept)}.{CHECKPOINT}")
+
+                def on_step(step: int, progress: Progress = progress, task: TaskID = task) -> None:
+                    progress.update(task, completed=step)
+
+                state = train_tokens(prior, some, state, self.tokens, checkpoint, on_step)
+                save_state(state, checkpoint)  # a run that is interrupted later finds this part done
+            groups += some
+            vectors |= {group.token: state.embeddings[list(group.rows)] for group in some}
+            all_losses.append(state.losses.cpu())
         num_edge = max(1, self.tokens.num_steps // 10)
-        losses = state.losses.cpu()
+        losses = torch.cat(all_losses, dim=1)
         loss = {
             group.name: {"first_tenth": first, "last_tenth": last}
             for group, first, last in zip(
@@ -135,7 +145,8 @@ class DAFusion(ImageToImage):
             "learning_rate": self.tokens.learning_rate,
             "weight_decay": self.tokens.weight_decay,
             "seed": self.tokens.seed,
-            "text_encoder_width": state.embeddings.shape[1],
+            "text_encoder_width": next(iter(vectors.values())).shape[1],
+            "erased": bool(prior.erasures),
             "images": {
                 group.name: [s.digest for s in dataset.train if dataset.class_names[s.class_index] == group.name]
                 for group in groups
@@ -143,26 +154,43 @@ class DAFusion(ImageToImage):
             "templates_left_out": {group.name: group.left_out for group in groups if group.left_out},
             "loss": loss,
         }
-        write_tokens(folder, {group.token: state.embeddings[list(group.rows)] for group in groups}, about)
+        write_tokens(folder, vectors, about)
         _write_losses(folder / "loss.csv", [group.name for group in groups], losses.tolist())
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-        return {"num_steps": state.step, "network_evaluations": prior.num_evaluations - before, "loss": loss}
+        for checkpoint in folder.glob(f"*{CHECKPOINT}"):
+            checkpoint.unlink()
+        return {"num_steps": self.tokens.num_steps, "network_evaluations": prior.num_evaluations - before, "loss": loss}
+
+    def prompted_class(self, variant: Variant, dataset: Dataset) -> int:
+        """The class whose token the prompt of an image holds: its source's."""
+        return variant.source.class_index
 
     def generate(
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
     ) -> Iterator[Generated]:
+        from genaug.generators.erasure import erased_groups
         from genaug.generators.sdedit import edit_images
         from genaug.generators.token_files import read_tokens
         from genaug.priors.prior import LearnedTokens
 
         assert prior is not None and fitted is not None
         tokens = class_tokens(dataset.class_names)
-        classes = [variant.source.class_index for variant in variants]
+        classes = [self.prompted_class(variant, dataset) for variant in variants]
         learned = read_tokens(fitted, [dataset.class_names[c] for c in sorted(set(classes))])
         prompts = [self.prompt.replace("{token}", tokens[c]) for c in classes]
         if not self.class_names:
             check_prompts(prompts, [dataset.class_names[c] for c in classes], prior.word_ids)
-        yield from edit_images(prior, variants, prompts, self, LearnedTokens.of(learned))
+        for chosen in erased_groups(prior, [dataset.class_names[c] for c in classes]):
+            some, texts = [variants[i] for i in chosen], [prompts[i] for i in chosen]
+            yield from edit_images(prior, some, texts, self, LearnedTokens.of(learned))
+
+
+def _parts(dataset: Dataset, separate: bool) -> Iterator[tuple[str | None, Dataset]]:
+    """What is learned in one run: all classes, or one after the other where each has a U-Net of its own."""
+    if not separate:
+        yield None, dataset
+        return
+    for c in sorted({sample.class_index for sample in dataset.train}):
+        yield dataset.class_names[c], replace(dataset, train=tuple(s for s in dataset.train if s.class_index == c))
 
 
 def _write_losses(path: Path, names: list[str], losses: list[list[float]]) -> None:

@@ -10,7 +10,7 @@ from genaug.generators.base import Generator, Variant
 from genaug.identity import DRAWN, NOT_IDENTITY
 from genaug.seeding import choice
 
-SCHEDULERS = ("ddim", "dpmsolver++", "unipc", "pndm_ref")
+SCHEDULERS = ("ddim", "dpmsolver++", "unipc", "ddim_trailing", "lcm", "pndm_ref")
 RESIZES = ("squash", "crop")
 
 
@@ -28,7 +28,8 @@ class ImageToImage(Generator):
     guidance: float = 7.5
     """w of classifier-free guidance; 1 turns it off and halves the cost."""
     scheduler: str = "ddim"
-    """``ddim``, ``dpmsolver++``, ``unipc``, or ``pndm_ref``: PNDM as the released code runs it, off by one included."""
+    """``ddim``, ``dpmsolver++``, ``unipc``; for distilled models of few steps ``ddim_trailing`` (SD-Turbo) and ``lcm``
+    (LCM-LoRA), both with guidance near 1; or ``pndm_ref``: PNDM as the released code runs it, off by one included."""
     negative_prompt: str = ""
     """What guidance moves away from."""
     resize: str = "squash"

@@ -33,10 +33,12 @@ class RealGuidance(ImageToImage):
     """Prompt under data-centric leakage prevention (DA-Fusion, figure 7)."""
 
     version: ClassVar[int] = 1
+    uses_erasures: ClassVar[bool] = True
 
     def generate(
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
     ) -> Iterator[Generated]:
+        from genaug.generators.erasure import erased_groups
         from genaug.generators.sdedit import edit_images
 
         assert prior is not None
@@ -46,4 +48,5 @@ class RealGuidance(ImageToImage):
         else:
             prompts = [self.prompt_without_name] * len(variants)
             check_prompts(prompts, names, prior.word_ids)
-        yield from edit_images(prior, variants, prompts, self)
+        for chosen in erased_groups(prior, [dataset.class_names[v.source.class_index] for v in variants]):
+            yield from edit_images(prior, [variants[i] for i in chosen], [prompts[i] for i in chosen], self)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UniPCMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, LCMScheduler, PNDMScheduler, UniPCMultistepScheduler
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -64,6 +64,7 @@ def edit_images(
                 num_taken=num_taken,
                 guidance=config.guidance,
                 pad_to=config.batch_size if prior.compiled else None,
+                seeds=[derive(seed, "steps") for seed in seeds],
             )
             pictures = to_pictures(prior.decode(edited))
             for i, seed, picture in zip(batch, seeds, pictures, strict=True):
@@ -92,6 +93,7 @@ def sdedit(
     num_taken: int,
     guidance: float,
     pad_to: int | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Tensor:
     """Latents after the last ``num_taken`` (K) of ``num_steps`` (N) steps, begun at ``z_bchw`` noised to that level."""
     schedule = make_scheduler(scheduler, prior.betas)
@@ -101,9 +103,13 @@ def sdedit(
         schedule.set_begin_index(first)
     timesteps = schedule.timesteps[first:]  # PNDM has N + 1 entries and so takes K + 1 steps
     z = schedule.add_noise(z_bchw, noise_bchw, timesteps[:1])
+    fresh_noise: dict[str, Any] = {}
+    if scheduler == "lcm":  # draws noise at each step: one generator per image, so that batches change nothing
+        assert seeds is not None
+        fresh_noise["generator"] = [torch.Generator().manual_seed(seed) for seed in seeds]
     for t in timesteps:
         eps_hat = prior.predict_noise(z, t, cond_bld, uncond_1ld, guidance, pad_to)
-        z = schedule.step(eps_hat, t, z, return_dict=False)[0]
+        z = schedule.step(eps_hat, t, z, return_dict=False, **fresh_noise)[0]
     return z
 
 
@@ -123,6 +129,11 @@ def make_scheduler(name: str, betas: Tensor) -> Any:
     common |= {"timestep_spacing": "leading", "steps_offset": 1}
     if name == "ddim":
         return DDIMScheduler(**common, clip_sample=False, set_alpha_to_one=False)
+    if name == "ddim_trailing":  # starts at the very last timestep, as models distilled to few steps expect
+        trailing = common | {"timestep_spacing": "trailing", "steps_offset": 0}
+        return DDIMScheduler(**trailing, clip_sample=False, set_alpha_to_one=False)
+    if name == "lcm":
+        return LCMScheduler(**common, clip_sample=False, set_alpha_to_one=True)
     if name == "dpmsolver++":
         return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2)
     if name == "unipc":

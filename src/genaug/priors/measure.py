@@ -148,7 +148,7 @@ def measure_prior(
     photographs = sorted((data_dir / "custom_coco_256" / "test").glob("*/*.jpg"))
     sets = {
         "scikit_learn_digits_32px": optical_digits()[0],
-        "mnist_test_32px": mnist_test(data_dir)[0],
+        "mnist_test_32px": mnist_test(data_dir)[0][:2000],
         "photographs_test_64px": held_out_pictures(photographs, 64),
         "photographs_test_128px": held_out_pictures(photographs, 128),
         "micrographs_val_64px": held_out_pictures(micrographs, 64),

@@ -5,6 +5,7 @@ frozen. Prompts may hold learned tokens, written ``<name>``; they change neither
 """
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +14,16 @@ from typing import Any
 
 import torch
 import transformers
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from genaug.errors import GenaugError
-from genaug.priors.config import PARTS, PriorConfig
+from genaug.priors.config import PriorConfig
+from genaug.priors.deltas import DELTA, applied, load_delta, merge_lora
+from genaug.priors.hub import first_line, model_folder, other_folder
 
 PLACEHOLDER = re.compile(r"<[^<>\s]+>")
-HUB_TIMEOUT = 5.0  # seconds for the first answer of the Hub
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +75,10 @@ class Prior:
         self.weights = weights
         self.compiled = compile
         self.num_evaluations = 0
+        self.vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        """Pixels per latent, along each side."""
+        self.erasures: dict[str, Path] = {}
+        """Folder of the change of U-Net weights that erases a concept, by concept; the run sets it."""
         self._unet = torch.compile(self.unet) if compile else self.unet
 
         schedule: Any = DDPMScheduler.from_config(dict(scheduler_config))
@@ -102,7 +108,7 @@ class Prior:
             GenaugError: if a part is absent or damaged, or the Hub cannot be reached and holds no cached copy.
         """
         config.check()
-        folder = config.folder or _hub_folder(config)
+        folder = config.folder or model_folder(config.path, config.revision, config.variant)
         transformers.logging.disable_progress_bar()
         parts: dict[str, Any] = {}
         part = ""
@@ -128,9 +134,13 @@ class Prior:
             scheduler_config: Any = DDPMScheduler.load_config(folder, subfolder=part, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise GenaugError(
-                f"prior.path={config.path}: {part}/ in {folder} cannot be loaded ({_first_line(error)}). Copy "
+                f"prior.path={config.path}: {part}/ in {folder} cannot be loaded ({first_line(error)}). Copy "
                 "or download the model again, name its file variant (prior.variant=fp16 or null), or another folder."
             ) from error
+        if config.vae_path is not None:
+            parts["vae"] = _other_vae(config.vae_path, getattr(torch, config.vae_dtype))
+        if config.lora_path is not None:
+            merge_lora(parts["unet"], _lora_file(config.lora_path), config.lora_scale)
         return cls(
             **parts,
             scheduler_config=scheduler_config,
@@ -139,6 +149,16 @@ class Prior:
             device=device,
             compile=config.compile,
         )
+
+    @contextlib.contextmanager
+    def erased(self, concept: str | None) -> Iterator[None]:
+        """The U-Net without ``concept``, restored exactly afterwards; as it is where nothing is erased."""
+        if concept is None or not self.erasures:
+            yield
+            return
+        delta, _ = load_delta(self.erasures[concept] / DELTA)
+        with applied(self.unet, delta):
+            yield
 
     # images and latents
 
@@ -152,7 +172,11 @@ class Prior:
         Returns:
             two float32 tensors [b, 4, h/8, w/8] in units of the U-Net's latents (``scaling_factor`` applied).
         """
-        posterior = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
+        encoded = self.vae.encode(images.to(self.device, self.vae.dtype))
+        if hasattr(encoded, "latents"):  # TAESD has no posterior
+            mean = encoded.latents.float() * self.scaling_factor
+            return mean, torch.zeros_like(mean)
+        posterior = encoded.latent_dist
         return posterior.mean.float() * self.scaling_factor, posterior.std.float() * self.scaling_factor
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -286,31 +310,21 @@ class _ExtendedTable(torch.nn.Module):
         return torch.where((new >= 0).unsqueeze(-1), self.rows[new.clamp(min=0)].to(known.dtype), known)
 
 
-def _hub_folder(config: PriorConfig) -> Path:
-    """The snapshot of a Hub id: from the local cache if it is whole, else downloaded."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    suffix = f".{config.variant}.safetensors" if config.variant else ".safetensors"
-    patterns = [f"{part}/*.{ending}" for part in PARTS for ending in ("json", "txt")]
-    patterns += [f"{part}/{name}{suffix}" for part in PARTS for name in ("model", "diffusion_pytorch_model")]
-    with contextlib.suppress(LocalEntryNotFoundError):
-        cached = snapshot_download(
-            config.path, revision=config.revision, allow_patterns=patterns, local_files_only=True
-        )
-        if all((Path(cached) / part).is_dir() for part in PARTS):
-            return Path(cached)
-    command = f"hf download {config.path}" + (f" --revision {config.revision}" if config.revision else "")
+def _other_vae(path: str, dtype: torch.dtype) -> Any:
+    """An ``AutoencoderKL`` or ``AutoencoderTiny``, whichever its config names."""
+    folder = other_folder("vae_path", path, ("*.json", "*.safetensors"))
     try:
-        HfApi().model_info(config.path, revision=config.revision, timeout=HUB_TIMEOUT)
-        return Path(snapshot_download(config.path, revision=config.revision, allow_patterns=patterns))
-    except Exception as error:  # the Hub's client raises its transport's own errors, which change between releases
+        name = json.loads((folder / "config.json").read_text())["_class_name"]
+        kind = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}[name]
+        return kind.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise GenaugError(
-            f"prior.path={config.path} is not in the local cache and the Hub did not give it ({_first_line(error)}). "
-            f"On a machine with network run `{command}` and copy the cache here, correct the id, name a folder in the "
-            "diffusers layout with prior.path=FOLDER, or use the shipped model with prior=tiny."
+            f"prior.vae_path={path}: {folder} holds no VAE of diffusers ({first_line(error)})."
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+def _lora_file(path: str) -> Path:
+    file = Path(path).expanduser()
+    return (
+        file if file.is_file() else other_folder("lora_path", path, ("*.safetensors",)) / "pytorch_lora_weights.safetensors"
+    )

@@ -24,7 +24,7 @@ class PriorRecipe:
     log_every: int = 50
     """Steps between two progress lines, >= 1."""
 
-    vocab_size: int = 1000
+    vocab_size: int = 1200
     """Most tokens of the tokenizer, at least 514: 256 bytes, inside and at the end of a word, two special tokens."""
 
     vae_channels: list[int] = field(default_factory=lambda: [24, 48, 64, 64])
@@ -61,7 +61,7 @@ class PriorRecipe:
     """Layers of the text encoder."""
     unet_channels: list[int] = field(default_factory=lambda: [64, 128])
     """Width of the U-Net's levels, multiples of 16; both have cross-attention."""
-    unet_steps: int = 4000
+    unet_steps: int = 3000
     """Optimiser steps of U-Net and text encoder."""
     unet_batch_size: int = 128
     """Latents of 4x4 in a step, >= 4; a step on 8x8 latents takes a fourth of that."""

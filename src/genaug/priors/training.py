@@ -55,7 +55,7 @@ def train(recipe: PriorRecipe, out_dir: Path) -> Path:
     bank = build_bank(recipe, corpus, vae, checkpoint_dir)
     vae.register_to_config(scaling_factor=bank["scaling_factor"])
     unet, text_encoder = train_unet(recipe, bank, tokenizer, checkpoint_dir)
-    return save_prior(out_dir / "prior", vae, unet, text_encoder, tokenizer)
+    return save_prior(out_dir / "prior", vae, unet, text_encoder)
 
 
 def seeded(*parts: object) -> torch.Generator:
@@ -316,14 +316,12 @@ def train_unet(
     return unet, text_encoder
 
 
-def save_prior(
-    folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
-) -> Path:
-    """Writes the parts as fp16 safetensors in diffusers' layout."""
+def save_prior(folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> Path:
+    """Writes the parts as fp16 safetensors in diffusers' layout, beside the tokenizer that is there already."""
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=tokenizer,
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),  # without the padding that training set
         unet=unet,
         scheduler=new_scheduler(),
         safety_checker=None,

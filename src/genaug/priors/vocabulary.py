@@ -4,11 +4,11 @@ All 256 bytes are in the vocabulary, inside a word and at its end, so that any t
 are learned from the prompts of the corpus and from common class names, most of which therefore take one token a word.
 """
 
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import pre_tokenizers
-from tokenizers.models import BPE
-from tokenizers.trainers import BpeTrainer
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
 from genaug.priors.corpus import COLOURS, DIGIT_WORDS, GENERIC_PROMPTS, MICROGRAPH_TEMPLATES, PROMPT_TEMPLATES, TEXTURES
@@ -44,27 +44,40 @@ def save_tokenizer(folder: Path, vocab_size: int, subjects: list[str]) -> CLIPTo
     ]
     prompts = [*PROMPT_TEMPLATES, *MICROGRAPH_TEMPLATES, *GENERIC_PROMPTS]
     words += [word for prompt in prompts for word in prompt.replace("{}", "").replace("-", " - ").split()]
-    tokenizer = CLIPTokenizer({EOS: 0, BOS: 1}, []).backend_tokenizer
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = BpeTrainer(
-        vocab_size=vocab_size - 258,  # leaves room for the bytes at the end of a word and the special tokens
-        initial_alphabet=alphabet,
-        end_of_word_suffix="</w>",
-        show_progress=False,
+    split = CLIPTokenizer({EOS: 0, BOS: 1}, []).backend_tokenizer
+    counts = Counter(
+        piece
+        for word in words
+        for piece, _ in split.pre_tokenizer.pre_tokenize_str(split.normalizer.normalize_str(word))
     )
-    learner = type(tokenizer)(BPE(end_of_word_suffix="</w>"))
-    learner.normalizer, learner.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
-    learner.train_from_iterator(sorted(words), trainer)
-    folder.mkdir(parents=True, exist_ok=True)
-    learner.model.save(str(folder))
-    merges = [
-        tuple(line.split()) for line in (folder / "merges.txt").read_text().splitlines() if not line.startswith("#")
-    ]
-    (folder / "merges.txt").unlink()
-    (folder / "vocab.json").unlink()
+    merges = learn_merges(counts, vocab_size - 514)
+    alphabet = sorted(ByteLevel.alphabet())
     pieces = [*alphabet, *(byte + "</w>" for byte in alphabet), *("".join(merge) for merge in merges)]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys([*pieces, BOS, EOS]))}
     special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
     result = CLIPTokenizer(vocabulary, merges, model_max_length=77, **special)  # pyright: ignore[reportArgumentType]
     result.save_pretrained(folder)
     return result
+
+
+def learn_merges(counts: Counter[str], num_merges: int) -> list[tuple[str, str]]:
+    """Byte-pair merges, the most frequent pair first and ties in alphabetical order (the trainer of `tokenizers` breaks them
+    at random, which a resumable recipe cannot have); stops early when every word is one piece."""
+    words = {word: [*word[:-1], word[-1] + "</w>"] for word in counts}
+    merges = []
+    while len(merges) < num_merges:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, pieces in words.items():
+            for pair in pairwise(pieces):
+                pairs[pair] += counts[word]
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for pieces in words.values():
+            i = 0
+            while i < len(pieces) - 1:
+                if (pieces[i], pieces[i + 1]) == best:
+                    pieces[i : i + 2] = ["".join(best)]
+                i += 1
+    return merges

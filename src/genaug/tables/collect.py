@@ -7,6 +7,9 @@ from typing import Any
 
 from genaug.store import read_json
 
+HIDDEN = ("paths", "tracking", "trainer", "hydra")
+"""Beginnings of keys that change no result of a table."""
+
 
 @dataclass(kw_only=True, slots=True)
 class CellState:
@@ -21,17 +24,20 @@ class CellState:
 
 def cell_states(runs: Path) -> list[CellState]:
     """Every cell below ``runs``, by name."""
-    states = []
-    for folder in sorted(runs.iterdir()) if runs.is_dir() else []:
-        status = read_json(folder / "status.json")
-        if status is None:
-            continue
-        result = read_json(folder / "result.json")
-        state = "complete" if result is not None else status["state"]
-        if state == "running" and not _alive(status):
-            state = "interrupted"
-        states.append(CellState(folder=folder, state=state, reason=status.get("reason", ""), result=result))
-    return states
+    folders = sorted(runs.iterdir()) if runs.is_dir() else []
+    return [state for folder in folders if (state := state_of(folder)) is not None]
+
+
+def state_of(folder: Path) -> CellState | None:
+    """What is known of one cell's folder; None if no cell ever ran there."""
+    result = read_json(folder / "result.json")
+    status = read_json(folder / "status.json") or {}
+    if result is None and not status:
+        return None
+    state = "complete" if result is not None else status["state"]
+    if state == "running" and not _alive(status):
+        state = "interrupted"
+    return CellState(folder=folder, state=state, reason=status.get("reason", ""), result=result)
 
 
 def _alive(status: dict[str, Any]) -> bool:

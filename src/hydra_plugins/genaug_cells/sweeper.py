@@ -8,6 +8,7 @@ Hydra finds sweepers in the namespace package ``hydra_plugins`` only.
 """
 
 import copy
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +25,14 @@ PLAIN_KEY = re.compile(r"[A-Za-z_][\w.]*=")
 class CellSweeper(BasicSweeper):
     """Chosen in conf/hydra/sweeper/cells.yaml."""
 
+    def _parse_config(self) -> list[str]:
+        """The parameters of ``hydra.sweeper.params``; null takes one out that another file has put in."""
+        return [f"{key}={value}" for key, value in self.params.items() if value is not None]
+
     def get_job_batch(self) -> Sequence[Sequence[str]]:
+        assert self.hydra_context is not None
         self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._is_group = functools.cache(self.hydra_context.config_loader.get_group_options)  # reads the search path
         return [overrides for overrides in super().get_job_batch() if not self._answered(overrides)]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
@@ -41,9 +48,11 @@ class CellSweeper(BasicSweeper):
         try:
             task_overrides = tuple(overrides)
             cell = Cell.of(typed(self._compose(overrides)), task_overrides)
+            result = cell.result()
+            if result is None:
+                cell.config.check()
         except Exception as error:
             raise GenaugError(f"{explain(error)} (in the cell {' '.join(overrides)}; nothing was started)") from error
-        result = cell.result()
         if result is not None:
             cell.say_complete(result)
             note_cell(Path(self.config.hydra.sweep.dir), cell.folder, task_overrides, failed=False)
@@ -56,7 +65,7 @@ class CellSweeper(BasicSweeper):
         """
         assert self.hydra_context is not None and self.config is not None
         loader = self.hydra_context.config_loader
-        values = [o for o in overrides if PLAIN_KEY.match(o) and not loader.get_group_options(o.split("=")[0])]
+        values = [o for o in overrides if PLAIN_KEY.match(o) and not self._is_group(o.split("=")[0])]
         choices = tuple(o for o in overrides if o not in values)
         if choices not in self._composed:
             config = loader.load_sweep_config(self.config, list(choices))

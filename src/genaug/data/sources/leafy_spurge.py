@@ -1,0 +1,146 @@
+"""Leafy Spurge: drone images of grassland with and without the weed (arXiv 2405.03702), from the Hub or from
+folders."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from genaug.data.sample import Dataset, Sample
+from genaug.data.sources.image_folder import image_files
+from genaug.data.sources.published import Origin, Published, samples_of_files, tree_digest
+from genaug.data.sources.records import Export, load_hub
+from genaug.errors import GenaugError
+from genaug.identity import NOT_IDENTITY, digest_bytes
+from genaug.registry import component
+
+NAMES = ("no spurge", "leafy spurge")
+FOLDERS = {0: ("absent",), 1: ("present", "apparent")}  # of the Hub's repository, and of DA-Fusion's own data
+VARIANTS = ("crop", "context")
+
+
+@component("dataset", "leafy_spurge")
+@dataclass(kw_only=True, slots=True)
+class LeafySpurge(Published):
+    """Two classes. With ``hub``, the set is read through the package ``datasets`` (extra ``hf``); without, from
+    folders below ``root``: ``{crop,context}/{train,test}/{absent,present}/`` as in the Hub's repository, or
+    ``{absent,apparent}/``.
+
+    ``split=official``: the makers' train and test. ``split=reference``: DA-Fusion's, all images halved per class
+    anew by the trial's seed (folders sorted first; the release relies on the file system's order).
+    """
+
+    variant: str = "crop"
+    """``crop``: 39 px around the surveyed point; ``context``: 1024 px."""
+    hub: bool = field(default=False, metadata=NOT_IDENTITY)
+    """Read ``mpg-ranch/leafy_spurge`` from the Hub or its local cache instead of from folders."""
+    revision: str | None = None
+    """Commit of the Hub's repository."""
+    tile: bool = False
+    """Repeat each image in a mosaic of ``tile_size`` whose centre is the image itself: 39 px crops for a prior of
+    512 px."""
+    tile_size: int = 512
+    """Side of the mosaic in pixels."""
+
+    version: ClassVar[int] = 1
+    splits: ClassVar[tuple[str, ...]] = ("official", "reference")
+    halves: ClassVar[bool] = True
+    origin: ClassVar[Origin] = Origin(
+        title="Leafy Spurge",
+        page="https://huggingface.co/datasets/mpg-ranch/leafy_spurge",
+        files="the folder data/ (`hf download mpg-ranch/leafy_spurge --repo-type dataset`)",
+        size="some MB as crops, about 2 GB as context",
+        licence="CC BY 4.0",
+    )
+
+    def __post_init__(self) -> None:
+        Published.__post_init__(self)
+        if self.variant not in VARIANTS:
+            raise GenaugError(f"dataset.variant={self.variant}: write crop or context.")
+        if self.download and not self.hub:
+            raise GenaugError(
+                "dataset.download=true with folders: write dataset.hub=true to have the set fetched from the Hub."
+            )
+
+    def content(self) -> Any:
+        if self.hub:
+            return self._export().digest
+        return tree_digest(self._base())
+
+    def read(self) -> Dataset:
+        parts = self._hub_parts() if self.hub else self._folder_parts()
+        if self.split == "reference":
+            every = sorted((sample for part in parts.values() for sample in part), key=lambda sample: sample.id)
+            return self.dataset(NAMES, every, ())
+        if "test" not in parts:
+            raise GenaugError(
+                f"{self._base()} has no train/ and test/ folders, so the official split is unknown: "
+                "write dataset.split=reference to halve each class by the trial's seed."
+            )
+        return self.dataset(NAMES, parts["train"], parts["test"])
+
+    def load(self) -> Dataset:
+        dataset = Published.load(self)
+        if not self.tile:
+            return dataset
+        return replace(
+            dataset,
+            **{
+                part: tuple(self._tiled(sample) for sample in getattr(dataset, part))
+                for part in ("train", "val", "test")
+            },
+        )
+
+    def _tiled(self, sample: Sample) -> Sample:
+        pixels = mosaic(np.asarray(sample.open()), self.tile_size)
+        return replace(sample, image=pixels, digest=digest_bytes(f"{sample.digest} tile {self.tile_size}".encode()))
+
+    def _base(self) -> Path:
+        """The folder that holds ``train``/``test``, or the class folders themselves."""
+        for folder in (
+            self.folder / "data" / self.variant,
+            self.folder / self.variant,
+            self.folder / "spurge",
+            self.folder,
+        ):
+            if (folder / "train" / "absent").is_dir() or (folder / "absent").is_dir():
+                return folder
+        raise self.origin.missing(self.root, self.folder / "data" / self.variant / "train" / "absent")
+
+    def _folder_parts(self) -> dict[str, list[Sample]]:
+        base = self._base()
+        splits = [split for split in ("train", "test") if (base / split).is_dir()] or [""]
+        return {split or "all": samples_of_files(self.folder, list(self._files(base / split))) for split in splits}
+
+    def _files(self, folder: Path) -> Iterator[tuple[Path, int]]:
+        for label, names in FOLDERS.items():
+            found = [folder / name for name in names if (folder / name).is_dir()]
+            if not found:
+                raise self.origin.missing(self.root, folder / names[0])
+            for _, path in image_files(found[0]):
+                yield path, label
+
+    def _export(self) -> Export:
+        return load_hub("mpg-ranch/leafy_spurge", self.variant, self.revision, ("train", "test"), self.folder / "hub")
+
+    def _hub_parts(self) -> dict[str, list[Sample]]:
+        """Labels by the Hub's own class names, whatever their order there."""
+        export = self._export()
+        names = export.names("label") or ["absent", "present"]
+        position = {name: next(label for label, known in FOLDERS.items() if name in known) for name in names}
+        return {
+            split: samples_of_files(
+                export.folder, [(path, position[names[row["label"]]]) for path, row in export.rows(split, "image")]
+            )
+            for split in ("train", "test")
+        }
+
+
+def mosaic(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [size, size, 3]: copies of ``image`` [h, w, 3], one of them in the very centre (rounded up and left)."""
+    h, w, _ = image.shape
+    top, left = (size - h) // 2, (size - w) // 2
+    rows, columns = (np.arange(size) - top) % h, (np.arange(size) - left) % w
+    return image[np.ix_(rows, columns)]

@@ -1,0 +1,137 @@
+"""Data sets that come as records (Hub rows, tar shards), written out once as image files.
+
+Generators, training and galleries read single images in any order, which records do not allow. The folder of an
+export is named by what was exported, is published by a rename, and holds the images' own bytes and one
+``rows.jsonl`` per split.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genaug.errors import GenaugError
+from genaug.identity import fingerprint
+
+Record = tuple[dict[str, bytes], dict[str, Any]]
+"""Image bytes by column, and the other columns as JSON values."""
+
+SIGNATURES = {
+    b"\xff\xd8\xff": "jpg",
+    b"\x89PNG": "png",
+    b"GIF8": "gif",
+    b"BM": "bmp",
+    b"RIFF": "webp",
+    b"II*\x00": "tif",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A finished export."""
+
+    folder: Path
+
+    @property
+    def digest(self) -> str:
+        """Identity: what was exported, not where."""
+        return self.folder.name.rpartition("-")[2]
+
+    def names(self, column: str) -> list[str] | None:
+        """Class names of a label column, where the records state them."""
+        return json.loads((self.folder / "names.json").read_text()).get(column)
+
+    def rows(self, split: str, column: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """(image file of ``column``, other columns) of each record of a split, in order."""
+        for line in (self.folder / split / "rows.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            if column not in row["images"]:
+                raise GenaugError(
+                    f"The records have no image column {column!r}, only {', '.join(row['images']) or 'none'}."
+                )
+            yield self.folder / split / row["images"][column], row["values"]
+
+
+def export(
+    folder: Path, title: str, identity: Any, splits: Mapping[str, Iterable[Record]], names: dict[str, list[str]]
+) -> Export:
+    """Write records below ``folder``, unless an export with this identity is there already."""
+    final = folder / f"{title}-{fingerprint(identity)}"
+    if final.is_dir():
+        return Export(final)
+    work = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    for split, records in splits.items():
+        (work / split).mkdir(parents=True)
+        with (work / split / "rows.jsonl").open("w") as rows:
+            for i, (images, values) in enumerate(records):
+                files = {}
+                for column, data in images.items():
+                    files[column] = f"{i:07d}_{column}.{_suffix(data)}"
+                    (work / split / files[column]).write_bytes(data)
+                rows.write(json.dumps({"images": files, "values": values}) + "\n")
+    (work / "names.json").write_text(json.dumps(names))
+    work.rename(final)
+    return Export(final)
+
+
+def load_hub(path: str, config: str | None, revision: str | None, splits: Sequence[str], folder: Path) -> Export:
+    """An export of splits of a Hub data set, through ``datasets`` and its cache.
+
+    Raises:
+        GenaugError: if ``datasets`` is not installed, or the set is neither cached nor reachable.
+    """
+    try:
+        import datasets  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise GenaugError('Hub data sets are read by the package datasets: pip install "genaug[hf]".') from error
+    try:
+        loaded = {split: datasets.load_dataset(path, config, split=split, revision=revision) for split in splits}
+    except Exception as error:  # the Hub's client raises its transport's own errors, which change between releases
+        first = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise GenaugError(
+            f"The Hub data set {path} (config {config}, splits {', '.join(splits)}) is not in the local cache and "
+            f"was not fetched: {first}. On a machine with network run `hf download {path} --repo-type dataset`, correct "
+            "its name, config or split names, or read a local copy."
+        ) from error
+    names: dict[str, list[str]] = {}
+    for column, feature in next(iter(loaded.values())).features.items():
+        inner = getattr(feature, "feature", feature)
+        for name, part in inner.items() if isinstance(inner, dict) else ((None, inner),):
+            part = getattr(part, "feature", part)
+            if isinstance(part, datasets.ClassLabel):
+                names[column if name is None else f"{column}.{name}"] = list(part.names)
+    fingerprints = {
+        split: one._fingerprint for split, one in loaded.items()
+    }  # of the cached files' content and revision
+    records = {split: _hub_records(one) for split, one in loaded.items()}
+    return export(folder, path.replace("/", "--"), [path, config, revision, fingerprints], records, names)
+
+
+def _hub_records(loaded: Any) -> Iterator[Record]:
+    import datasets  # pyright: ignore[reportMissingImports]
+
+    columns = [name for name, feature in loaded.features.items() if isinstance(feature, datasets.Image)]
+    for column in columns:
+        loaded = loaded.cast_column(column, datasets.Image(decode=False))
+    for row in loaded:
+        images = {}
+        for column in columns:
+            value = row.pop(column)
+            images[column] = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+        yield images, _plain(row)
+
+
+def _plain(value: Any) -> Any:
+    """JSON-ready: what is neither number, text nor a container of them (dates, sound …) becomes text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _suffix(data: bytes) -> str:
+    return next((suffix for start, suffix in SIGNATURES.items() if data.startswith(start)), "img")

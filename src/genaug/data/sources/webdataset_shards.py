@@ -1,0 +1,129 @@
+"""Tar shards in the WebDataset convention, local or http: files of one sample share their name up to the first dot."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from omegaconf import MISSING
+
+from genaug.data.sample import Dataset
+from genaug.data.sources.base import Source
+from genaug.data.sources.published import drop_repeats, samples_of_files
+from genaug.data.sources.records import Export, Record, export
+from genaug.data.splits import carve
+from genaug.errors import GenaugError
+from genaug.identity import NOT_IDENTITY
+from genaug.registry import component
+
+IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm")
+
+
+@component("dataset", "webdataset")
+@dataclass(kw_only=True, slots=True)
+class WebDatasetShards(Source):
+    """Classification from shards (extra ``webdataset``): an image file and a label file per sample. The images are
+    written once below ``cache_dir``; shards behind http are read by ``curl``."""
+
+    train: str = MISSING
+    """Shards of the training images with braces for ranges: ``/data/train-{000..146}.tar`` or ``https://…``."""
+    val: str | None = None
+    """Shards of the validation images; null carves ``val_fraction`` of each class from train."""
+    test: str | None = None
+    """Shards of the test images; null carves ``test_fraction`` of each class from train."""
+    label: str = "cls"
+    """Ending of the label file: ``cls`` holds an integer or a name; ``json:KEY`` takes a key of the ``json`` file."""
+    class_names: list[str] = field(default_factory=list)
+    """Names of integer labels, in order; empty takes the labels themselves."""
+    val_fraction: float = 0.2
+    """In [0, 1)."""
+    test_fraction: float = 0.25
+    """In (0, 1)."""
+    split_seed: int = 0
+    """Seed of what is carved; not the trial's seed."""
+    cache_dir: str = field(default="~/.cache/genaug", metadata=NOT_IDENTITY)
+    """Folder of the written images."""
+
+    version: ClassVar[int] = 1
+
+    def content(self) -> Any:
+        return self._export().digest
+
+    def read(self) -> Dataset:
+        export = self._export()
+        rows = {split: list(export.rows(split, "image")) for split in self._shards()}
+        values = sorted({str(row["label"]) for items in rows.values() for _, row in items}, key=_number_or_text)
+        if self.class_names:
+            unknown = [value for value in values if not value.isdigit() or int(value) >= len(self.class_names)]
+            if unknown:
+                raise GenaugError(
+                    f"dataset.class_names has {len(self.class_names)} names, but a label is {unknown[0]!r}: labels must "
+                    "be integers from 0."
+                )
+            names, index = list(self.class_names), {str(i): i for i in range(len(self.class_names))}
+        else:
+            names, index = values, {value: i for i, value in enumerate(values)}
+        parts = {
+            split: samples_of_files(export.folder, [(path, index[str(row["label"])]) for path, row in items])
+            for split, items in rows.items()
+        }
+        for split, fraction in (("test", self.test_fraction), ("val", self.val_fraction)):
+            if split not in parts:
+                parts["train"], parts[split] = carve(parts["train"], len(names), fraction, self.split_seed)
+        return drop_repeats(
+            Dataset(
+                name=self.name or "webdataset",
+                task=self.task,
+                class_names=tuple(names),
+                train=tuple(parts["train"]),
+                val=tuple(parts["val"]),
+                test=tuple(parts["test"]),
+            )
+        )
+
+    def _shards(self) -> dict[str, str]:
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {split: shards for split, shards in named.items() if shards is not None}
+
+    def _export(self) -> Export:
+        try:
+            from webdataset.shardlists import expand_urls  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise GenaugError(
+                'Tar shards are read by the package webdataset: pip install "genaug[webdataset]".'
+            ) from error
+        urls = {split: expand_urls(shards) for split, shards in self._shards().items()}
+        listing = {split: [_shard_identity(url, split) for url in found] for split, found in urls.items()}
+        records = {split: self._records(found) for split, found in urls.items()}
+        return export(Path(self.cache_dir).expanduser(), "webdataset", [listing, self.label], records, {})
+
+    def _records(self, urls: list[str]) -> Iterator[Record]:
+        import webdataset  # pyright: ignore[reportMissingImports]
+
+        ending, _, key = self.label.partition(":")
+        for sample in webdataset.WebDataset(urls, shardshuffle=False, handler=webdataset.handlers.reraise_exception):
+            image = next((sample[name] for name in IMAGES if name in sample), None)
+            if image is None or ending not in sample:
+                raise GenaugError(
+                    f"{sample['__url__']}: sample {sample['__key__']} has "
+                    f"{', '.join(k for k in sample if k[0] != '_')}, but an image ({', '.join(IMAGES)}) and a file "
+                    f".{ending} are needed. Set dataset.label."
+                )
+            value = json.loads(sample[ending])[key] if key else sample[ending].decode().strip()
+            yield {"image": image}, {"key": sample["__key__"], "label": value}
+
+
+def _shard_identity(url: str, split: str) -> str:
+    """A local shard by name, size and time; one behind http by its address, since asking costs a request per shard."""
+    if "://" in url or url.startswith("pipe:"):
+        return url
+    path = Path(url).expanduser()
+    if not path.is_file():
+        raise GenaugError(f"dataset.{split}: there is no shard {url}.")
+    stat = path.stat()
+    return f"{path.name} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def _number_or_text(value: str) -> tuple[int, int, str]:
+    return (0, int(value), "") if value.isdigit() else (1, 0, value)

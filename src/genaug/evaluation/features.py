@@ -1,0 +1,79 @@
+"""Features of images by a chosen backbone, each image's kept in the store under its digest: whatever asks again reads.
+
+The backbone is always an explicit choice: any timm name with its pretrained weights (``vit_small_patch14_dinov2.lvd142m`` at
+paper scale), the same name after ``random:`` (random weights of a fixed seed), or ``pixels`` (no network at all).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from genaug.data.sample import Sample
+from genaug.errors import GenaugError
+from genaug.identity import fingerprint
+
+PIXELS = "pixels"
+RANDOM = "random:"
+PIXEL_SIDE = 16
+
+
+def features_of(samples: Sequence[Sample], backbone: str, store: Path, batch_size: int = 64) -> np.ndarray:
+    """float32 [n, d], one row per sample; only images without a row in the store are encoded.
+
+    Args:
+        backbone: a timm name, ``random:<timm name>`` or ``pixels``.
+        store: root of the store; rows live in ``features/<backbone>-<fingerprint>.npz``.
+    """
+    path = store / "features" / f"{fingerprint(backbone)}.npz"
+    known = dict(np.load(path)) if path.exists() else {}
+    missing = list({s.digest: s for s in samples if s.digest not in known}.values())
+    if missing:
+        rows = encode(missing, backbone, batch_size)
+        known |= {sample.digest: row for sample, row in zip(missing, rows, strict=True)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial.npz")
+        np.savez(partial, **known)
+        partial.replace(path)
+    return np.stack([known[sample.digest] for sample in samples]).astype(np.float32)
+
+
+def encode(samples: Sequence[Sample], backbone: str, batch_size: int = 64) -> np.ndarray:
+    """Features without the store."""
+    if backbone == PIXELS:
+        small = [np.asarray(s.open().resize((PIXEL_SIDE, PIXEL_SIDE))).reshape(-1) for s in samples]
+        return np.stack(small).astype(np.float32) / 255
+    import timm
+    import torch
+    from timm.data import create_transform, resolve_data_config
+
+    random = backbone.startswith(RANDOM)
+    name = backbone.removeprefix(RANDOM)
+    if name.split(".")[0] not in timm.list_models():
+        raise GenaugError(
+            f"There is no backbone {name} in timm. Write a name of timm.list_models(), random:NAME, or pixels."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            network = timm.create_model(name, pretrained=not random, num_classes=0)
+        except Exception as error:  # timm raises whatever its download raises
+            raise GenaugError(
+                f"The weights of {name} cannot be had here ({type(error).__name__}). Choose another backbone: random:{name} "
+                "has random weights, pixels needs none; neither is comparable with published numbers."
+            ) from error
+    network.eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network.to(device)
+    transform = create_transform(**resolve_data_config({}, model=network))
+    rows = []
+    with torch.inference_mode():
+        for first in range(0, len(samples), batch_size):
+            batch = torch.stack([transform(s.open()) for s in samples[first : first + batch_size]])  # type: ignore[operator]
+            rows.append(network(batch.to(device)).float().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def normalised(features_nd: np.ndarray) -> np.ndarray:
+    """Rows of length 1, for cosine similarity."""
+    return features_nd / np.maximum(np.linalg.norm(features_nd, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,167 @@
+"""Fidelity, diversity and utility of a pool, from features of a chosen backbone.
+
+KID (Binkowski et al., 2018), FID (Heusel et al., 2017), precision and recall (Kynkaanniemi et al., 2019), density and coverage
+(Naeem et al., 2020), edit distance and diversity as cosine distances in the same features, and a linear probe trained on
+synthetic images alone and scored on real ones.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from genaug.data.pool import Pool
+from genaug.data.sample import Dataset, Sample, SyntheticSample
+from genaug.evaluation.features import features_of, normalised
+from genaug.evaluation.statistics import CONFIDENCE
+from genaug.seeding import derive
+from genaug.store import Store
+
+NUM_NEIGHBOURS = 5  # k of precision, recall, density and coverage
+NUM_SUBSETS = 100  # of KID
+
+
+def kid(real_nd: np.ndarray, fake_nd: np.ndarray, subset_size: int = 100, num_subsets: int = NUM_SUBSETS) -> np.ndarray:
+    """Unbiased squared MMD with the cubic kernel (x.y / d + 1)^3 on random subsets: float64 [num_subsets]."""
+    size = min(subset_size, len(real_nd), len(fake_nd))
+    rng = np.random.default_rng(derive("kid"))
+    estimates = np.empty(num_subsets)
+    for i in range(num_subsets):
+        real = real_nd[rng.choice(len(real_nd), size, replace=False)].astype(np.float64)
+        fake = fake_nd[rng.choice(len(fake_nd), size, replace=False)].astype(np.float64)
+        dim = real.shape[1]
+        within = sum(_off_diagonal((x @ x.T / dim + 1) ** 3) for x in (real, fake))
+        estimates[i] = within - 2 * float(((real @ fake.T / dim + 1) ** 3).mean())
+    return estimates
+
+
+def _off_diagonal(kernel: np.ndarray) -> float:
+    n = len(kernel)
+    return float((kernel.sum() - np.trace(kernel)) / (n * (n - 1)))
+
+
+def fid(real_nd: np.ndarray, fake_nd: np.ndarray) -> float:
+    """Frechet distance of two Gaussians fitted to the features. Biased upwards for few images."""
+    means = real_nd.mean(axis=0) - fake_nd.mean(axis=0)
+    first, second = (np.atleast_2d(np.cov(x.astype(np.float64), rowvar=False)) for x in (real_nd, fake_nd))
+    values, vectors = np.linalg.eigh(first)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    # the trace of sqrt(C1 C2) is that of sqrt(C1^1/2 C2 C1^1/2), which is symmetric
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second @ root), 0)).sum()
+    return float(max(means @ means + np.trace(first) + np.trace(second) - 2 * cross, 0.0))
+
+
+def precision_recall_density_coverage(
+    real_nd: np.ndarray, fake_nd: np.ndarray, nearest_k: int = NUM_NEIGHBOURS, chunk: int = 1024
+) -> dict[str, float]:
+    """The four manifold measures, in pieces of ``chunk`` rows."""
+    real_radius = _radii(real_nd, nearest_k, chunk)
+    fake_radius = _radii(fake_nd, nearest_k, chunk)
+    inside_real = np.zeros(len(fake_nd))  # number of real balls around each fake
+    covered_real = np.zeros(len(real_nd), dtype=bool)
+    recalled = np.zeros(len(real_nd), dtype=bool)
+    for first in range(0, len(real_nd), chunk):
+        rows = slice(first, first + chunk)
+        distance = _distances(real_nd[rows], fake_nd)
+        within = distance < real_radius[rows, None]
+        inside_real += within.sum(axis=0)
+        covered_real[rows] = distance.min(axis=1) < real_radius[rows]
+        recalled[rows] = (distance < fake_radius[None, :]).any(axis=1)
+    return {
+        "precision": float((inside_real > 0).mean()),
+        "recall": float(recalled.mean()),
+        "density": float(inside_real.mean() / nearest_k),
+        "coverage": float(covered_real.mean()),
+    }
+
+
+def _distances(a_nd: np.ndarray, b_md: np.ndarray) -> np.ndarray:
+    a, b = a_nd.astype(np.float64), b_md.astype(np.float64)
+    squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * a @ b.T
+    return np.sqrt(np.maximum(squared, 0))
+
+
+def _radii(x_nd: np.ndarray, nearest_k: int, chunk: int) -> np.ndarray:
+    """Distance of each row to its k-th neighbour, itself not counted."""
+    pieces = [_distances(x_nd[i : i + chunk], x_nd) for i in range(0, len(x_nd), chunk)]
+    return np.concatenate([np.partition(piece, nearest_k, axis=1)[:, nearest_k] for piece in pieces])
+
+
+def edit_distances(pool: Pool, sources: dict[str, np.ndarray], fake_nd: np.ndarray) -> tuple[list[float], list[float]]:
+    """Cosine distance of each variant to its source, and of the variants of one source among themselves."""
+    rows = normalised(fake_nd)
+    groups: dict[str, list[int]] = {}
+    for i, sample in enumerate(pool.samples):
+        groups.setdefault(sample.source_id, []).append(i)
+    to_source = [
+        1 - float(rows[i] @ sources[sample.source_id])
+        for i, sample in enumerate(pool.samples)
+        if sample.source_id in sources
+    ]
+    within = []
+    for members in groups.values():
+        similarity = rows[members] @ rows[members].T
+        within += (1 - similarity[np.triu_indices(len(members), k=1)]).tolist()
+    return to_source, within
+
+
+def linear_probe(train_nd: np.ndarray, train_labels: Sequence[int], test_nd: np.ndarray) -> np.ndarray:
+    """Class of each test row by logistic regression on standardised features."""
+    from sklearn.linear_model import LogisticRegression
+
+    mean, scale = train_nd.mean(axis=0), np.maximum(train_nd.std(axis=0), 1e-6)
+    probe = LogisticRegression(max_iter=500).fit((train_nd - mean) / scale, np.asarray(train_labels))
+    return probe.predict((test_nd - mean) / scale)
+
+
+def macro_accuracy(predicted: np.ndarray, target: np.ndarray) -> float:
+    """Mean over the classes present in ``target`` of the share that was hit."""
+    return float(np.mean([(predicted[target == c] == c).mean() for c in np.unique(target)]))
+
+
+def measure(pool: Pool, dataset: Dataset, store: Store, backbone: str) -> dict[str, Any]:
+    """Every measure that this pool and its data allow, as ``{"value", "low", "high"}`` by name.
+
+    Real images are validation and test where the measure compares distributions (the generator has seen the training images),
+    training images where it compares with the source.
+    """
+    held_out = [*dataset.val, *dataset.test]
+    real = features_of(held_out, backbone, store.root)
+    fake = features_of(pool.samples, backbone, store.root)
+    source_rows = normalised(features_of(dataset.train, backbone, store.root))
+    sources = {sample.id: row for sample, row in zip(dataset.train, source_rows, strict=True)}
+    measures: dict[str, dict[str, float]] = {}
+    if min(len(real), len(fake)) > NUM_NEIGHBOURS:
+        estimates = kid(real, fake)
+        low, high = np.quantile(estimates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        measures["kid"] = {"value": float(estimates.mean()), "low": float(low), "high": float(high)}
+        measures["fid"] = {"value": fid(real, fake)}
+        measures |= {k: {"value": v} for k, v in precision_recall_density_coverage(real, fake).items()}
+    to_source, within = edit_distances(pool, sources, fake)
+    for name, values in (("distance to source", to_source), ("distance within source", within)):
+        if values:
+            low, high = np.quantile(values, [0.05, 0.95])
+            measures[name] = {"value": float(np.mean(values)), "low": float(low), "high": float(high)}
+    measures |= _with_labels(pool.samples, fake, held_out, real)
+    return {
+        "features": backbone,
+        "num_synthetic": len(fake),
+        "num_real": len(real),
+        "measures": measures,
+    }
+
+
+def _with_labels(
+    samples: Sequence[SyntheticSample], fake: np.ndarray, held_out: Sequence[Sample], real: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Train on synthetic, test on real; and whether a probe of other real images agrees with the synthetic labels."""
+    if not samples or not samples[0].label or not held_out:
+        return {}
+    synthetic = np.asarray([sample.class_index for sample in samples])
+    target = np.asarray([sample.class_index for sample in held_out])
+    found = {}
+    if len(np.unique(synthetic)) > 1:
+        found["synthetic to real"] = {"value": macro_accuracy(linear_probe(fake, synthetic.tolist(), real), target)}
+    if len(np.unique(target)) > 1:
+        found["label agreement"] = {"value": float((linear_probe(real, target.tolist(), fake) == synthetic).mean())}
+    return found

@@ -1,0 +1,167 @@
+"""What may be said about a difference between two methods, from few seeds and a finite test split.
+
+Two methods are run on the same few-shot subsets and seeds, so everything here starts from per-seed differences.
+Resampling comes from scipy where scipy has it.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import integrate, stats
+
+from genaug.errors import GenaugError
+
+CONFIDENCE = 0.95
+NUM_RESAMPLES = 9999
+LEVEL = 0.05  # of a test over a whole table
+AreaNorm = Literal["interval", "max"]
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Interval:
+    """A confidence interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Comparison:
+    """One method against its baseline, on the seeds that both have."""
+
+    seeds: tuple[int, ...]
+    differences: tuple[float, ...]
+    """Method minus baseline, per seed."""
+    mean: float
+    interval: Interval | None
+    """BCa bootstrap over the differences; None below two seeds."""
+    p_value: float
+    """Exact two-sided sign-flip test; never below 2 / 2**n."""
+
+    @property
+    def n(self) -> int:
+        return len(self.seeds)
+
+
+def compare(method: Mapping[int, float], baseline: Mapping[int, float]) -> Comparison | None:
+    """Pair two methods by seed and analyse the differences; None without a common seed.
+
+    Args:
+        method, baseline: metric by seed. Seeds that only one of them has are left out: they shrink n, not the mean.
+    """
+    seeds = tuple(sorted(method.keys() & baseline.keys()))
+    if not seeds:
+        return None
+    differences = tuple(method[seed] - baseline[seed] for seed in seeds)
+    return Comparison(
+        seeds=seeds,
+        differences=differences,
+        mean=math.fsum(differences) / len(differences),
+        interval=bootstrap_interval(differences),
+        p_value=sign_flip_test(differences),
+    )
+
+
+def sign_flip_test(differences: Sequence[float]) -> float:
+    """Exact two-sided p-value of "the differences are symmetric about 0", from all 2**n assignments of signs."""
+    values = np.asarray(differences, dtype=np.float64)
+    if not values.any():
+        return 1.0
+    # scipy flips signs when it is given one sample; infinitely many resamples means all of them
+    exact = 2 ** len(values) if len(values) <= 20 else 10**6
+    result = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=exact, vectorized=True, rng=np.random.default_rng(0)
+    )
+    return float(result.pvalue)
+
+
+def bootstrap_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
+    """BCa bootstrap interval of the mean; None below two values, the single point where all values agree."""
+    if len(values) < 2:
+        return None
+    data = np.asarray(values, dtype=np.float64)
+    if np.ptp(data) == 0:
+        return Interval(low=float(data[0]), high=float(data[0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        found = stats.bootstrap(
+            (data,),
+            np.mean,
+            n_resamples=NUM_RESAMPLES,
+            confidence_level=confidence,
+            method="BCa",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+    return Interval(low=float(found.low), high=float(found.high))
+
+
+def two_level_interval(
+    difference_sn: np.ndarray, classes_n: np.ndarray, confidence: float = CONFIDENCE, num_resamples: int = 2000
+) -> Interval:
+    """Percentile interval of the macro-averaged difference over seeds *and* test images (stratified by class).
+
+    Args:
+        difference_sn: [seeds, images], hit of the method minus hit of the baseline on each test image.
+        classes_n: [images], the true class of each.
+    """
+    num_seeds, num_images = difference_sn.shape
+    if classes_n.shape != (num_images,):
+        raise GenaugError(f"There are {num_images} scored images, but {classes_n.shape[0]} classes.")
+    rng = np.random.default_rng(0)
+    names, members = np.unique(classes_n, return_inverse=True)
+    estimates = np.empty(num_resamples)
+    for first in range(0, num_resamples, 100):  # in pieces: 100 x images weights at a time
+        size = min(100, num_resamples - first)
+        seed_weights = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=size) / num_seeds
+        image_weights = np.empty((size, num_images))
+        for index in range(len(names)):
+            of_class = np.flatnonzero(members == index)
+            counts = rng.multinomial(len(of_class), np.full(len(of_class), 1 / len(of_class)), size=size)
+            image_weights[:, of_class] = counts / (len(of_class) * len(names))
+        estimates[first : first + size] = np.einsum(
+            "bs,sn,bn->b", seed_weights, difference_sn, image_weights, optimize=True
+        )
+    low, high = np.quantile(estimates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(low=float(low), high=float(high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment, in the order given: each may be compared with the level of the whole table."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def seeds_needed(num_comparisons: int) -> int:
+    """Seeds below which a table is ``underpowered``: 6 for one comparison, 8 for several, more where Holm needs them.
+
+    With n seeds the smallest p-value of the sign-flip test is 2 / 2**n, and Holm multiplies it by the comparisons.
+    """
+    attainable = math.ceil(math.log2(2 * max(num_comparisons, 1) / LEVEL))
+    return max(6 if num_comparisons <= 1 else 8, attainable)
+
+
+def area_under_curve(values: Mapping[float, float], points: Sequence[float], norm: AreaNorm) -> float:
+    """Trapezoid area under a few-shot curve, divided by its interval or by its last point.
+
+    DA-Fusion's published bars divide the area over 1, 2, 4, 8, 16 shots by 16 (``max``); the true mean over the
+    interval divides it by 15 (``interval``).
+
+    Raises:
+        GenaugError: if a point of the curve is missing; the rest is never rescaled in its place.
+    """
+    ordered = sorted(points)
+    missing = [f"{point:g}" for point in ordered if point not in values]
+    if missing:
+        wanted = ", ".join(f"{point:g}" for point in ordered)
+        raise GenaugError(f"The area under the curve needs every point of {wanted}; missing: {', '.join(missing)}.")
+    area = float(integrate.trapezoid([values[point] for point in ordered], ordered))
+    return area / (ordered[-1] if norm == "max" else ordered[-1] - ordered[0])

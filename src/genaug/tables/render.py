@@ -1,0 +1,308 @@
+"""A table as Markdown, CSV, LaTeX and JSON. The same results give the same bytes: no dates, no absolute paths."""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genaug.store import write_text
+from genaug.tables.table import Entry, Table
+
+MISSING = "–"
+REDUCED = (
+    "Reduced run: overrides beside the experiment's own took part, so published values belong to another setting and "
+    "are listed apart. Numbers of a reduced run show that the way works, nothing else."
+)
+
+
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Write ``<item>.{md,csv,tex,json}`` below ``folder`` and return their paths."""
+    base = folder / table.item
+    renderings = {".md": markdown(table), ".csv": comma_separated(table), ".tex": latex(table), ".json": as_json(table)}
+    for suffix, text in renderings.items():
+        write_text(base.with_name(base.name + suffix), text)
+    return [base.with_name(base.name + suffix) for suffix in renderings]
+
+
+def number(value: float | None, unit: str, signed: bool = False) -> str:
+    """``0.729`` for a fraction, ``72.9`` for percentages, ``–`` for nothing."""
+    if value is None:
+        return MISSING
+    text = f"{value:+.3f}" if signed else f"{value:.3f}"
+    if unit != "fraction":
+        text = f"{value:+.1f}" if signed else f"{value:.1f}"
+    return text
+
+
+def span(interval: Any, unit: str, signed: bool = False) -> str:
+    """``[low, high]``."""
+    if interval is None:
+        return MISSING
+    return f"[{number(interval.low, unit, signed)}, {number(interval.high, unit, signed)}]"
+
+
+def p_text(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.3f}"
+
+
+def label(table: Table, values: Sequence[str]) -> list[str]:
+    """Values as the experiment wants them printed."""
+    return [table.spec.labels.get(value, value) for value in values]
+
+
+def column_title(table: Table, column: Sequence[str]) -> str:
+    """``dataset.shots=4`` and the like; the metric where the table has one column only."""
+    if not column:
+        return table.spec.metric
+    shown = [
+        f"{key.rpartition('.')[2]}={text}" for key, text in zip(table.spec.columns, label(table, column), strict=True)
+    ]
+    return ", ".join(shown)
+
+
+def marks(table: Table, entry: Entry) -> str:
+    """``n=3/8`` where seeds are missing, ``†`` oracle, ``*`` differs from the baseline after Holm, ``≈`` reproduced."""
+    text = f" (n={entry.n}/{entry.wanted})" if entry.n < entry.wanted or entry.n < 2 else ""
+    text += " †" if entry.oracle else ""
+    text += " *" if entry.p_adjusted is not None and entry.p_adjusted < 0.05 else ""
+    return text + (" ≈" if entry.reproduced else "")
+
+
+def cell_text(table: Table, entry: Entry) -> str:
+    """Mean, interval and marks, or ``–``."""
+    if entry.mean is None:
+        return MISSING
+    unit = table.spec.unit
+    bounds = f" {span(entry.interval, unit)}" if entry.interval is not None else ""
+    return f"{number(entry.mean, unit)}{bounds}{marks(table, entry)}"
+
+
+def state_line(table: Table) -> str:
+    total = sum(table.states.values())
+    states = ", ".join(f"{count} {state}" for state, count in sorted(table.states.items()))
+    return f"{total} cells: {states}"
+
+
+def legend(table: Table) -> list[str]:
+    """What the marks that occur mean, and how the intervals were made."""
+    lines = [
+        f"{table.spec.metric}, {table.spec.unit.replace('_', ' ')}: mean over {table.spec.over} with its 95 % BCa "
+        "bootstrap interval; – is a missing cell."
+    ]
+    if any(entry.n < entry.wanted for entry in table.entries):
+        lines.append("n=a/b: only a of b seeds are there; the mean is over these a.")
+    if any(entry.oracle for entry in table.entries):
+        lines.append("† oracle: the test split chose the step that is shown, so the number is optimistic.")
+    compared = [entry for entry in table.entries if entry.comparison is not None]
+    if compared:
+        lines.append(
+            "* differs from the baseline: exact two-sided sign-flip test on paired seeds, p < .05 after Holm over "
+            f"{len(compared)} comparison(s). Below {table.seeds_needed} seeds a comparison is marked underpowered."
+        )
+    if any(entry.reproduced for entry in table.entries):
+        lines.append("≈ within the published value's tolerance.")
+    return lines
+
+
+def published_text(table: Table, entry: Entry) -> str:
+    if entry.published is None:
+        return MISSING
+    return number(entry.published_value, table.spec.unit)
+
+
+def markdown(table: Table) -> str:
+    spec = table.spec
+    lines = [f"# {spec.title}", "", f"`{table.command}`", "", f"{state_line(table)}."]
+    lines += [f"- {reason}" for reason in table.reasons]
+    lines += ["", f"**{REDUCED}**"] if table.reduced else []
+    titles = [column_title(table, column) for column in table.columns]
+    lines += ["", *_rule([*spec.rows, *titles])]
+    for row in table.rows:
+        entries = [table.entry(row, column) for column in table.columns]
+        lines.append(_row([*label(table, row), *(cell_text(table, entry) for entry in entries)]))
+        if any(entry.published for entry in entries) and not table.reduced:
+            names = [f"{label(table, row)[0]}, published", *("" for _ in row[1:])]
+            lines.append(_row([*names, *(published_text(table, entry) for entry in entries)]))
+    lines += ["", *legend(table)]
+    compared = [entry for entry in table.entries if entry.comparison is not None]
+    if compared:
+        baseline = ", ".join(f"{key}={value}" for key, value in spec.baseline.items())
+        heads = ["difference", "95 % over seeds", "95 % over seeds and test images", "p", "p (Holm)", "n", ""]
+        lines += ["", f"## Against {baseline}, paired by {spec.over}", ""]
+        lines += _rule([*spec.rows, *(["column"] if spec.columns else []), *heads])
+        lines += [_row(comparison_cells(table, entry)) for entry in compared]
+    heads = ["synthetic images", "network evaluations", "seconds", "seconds per cell"]
+    lines += ["", "## Cost", "", *_rule([*spec.rows, *heads])]
+    lines += [_row([*label(table, row), *cost(table, row)]) for row in table.rows]
+    lines += [
+        "",
+        "Evaluations and seconds are what these cells spent; what an earlier cell had made costs nothing again.",
+    ]
+    lines += _published_section(table)
+    if spec.notes:
+        setting = " of the full setting" if table.reduced else ""
+        lines += ["", f"## Deviations and open points{setting}", "", *(f"- {note}" for note in spec.notes)]
+    lines += ["", "## Provenance", "", *(f"- {line}" for line in provenance(table))]
+    return "\n".join(lines) + "\n"
+
+
+def comparison_cells(table: Table, entry: Entry) -> list[str]:
+    """Row, column, difference, intervals, p-values, n and the underpowered mark."""
+    comparison = entry.comparison
+    assert comparison is not None
+    unit = table.spec.unit
+    place = [column_title(table, entry.column)] if table.spec.columns else []
+    return [
+        *label(table, entry.row),
+        *place,
+        number(comparison.mean, unit, signed=True),
+        span(comparison.interval, unit, signed=True),
+        span(entry.two_level, unit, signed=True),
+        p_text(comparison.p_value),
+        p_text(entry.p_adjusted),
+        str(comparison.n),
+        f"underpowered (n={comparison.n})" if entry.underpowered else "",
+    ]
+
+
+def cost(table: Table, row: tuple[str, ...]) -> list[str]:
+    """Images, evaluations, seconds and seconds per cell of one row; areas repeat the cells of their curve."""
+    own = [e for e in table.entries if e.row == row and not any(part.startswith("area(") for part in e.column)]
+    cells = sum(entry.n for entry in own)
+    if not cells:
+        return [MISSING] * 4
+    seconds = sum(entry.seconds for entry in own)
+    return [
+        f"{sum(entry.images for entry in own):,}",
+        f"{sum(entry.evaluations for entry in own):,}",
+        f"{seconds:.0f}",
+        f"{seconds / cells:.1f}",
+    ]
+
+
+def _published_section(table: Table) -> list[str]:
+    published = table.spec.published
+    if not published:
+        return []
+    sources = dict.fromkeys(f"{p.source} ({p.evidence})" for p in published)
+    lines = ["", "## Published values", "", *(f"- {source}" for source in sources)]
+    if table.reduced:
+        lines += ["", *_rule([*table.spec.keys(), "published", "tolerance"])]
+        for entry in published:
+            shown = number(entry.value, entry.unit)
+            width = MISSING if entry.tolerance is None else f"±{entry.tolerance:g}"
+            lines.append(_row([*(str(entry.where[key]) for key in table.spec.keys()), shown, width]))
+    else:
+        held = [entry for entry in table.entries if entry.reproduced is not None]
+        if held:
+            lines.append(
+                f"- {sum(bool(e.reproduced) for e in held)} of {len(held)} complete cells lie within the tolerance."
+            )
+    return lines
+
+
+def provenance(table: Table) -> list[str]:
+    """Commands, revisions, versions and hardware of the results."""
+    lines = [f"`{table.command}`, then `genaug table {table.item}`"]
+    for environment in table.environments:
+        versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
+        hardware = environment["gpu"] or environment["cpu"]
+        lines.append(
+            f"{environment['cells']} cell(s), {environment['hours']:.2f} h on {hardware}; "
+            f"revision {environment['git_revision']}; Python {environment['python']}; {versions}"
+        )
+    return lines
+
+
+def _rule(heads: Sequence[str]) -> list[str]:
+    return [_row(heads), "|" + "---|" * len(heads)]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def comma_separated(table: Table) -> str:
+    """One line per row, column and table entry, for pandas and spreadsheets."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([
+        *table.spec.keys(), "metric", "unit", "mean", "low", "high", "n", "wanted", "oracle", "published", "tolerance",
+        "evidence", "source", "difference", "difference_low", "difference_high", "two_level_low", "two_level_high", "p",
+        "p_holm", "underpowered", "images", "network_evaluations", "seconds", "comparable_with_published",
+    ])  # fmt: skip
+    for entry in table.entries:
+        comparison, published = entry.comparison, entry.published
+        bounds = [entry.interval, comparison.interval if comparison else None, entry.two_level]
+        low, difference_low, two_low = (b.low if b else None for b in bounds)
+        high, difference_high, two_high = (b.high if b else None for b in bounds)
+        writer.writerow([
+            *entry.row, *entry.column, table.spec.metric, table.spec.unit, entry.mean, low, high, entry.n, entry.wanted,
+            entry.oracle, entry.published_value, published.tolerance if published else None,
+            published.evidence if published else None, published.source if published else None,
+            comparison.mean if comparison else None, difference_low, difference_high, two_low, two_high,
+            comparison.p_value if comparison else None, entry.p_adjusted, entry.underpowered if comparison else None,
+            entry.images, entry.evaluations, round(entry.seconds, 1), not table.reduced,
+        ])  # fmt: skip
+    return out.getvalue()
+
+
+def latex(table: Table) -> str:
+    """A booktabs table: ours, and the published values in grey rows beneath."""
+    spec = table.spec
+    heads = [*spec.rows, *(column_title(table, column) for column in table.columns)]
+    lines = [
+        f"% {table.command}",
+        "% needs \\usepackage{booktabs,xcolor}",
+        "\\begin{tabular}{" + "l" * len(spec.rows) + "r" * len(table.columns) + "}",
+        "\\toprule",
+        " & ".join(_tex(head) for head in heads) + " \\\\",
+        "\\midrule",
+    ]
+    for row in table.rows:
+        entries = [table.entry(row, column) for column in table.columns]
+        lines.append(
+            " & ".join(_tex(text) for text in [*label(table, row), *(cell_text(table, e) for e in entries)]) + " \\\\"
+        )
+        if any(entry.published for entry in entries) and not table.reduced:
+            names = ["\\quad published", *("" for _ in row[1:])]
+            shown = [f"\\textcolor{{gray}}{{{_tex(published_text(table, entry))}}}" for entry in entries]
+            lines.append(" & ".join([*names, *shown]) + " \\\\")
+    lines += ["\\bottomrule", "\\end{tabular}"]
+    lines += [f"% {_tex(line)}" for line in ([REDUCED] if table.reduced else []) + legend(table)]
+    return "\n".join(lines) + "\n"
+
+
+def _tex(text: str) -> str:
+    for plain, escaped in (
+        ("\\", "\\textbackslash "),
+        ("&", "\\&"),
+        ("%", "\\%"),
+        ("_", "\\_"),
+        ("#", "\\#"),
+        ("$", "\\$"),
+    ):
+        text = text.replace(plain, escaped)
+    for plain, escaped in (
+        ("–", "--"),
+        ("†", "$^\\dagger$"),
+        ("≈", "$\\approx$"),
+        ("±", "$\\pm$"),
+        ("<", "$<$"),
+        ("≤", "$\\le$"),
+    ):
+        text = text.replace(plain, escaped)
+    return text
+
+
+def as_json(table: Table) -> str:
+    """Everything, for other programs and for the report."""
+    content = dataclasses.asdict(table)
+    content.pop("results")
+    content["cells"] = sorted(result["cell"] for result in table.results)
+    for entry, source in zip(content["entries"], table.entries, strict=True):
+        entry["n"], entry["gap_to_published"] = source.n, source.gap
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

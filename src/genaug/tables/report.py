@@ -1,0 +1,292 @@
+"""One HTML page with everything that a reader of the results asks for; no script, nothing loaded from elsewhere."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from genaug.data.pool import Pool, read_pool
+from genaug.data.sample import Dataset, Sample
+from genaug.errors import GenaugError
+from genaug.gallery import caption
+from genaug.store import read_json
+from genaug.tables import charts, render
+from genaug.tables.charts import Point, Series
+from genaug.tables.table import Entry, Table
+
+NUM_CLASSES, NUM_VARIANTS, NUM_PAIRS = 10, 4, 8
+THUMBNAIL = 96  # pixels
+NUMERIC_KEYS = ("alpha", "m", "t0", "shots", "fraction", "sigma")
+
+
+def write_report(tables: Sequence[Table], outputs: Path, path: Path) -> None:
+    """Write the page for these tables; galleries, quality and leak audits come from the pools that their cells used."""
+    from jinja2 import Environment
+
+    pools = _pools(tables, outputs)
+    text = files("genaug.tables").joinpath("report.html.j2").read_text()
+    page = Environment(autoescape=True, trim_blocks=True).from_string(text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        page.render(
+            title="Do generated training images help?",
+            num_cells=len({result["fingerprint"] for table in tables for result in table.results}),
+            hours=sum(environment["hours"] for table in tables for environment in table.environments),
+            tables=[table_view(table) for table in tables],
+            galleries=[view for result in pools.values() if (view := gallery_view(result, outputs)) is not None],
+            quality=quality_view(tables, pools, outputs),
+            leaks=[view for pool in pools if (view := leak_view(pool, outputs)) is not None],
+            provenance=list(dict.fromkeys(line for table in tables for line in render.provenance(table))),
+        )
+    )
+
+
+def table_view(table: Table) -> dict[str, Any]:
+    """One table as the template wants it."""
+    spec = table.spec
+    rows = []
+    for row in table.rows:
+        entries = [table.entry(row, column) for column in table.columns]
+        published = any(entry.published for entry in entries) and not table.reduced
+        rows.append(
+            {
+                "names": render.label(table, row),
+                "cells": [_cell(table, entry) for entry in entries],
+                "published": [render.published_text(table, entry) for entry in entries] if published else None,
+            }
+        )
+    compared = [entry for entry in table.entries if entry.comparison is not None]
+    heads = ["difference", "95 % over seeds", "95 % over seeds and images", "p", "p (Holm)", "n", ""]
+    names = [*spec.rows, *(["column"] if spec.columns else [])]
+    return {
+        "item": table.item,
+        "anchor": table.item.replace("/", "-"),
+        "title": spec.title,
+        "command": table.command,
+        "states": ". ".join([render.state_line(table), *table.reasons]),
+        "reduced": render.REDUCED if table.reduced else "",
+        "row_heads": spec.rows,
+        "heads": [render.column_title(table, column) for column in table.columns],
+        "rows": rows,
+        "legend": render.legend(table),
+        "charts": [chart for chart in (*curve_views(table), gain_view(table)) if chart is not None],
+        "baseline": ", ".join(f"{key}={value}" for key, value in spec.baseline.items()),
+        "num_names": len(names),
+        "comparison_heads": [*names, *heads],
+        "comparisons": [render.comparison_cells(table, entry) for entry in compared],
+        "costs": [[*render.label(table, row), *render.cost(table, row)] for row in table.rows],
+        "notes": spec.notes,
+        "sources": list(dict.fromkeys(f"{p.source} ({p.evidence})" for p in spec.published)),
+    }
+
+
+def _cell(table: Table, entry: Entry) -> dict[str, str]:
+    has_interval = entry.interval is not None
+    return {
+        "mean": render.number(entry.mean, table.spec.unit),
+        "span": render.span(entry.interval, table.spec.unit) if has_interval else "",
+        "marks": render.marks(table, entry) if entry.mean is not None else "",
+    }
+
+
+def curve_views(table: Table) -> list[dict[str, Any]]:
+    """A chart for each swept key with numeric values: a column key, or a row key such as ``mix.alpha``."""
+    views = []
+    for key in table.spec.keys():
+        if key.rpartition(".")[2] not in NUMERIC_KEYS:
+            continue
+        groups: dict[tuple[str, ...], Series] = {}
+        for entry in table.entries:
+            place = dict(zip(table.spec.keys(), (*entry.row, *entry.column), strict=True))
+            x = _as_number(place.pop(key))
+            if x is None or (entry.mean is None and entry.published is None):
+                continue
+            if any(text.startswith("area(interval") for text in place.values()):
+                continue  # the other norm tells the same story
+            name = ", ".join(render.label(table, list(place.values())))
+            _add_point(groups.setdefault(tuple(place.values()), Series(name=name, points=[])), table, entry, x)
+        drawn = [s for s in groups.values() if len({p.x for p in (*s.points, *s.published)}) > 1]
+        if drawn and any(s.points for s in drawn):
+            axis = key.rpartition(".")[2]
+            views.append(_chart(charts.line_chart(drawn, axis, _metric(table)), drawn, f"{_metric(table)} over {key}."))
+    return views
+
+
+def _add_point(series: Series, table: Table, entry: Entry, x: float) -> None:
+    unit = table.spec.unit
+    if entry.mean is not None:
+        low, high = (entry.interval.low, entry.interval.high) if entry.interval else (None, None)
+        title = f"{series.name}, {x:g}: {render.cell_text(table, entry)}"
+        series.points.append(Point(x=x, y=entry.mean, low=low, high=high, title=title))
+    if entry.published_value is not None and not table.reduced:
+        title = f"{series.name}, {x:g}, published: {render.number(entry.published_value, unit)}"
+        series.published.append(Point(x=x, y=entry.published_value, title=title))
+
+
+def gain_view(table: Table) -> dict[str, Any] | None:
+    """Gain over the baseline against the network evaluations per cell."""
+    series = []
+    for entry in table.entries:
+        comparison = entry.comparison
+        if comparison is None or any(part.startswith("area(") for part in entry.column):
+            continue
+        name = ", ".join([*render.label(table, entry.row), *render.label(table, entry.column)])
+        interval = comparison.interval
+        point = Point(
+            x=entry.evaluations / max(entry.n, 1),
+            y=comparison.mean,
+            low=interval.low if interval else None,
+            high=interval.high if interval else None,
+            title=f"{name}: {render.number(comparison.mean, table.spec.unit, signed=True)}",
+        )
+        series.append(Series(name=name, points=[point]))
+    if not series:
+        return None
+    svg = charts.scatter_chart(series, "network evaluations spent per cell", "difference to the baseline")
+    return _chart(svg, series, "Cost against gain: mean difference over seeds with its interval.")
+
+
+def _chart(svg: str, series: Sequence[Series], text: str) -> dict[str, Any]:
+    legend = [{"mark": charts.legend_mark(i), "name": s.name} for i, s in enumerate(series)]
+    hollow = " Hollow: published." if any(s.published for s in series) else ""
+    return {"svg": svg, "legend": legend, "caption": text + hollow}
+
+
+def _metric(table: Table) -> str:
+    unit = {"fraction": "", "percent": ", %", "error_percent": ", error %"}[table.spec.unit]
+    return table.spec.metric.rpartition("/")[2].replace("_", " ") + unit
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _pools(tables: Sequence[Table], outputs: Path) -> dict[str, dict[str, Any]]:
+    """One result per generator and data set that used a pool: its gallery stands for all its seeds."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for table in tables:
+        for result in table.results:
+            if result["pool"] and (outputs / "store" / "pools" / result["pool"]).is_dir():
+                found.setdefault((result["names"]["dataset"], result["names"]["generator"]), result)
+    return {result["pool"]: result for result in found.values()}
+
+
+def gallery_view(result: dict[str, Any], outputs: Path) -> dict[str, Any] | None:
+    """Sources and their first variants, one source per class."""
+    from genaug.app import compose_typed
+
+    try:
+        dataset = compose_typed(result["overrides"]).dataset.load()
+    except GenaugError:
+        return None  # the data set has left this machine, and with it the labels of the pool
+    pool = read_pool(outputs / "store" / "pools" / result["pool"], dataset, NUM_VARIANTS)
+    names = result["names"]
+    title = f"{names['generator']} on {names['dataset']}, seed {result['seed']}"
+    return {"title": title, "pool": pool.fingerprint, "strips": _strips(pool, dataset)}
+
+
+def _strips(pool: Pool, dataset: Dataset) -> list[list[dict[str, Any]]]:
+    strips, shown = [], set()
+    groups = pool.by_source()
+    for source in dataset.train:
+        name = dataset.class_names[source.class_index] if source.label else source.id.rpartition("/")[2]
+        if source.id not in groups or name in shown or len(strips) == NUM_CLASSES:
+            continue
+        shown.add(name)
+        pictures = [_picture(source, name, f"real image, {name}") | {"source": True}]
+        for j, variant in enumerate(groups[source.id][:NUM_VARIANTS]):
+            pictures.append(_picture(variant, caption(variant) or f"j={j}", f"variant {j} of {name}"))
+        strips.append(pictures)
+    return strips
+
+
+def _picture(sample: Sample, text: str, alt: str) -> dict[str, Any]:
+    return {"uri": data_uri(sample.open()), "caption": text, "alt": alt}
+
+
+def data_uri(image: Image.Image) -> str:
+    """A small copy as PNG in a ``data:`` address."""
+    image = image.convert("RGB")
+    if max(image.size) > THUMBNAIL:
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+    data = io.BytesIO()
+    image.save(data, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def quality_view(tables: Sequence[Table], pools: dict[str, dict[str, Any]], outputs: Path) -> dict[str, Any] | None:
+    """Measures of ``genaug quality`` for the pools, and how each goes with the gain over the table's cells."""
+    found = {pool: read_json(outputs / "quality" / f"{pool}.json") for pool in _all_pools(tables)}
+    measured = {pool: values for pool, values in found.items() if values is not None}
+    if not measured:
+        return None
+    keys = list(dict.fromkeys(key for values in measured.values() for key in values["measures"]))
+    rows = []
+    for pool, values in measured.items():
+        shown = [_measure(values["measures"].get(key)) for key in keys]
+        rows.append([f"{values['generator']} ({pool[:8]})", str(values["num_synthetic"]), *shown])
+    features = sorted({values["features"] for values in measured.values()})
+    lines = [
+        f"Features: {', '.join(features)}. FID is biased for few images: compare it at equal n only, and prefer KID."
+    ]
+    return {"heads": ["pool", "n", *keys], "rows": rows, "lines": lines + _correlations(tables, measured, keys)}
+
+
+def _measure(value: Any) -> str:
+    if value is None:
+        return render.MISSING
+    text = f"{value['value']:.4g}"
+    return text + (f" [{value['low']:.3g}, {value['high']:.3g}]" if "low" in value else "")
+
+
+def _all_pools(tables: Sequence[Table]) -> list[str]:
+    return list(dict.fromkeys(result["pool"] for table in tables for result in table.results if result["pool"]))
+
+
+def _correlations(tables: Sequence[Table], measured: dict[str, Any], keys: Sequence[str]) -> list[str]:
+    """Spearman's rank correlation of each measure with the metric over all cells whose pool was measured."""
+    from scipy import stats
+
+    lines = []
+    for table in tables:
+        cells = [r for r in table.results if r["pool"] in measured and table.spec.metric in r["metrics"]]
+        for key in keys:
+            pairs = [
+                (measured[cell["pool"]]["measures"][key]["value"], cell["metrics"][table.spec.metric])
+                for cell in cells
+                if key in measured[cell["pool"]]["measures"]
+            ]
+            if len({x for x, _ in pairs}) < 4:
+                continue  # fewer than four different pools say nothing
+            found = stats.spearmanr(*zip(*pairs, strict=True))
+            lines.append(
+                f"{table.item}: {key} against {table.spec.metric}, Spearman {found.statistic:+.2f} (n={len(pairs)})."  # type: ignore[union-attr]
+            )
+    return lines
+
+
+def leak_view(pool: str, outputs: Path) -> dict[str, Any] | None:
+    """Summary and nearest pairs of ``genaug leaks``."""
+    found = read_json(outputs / "leaks" / pool / "leaks.json")
+    if found is None:
+        return None
+    pairs = []
+    for pair in found["pairs"][:NUM_PAIRS]:
+        pictures = []
+        for side in ("synthetic", "real"):
+            with Image.open(outputs / "leaks" / pool / pair[side]["file"]) as image:
+                uri = data_uri(image)
+            text = f"{pair[side]['id'].rpartition('/')[2][:18]}"
+            pictures.append({"uri": uri, "caption": text, "alt": f"{side} image of a nearest pair"})
+        pictures[1]["caption"] += f" {pair['direction']}, similarity {pair['similarity']:.3f}"
+        pairs.append(pictures)
+    return {"pool": pool, "lines": found["summary"], "pairs": pairs}

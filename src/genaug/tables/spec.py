@@ -1,0 +1,210 @@
+"""How the cells of an experiment are read: the typed ``table:`` section of ``experiments/<paper>/<item>.yaml``."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from genaug.errors import GenaugError
+
+UNITS = ("fraction", "percent", "error_percent")
+EVIDENCE = ("paper", "code", "figure", "table", "log", "derived", "secondary", "unverified")
+NORMS = ("max", "interval")
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True, slots=True)
+class Published:
+    """One number that somebody else printed."""
+
+    where: dict[str, Any]
+    """Row and column keys with their values, e.g. ``{generator: da_fusion, dataset.shots: 4}``; ``area(max)`` or
+    ``area(interval)`` in place of a shot count names the area under the curve."""
+    value: float
+    unit: str = ""
+    """``fraction``, ``percent`` or ``error_percent``; the table's where absent."""
+    source: str = ""
+    """Paper, figure or table, and revision."""
+    evidence: str = ""
+    """How the number is known: read in a ``paper``, its ``code``, a ``table`` or a digitised ``figure``, a ``log``,
+    ``derived`` by arithmetic, ``secondary`` (quoted by others) or ``unverified``."""
+    tolerance: float | None = None
+    """Half-width, in the entry's unit, within which ours counts as reproduced; null makes no claim."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Curve:
+    """The column key that is an axis, with areas under its curve as further columns."""
+
+    over: str
+    """A column key, e.g. ``dataset.shots``."""
+    area: list[str] = field(default_factory=list)
+    """``max`` divides by the last point (DA-Fusion's bars), ``interval`` by the length of the axis."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Scale:
+    """Size of a data set, so that a plan knows its cost before the data is there."""
+
+    classes: int
+    train: int
+    """Training images per class (of the smallest that a draw may ask for)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TableSpec:
+    """Rows, columns and metric of a table, and what it is compared with."""
+
+    title: str
+    rows: list[str]
+    """Groups (``generator``) or dotted keys (``mix.alpha``) whose values name a row."""
+    metric: str
+    """A metric of ``result.json``, e.g. ``test/accuracy_macro``."""
+    columns: list[str] = field(default_factory=list)
+    over: str = "seed"
+    """The key whose values are repetitions: averaged, paired and counted as n."""
+    unit: str = "fraction"
+    """``fraction`` shows .729 as 0.729, ``percent`` as 72.9, ``error_percent`` as 27.1."""
+    baseline: dict[str, Any] = field(default_factory=dict)
+    """The row that the others are compared with, e.g. ``{generator: none}``."""
+    curve: Curve | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    """What to print for a value, e.g. ``{none: baseline}``."""
+    publication: dict[str, Any] = field(default_factory=dict)
+    """``source``, ``evidence``, ``unit`` and ``tolerance`` of every published value that does not say otherwise."""
+    published: list[Published] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Deviations from the paper and what it leaves open; printed under the table."""
+    scale: dict[str, Scale] = field(default_factory=dict)
+    """By data set name."""
+    gflop: dict[str, float] = field(default_factory=dict)
+    """GFLOP of one network evaluation, by generator; the U-Net's at the prior's size where absent."""
+
+    def keys(self) -> list[str]:
+        return [*self.rows, *self.columns]
+
+
+def experiment_root() -> Path:
+    """The ``experiments`` folder of the project."""
+    from genaug.app import project_root
+
+    return project_root() / "experiments"
+
+
+def items() -> list[str]:
+    """Every experiment, as ``<paper>/<item>``."""
+    root = experiment_root()
+    return [path.relative_to(root).with_suffix("").as_posix() for path in sorted(root.rglob("*.yaml"))]
+
+
+def read_experiment(item: str) -> dict[str, Any]:
+    """The whole experiment file as plain values.
+
+    Raises:
+        GenaugError: for an item that does not exist, with the nearest that do.
+    """
+    path = experiment_root() / f"{item}.yaml"
+    if not path.exists():
+        near = difflib.get_close_matches(item, items(), n=3, cutoff=0.5) or items()
+        raise GenaugError(f"There is no experiment {item}. Did you mean {' or '.join(near[:3])}?")
+    return yaml.safe_load(path.read_text())
+
+
+def read_spec(item: str) -> TableSpec:
+    """The checked ``table:`` section of an experiment.
+
+    Raises:
+        GenaugError: for an unknown key or value, naming file, key and what to write instead.
+    """
+    where = f"experiments/{item}.yaml"
+    content = read_experiment(item).get("table")
+    if content is None:
+        raise GenaugError(f"{where} has no table: section. Write at least title, rows and metric.")
+    return parse_spec(content, where)
+
+
+def parse_spec(content: Any, where: str) -> TableSpec:
+    """Check and type the plain values of a ``table:`` section; ``where`` names the file in errors."""
+    values = _fields(TableSpec, content, f"{where}: table")
+    if values.get("curve") is not None:
+        values["curve"] = Curve(**_fields(Curve, values["curve"], f"{where}: table.curve"))
+    values["scale"] = {
+        name: Scale(**_fields(Scale, scale, f"{where}: table.scale.{name}"))
+        for name, scale in values.get("scale", {}).items()
+    }
+    common = dict(values.get("publication", {}))
+    allowed = {"source", "evidence", "unit", "tolerance"}
+    if unknown := sorted(common.keys() - allowed):
+        raise GenaugError(f"{where}: table.publication has no key {unknown[0]}. It has {', '.join(sorted(allowed))}.")
+    entries = values.get("published") or []
+    values["published"] = [
+        Published(**_fields(Published, {**common, **entry}, f"{where}: table.published[{i}]"))
+        for i, entry in enumerate(entries)
+    ]
+    spec = TableSpec(**values)
+    _check(spec, where)
+    return spec
+
+
+def _fields(cls: type[T], content: Any, where: str) -> dict[str, Any]:
+    if not isinstance(content, Mapping):
+        raise GenaugError(f"{where} must be a mapping of keys, not {content!r}.")
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}."
+            raise GenaugError(f"{where} has no key {key}. {hint}")
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and f.name not in content:
+            raise GenaugError(f"{where} lacks {f.name}.")
+    return dict(content)
+
+
+def _check(spec: TableSpec, where: str) -> None:
+    def choice(key: str, value: str, known: tuple[str, ...]) -> None:
+        if value not in known:
+            raise GenaugError(f"{where}: {key}={value} is unknown. Write {', '.join(known)}.")
+
+    choice("table.unit", spec.unit, UNITS)
+    if spec.curve is not None:
+        for norm in spec.curve.area:
+            choice("table.curve.area", norm, NORMS)
+        if spec.curve.over not in spec.columns:
+            raise GenaugError(f"{where}: table.curve.over={spec.curve.over} must be one of the columns {spec.columns}.")
+    for key in spec.baseline:
+        choice("table.baseline", key, tuple(spec.keys()))
+    for i, entry in enumerate(spec.published):
+        place = f"table.published[{i}]"
+        entry.unit = entry.unit or spec.unit
+        choice(f"{place}.unit", entry.unit, UNITS)
+        choice(f"{place}.evidence", entry.evidence, EVIDENCE)
+        if not entry.source:
+            raise GenaugError(f"{where}: {place} lacks source: a published value without its origin cannot be checked.")
+        for key in spec.keys():
+            if key not in entry.where:
+                raise GenaugError(
+                    f"{where}: {place}.where lacks {key}, one of the table's keys {', '.join(spec.keys())}."
+                )
+        for key in entry.where:
+            choice(f"{place}.where", key, tuple(spec.keys()))
+
+
+def to_unit(fraction: float, unit: str) -> float:
+    """A fraction in [0, 1] as ``unit``."""
+    return {"fraction": fraction, "percent": 100 * fraction, "error_percent": 100 * (1 - fraction)}[unit]
+
+
+def to_fraction(value: float, unit: str) -> float:
+    """The inverse of ``to_unit``."""
+    return {"fraction": value, "percent": value / 100, "error_percent": 1 - value / 100}[unit]
+
+
+def width_to_unit(width: float, source: str, target: str) -> float:
+    """A difference or tolerance from one unit to another, without sign."""
+    return abs(width) * (1 if target == "fraction" else 100) / (1 if source == "fraction" else 100)

@@ -1,0 +1,171 @@
+"""The cells of an experiment, composed as Hydra's sweeper would compose them, and what is known of each.
+
+Only the choices of presets are composed anew; values such as ``seed=3`` or ``mix.alpha=0.7`` are set on the composed
+configuration, so that a sweep of hundreds of cells expands in seconds.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genaug.app import explain, register, typed
+from genaug.cell import cell_fingerprint
+from genaug.config import RunConfig
+from genaug.errors import GenaugError
+from genaug.store import read_json
+from genaug.tables.collect import HIDDEN, state_of
+from genaug.tables.spec import read_experiment
+
+PLAIN_KEYS = ("seed", "task")  # keys without a dot that choose no preset
+
+
+@dataclass(kw_only=True, slots=True)
+class PlannedCell:
+    """One combination of a sweep."""
+
+    overrides: tuple[str, ...]
+    config: RunConfig | None
+    """None where the combination is refused."""
+    fingerprint: str | None
+    """None where the data set or the prior is not on this machine."""
+    state: str
+    """``complete``, ``failed``, ``running``, ``interrupted``, ``missing``, ``unknown`` (no data here), ``invalid``."""
+    reason: str = ""
+    result: dict[str, Any] | None = None
+    folder: Path | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Sweep:
+    """All cells of one experiment with these further overrides."""
+
+    item: str
+    extra: tuple[str, ...]
+    cells: list[PlannedCell]
+    outputs: Path
+
+    @property
+    def command(self) -> str:
+        return " ".join(["python train.py -m", f"experiment={self.item}", *self.extra])
+
+
+def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None = None) -> Sweep:
+    """The cells of ``python train.py -m experiment=<item> <extra>`` with their states.
+
+    Args:
+        extra: further overrides; None takes those with which the experiment was last run (none if it never was).
+        outputs: folder of results; None takes the configuration's.
+
+    Raises:
+        GenaugError: if the experiment does not compose.
+    """
+    conf = register()
+    try:
+        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+            place = [f"paths.outputs_dir={outputs}"] if outputs is not None else []
+            if extra is None:
+                extra = _last_extra(outputs or Path("outputs"), item)
+            fixed = [*extra, *place]
+            master = hydra.compose("config", [f"experiment={item}", *_plain(fixed)], return_hydra_config=True)
+            params = [
+                f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items() if value is not None
+            ]
+            jobs = _split([*params, f"experiment={item}", *(o for o in fixed if not o.startswith("hydra."))])
+            cells = _compose(jobs)
+            folder = Path(master.paths.outputs_dir).expanduser().absolute()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise GenaugError(explain(error)) from error
+    look_up(cells, folder / "runs")
+    return Sweep(item=item, extra=tuple(extra), cells=cells, outputs=folder)
+
+
+def _plain(overrides: Sequence[str]) -> list[str]:
+    """Overrides that hold for the sweep as a whole."""
+    parser = OverridesParser.create()
+    return [text for text in overrides if not parser.parse_override(text).is_sweep_override()]
+
+
+def _split(overrides: list[str]) -> list[list[str]]:
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+
+
+def _compose(jobs: list[list[str]]) -> list[PlannedCell]:
+    parser = OverridesParser.create()
+    bases: dict[tuple[str, ...], Any] = {}
+    cells = []
+    for job in jobs:
+        parsed = parser.parse_overrides(job)
+        values = [o for o in parsed if (o.key_or_group in PLAIN_KEYS or "." in o.key_or_group) and not o.is_add()]
+        choices = tuple(text for text, o in zip(job, parsed, strict=True) if not any(o is v for v in values))
+        cell = PlannedCell(overrides=tuple(job), config=None, fingerprint=None, state="invalid")
+        try:
+            if choices not in bases:
+                bases[choices] = hydra.compose("config", list(choices))
+            for override in values:  # in place: every job of a sweep sets the same keys
+                OmegaConf.update(bases[choices], override.key_or_group, override.value(), merge=True)
+            cell.config = typed(bases[choices])
+            cell.state = "unknown"
+            cell.fingerprint = cell_fingerprint(cell.config)
+        except (
+            HydraException,
+            OmegaConfBaseException,
+            GenaugError,
+            OSError,
+        ) as error:  # OSError: weights that are absent
+            cell.reason = explain(error)
+        cells.append(cell)
+    return cells
+
+
+def look_up(cells: list[PlannedCell], runs: Path) -> None:
+    """Fill in state, folder and result from the folders below ``runs``."""
+    folders = {path.name.rpartition("-")[2]: path for path in runs.iterdir()} if runs.is_dir() else {}
+    for cell in cells:
+        if cell.fingerprint is None:
+            continue
+        cell.folder = folders.get(cell.fingerprint)
+        cell.state = "missing"
+        if cell.folder is None or (found := state_of(cell.folder)) is None:
+            continue
+        cell.state, cell.reason, cell.result = found.state, found.reason, found.result
+
+
+def _records(outputs: Path, item: str) -> Iterator[list[list[str]]]:
+    """Overrides of the jobs of each sweep of an experiment, the last sweep first, from the records below ``sweeps/``."""
+    for record in sorted((outputs / "sweeps").glob("*/cells.jsonl"), reverse=True):
+        jobs = [json.loads(line)["overrides"] for line in record.read_text().splitlines()]
+        if jobs and f"experiment={item}" in jobs[0]:
+            yield jobs
+
+
+def was_run(outputs: Path, item: str) -> bool:
+    """Whether a sweep of this experiment is on record."""
+    return next(_records(outputs, item), None) is not None
+
+
+def _last_extra(outputs: Path, item: str) -> tuple[str, ...]:
+    """Overrides beside the sweep's own with which the experiment was last run."""
+    content = read_experiment(item)
+    parts = [content, content.get("smoke") or {}]
+    swept = {key for part in parts for key in part.get("hydra", {}).get("sweeper", {}).get("params", {})}
+    values: dict[str, dict[str, None]] = {}  # in order of appearance
+    for overrides in next(_records(outputs, item), []):
+        for key, _, value in (override.partition("=") for override in overrides):
+            if key.lstrip("+") not in swept and key != "experiment" and not key.startswith(HIDDEN):
+                values.setdefault(key, {})[value] = None
+    return tuple(f"{key}={','.join(found)}" for key, found in values.items())
+
+
+def read_predictions(cell: PlannedCell) -> list[dict[str, Any]] | None:
+    """Per-image predictions of a complete cell, or None where it wrote none."""
+    return read_json(cell.folder / "predictions.json") if cell.folder is not None else None

@@ -1,0 +1,138 @@
+"""Hub data sets and tar shards: read by the real libraries from local files."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genaug.data.sources.hub import HubClassification, HubDetection
+from genaug.data.sources.leafy_spurge import LeafySpurge
+from genaug.data.sources.webdataset_shards import WebDatasetShards
+from genaug.errors import GenaugError
+
+RNG = np.random.default_rng(0)
+
+
+def png(size: int = 12) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def parquet(folder: Path, features: dict, rows: dict[str, list[dict]]) -> Path:
+    import datasets
+
+    for split, items in rows.items():
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        table = datasets.Dataset.from_list(items, features=datasets.Features(features))
+        table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def classification(folder: Path) -> Path:
+    import datasets
+
+    features = {"picture": datasets.Image(), "kind": datasets.ClassLabel(names=["tabby_cat", "dog"])}
+    rows = {
+        split: [{"picture": {"bytes": png(), "path": None}, "kind": i % 2} for i in range(count)]
+        for split, count in (("train", 10), ("test", 4))
+    }
+    return parquet(folder, features, rows)
+
+
+def test_a_hub_classification_set_is_read_by_the_columns_named_in_the_configuration(offline: Path) -> None:
+    path = classification(offline / "set")
+
+    def source(**fields: object) -> HubClassification:
+        return HubClassification(path=str(path), image="picture", seed=0, cache_dir=str(offline / "own"), **fields)  # type: ignore[arg-type]
+
+    dataset = source(label="kind").load()
+    assert dataset.class_names == ("tabby cat", "dog")
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (8, 2, 4)
+    assert dataset.train[0].open().size == (12, 12)
+    assert source(label="kind").identity() == source(label="kind").identity()
+    with pytest.raises(GenaugError, match=r"dataset\.label=label.*kind"):
+        source(label="label").load()
+
+
+def test_a_hub_detection_set_gives_boxes_and_drops_those_without_area(offline: Path) -> None:
+    import datasets
+
+    features = {
+        "image": datasets.Image(),
+        "objects": {
+            "bbox": datasets.Sequence(datasets.Sequence(datasets.Value("float32"), length=4)),
+            "category": datasets.Sequence(datasets.ClassLabel(names=["rbc", "wbc"])),
+        },
+    }
+    objects = {"bbox": [[1, 2, 3, 4], [5, 5, 0, 2]], "category": [1, 0]}
+    rows = {
+        split: [{"image": {"bytes": png(), "path": None}, "objects": objects} for _ in range(count)]
+        for split, count in (("train", 5), ("test", 2))
+    }
+    path = parquet(offline / "boxes", features, rows)
+    dataset = HubDetection(path=str(path), seed=0, cache_dir=str(offline / "own")).load()
+    assert dataset.task == "detection" and dataset.class_names == ("rbc", "wbc")
+    boxes = dataset.train[0].boxes
+    assert boxes is not None and boxes.xyxy.tolist() == [[1, 2, 4, 6]] and boxes.labels.tolist() == [1]
+
+
+def test_an_absent_hub_set_says_what_to_do(offline: Path) -> None:
+    with pytest.raises(GenaugError, match="hf download nobody/nothing"):
+        HubClassification(path="nobody/nothing", seed=0, cache_dir=str(offline / "own")).identity()
+    with pytest.raises(GenaugError, match="hf download mpg-ranch/leafy_spurge"):
+        LeafySpurge(root=str(offline), hub=True, seed=0).identity()
+
+
+def shard(path: Path, items: list[tuple[str, dict[str, bytes]]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for key, files in items:
+            for ending, data in files.items():
+                info = tarfile.TarInfo(f"{key}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+def shards(root: Path) -> str:
+    for number in range(2):
+        items = []
+        for i in range(6):
+            about = json.dumps({"species": ["cat", "dog"][i % 2]}).encode()
+            items.append((f"{number}/{i:03d}", {"png": png(), "cls": str(i % 2).encode(), "json": about}))
+        shard(root / f"train-{number:03d}.tar", items)
+    return str(root / "train-{000..001}.tar")
+
+
+def test_tar_shards_are_read_with_integer_labels_and_carved_splits(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset", reason="the extra webdataset is not installed")
+    train = shards(tmp_path / "shards")
+    source = WebDatasetShards(train=train, class_names=["cat", "dog"], seed=0, cache_dir=str(tmp_path / "cache"))
+    dataset = source.load()
+    assert dataset.class_names == ("cat", "dog")
+    assert len(dataset.train) + len(dataset.val) + len(dataset.test) == 12
+    assert dataset.train[0].open().size == (12, 12)
+    by_name = WebDatasetShards(train=train, label="json:species", seed=0, cache_dir=str(tmp_path / "cache")).load()
+    assert by_name.class_names == ("cat", "dog")
+    assert [s.class_index for s in by_name.test] == [s.class_index for s in dataset.test]
+
+
+def test_missing_shards_and_missing_label_files_are_named(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset", reason="the extra webdataset is not installed")
+    with pytest.raises(GenaugError, match="there is no shard"):
+        WebDatasetShards(train=str(tmp_path / "none.tar"), seed=0, cache_dir=str(tmp_path)).identity()
+    shard(tmp_path / "a.tar", [("0", {"png": png()})])
+    with pytest.raises(GenaugError, match=r"a file \.cls are needed"):
+        WebDatasetShards(train=str(tmp_path / "a.tar"), seed=0, cache_dir=str(tmp_path / "cache")).load()

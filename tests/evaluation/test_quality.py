@@ -1,0 +1,139 @@
+"""Measures of a pool against the reference package and closed forms; the leak audit against planted copies."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genaug.data.pool import Pool
+from genaug.data.sample import Dataset, Sample, SyntheticSample
+from genaug.errors import GenaugError
+from genaug.evaluation.features import features_of
+from genaug.evaluation.leaks import audit, perceptual_hash
+from genaug.evaluation.quality import (
+    edit_distances,
+    fid,
+    kid,
+    linear_probe,
+    macro_accuracy,
+    measure,
+    precision_recall_density_coverage,
+)
+from genaug.store import Store
+
+NUM_CLASSES = 3
+
+
+def picture(seed: int, label: int) -> np.ndarray:
+    """Blocks of the class's brightness plus smooth structure of its own."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 120, size=(4, 4, 3)) + 50 * label
+    return np.asarray(Image.fromarray(small.astype(np.uint8)).resize((32, 32), Image.Resampling.BICUBIC))
+
+
+def real(seed: int, label: int, split: str) -> Sample:
+    return Sample(id=f"{split}/{seed}", digest=f"{split}{seed}", image=picture(seed, label), label={label: 1.0})
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    splits = {
+        split: tuple(real(start + i, i % NUM_CLASSES, split) for i in range(count))
+        for split, start, count in (("train", 0, 18), ("val", 1000, 12), ("test", 2000, 30))
+    }
+    return Dataset(name="blocks", task="classification", class_names=("a", "b", "c"), **splits)
+
+
+def pool_of(dataset: Dataset, images: list[np.ndarray], folder: Path) -> Pool:
+    samples = []
+    for i, image in enumerate(images):
+        source = dataset.train[i % len(dataset.train)]
+        about = {"source_id": source.id, "index": i // len(dataset.train)}
+        sample = SyntheticSample(id=f"s/{i}", digest=f"s{i}", image=image, label=source.label, about={}, **about)
+        samples.append(sample)
+    return Pool(fingerprint="f" * 16, folder=folder, samples=tuple(samples))
+
+
+def test_precision_recall_density_coverage_equal_the_reference_package() -> None:
+    prdc = pytest.importorskip("prdc", reason="the reference package prdc is not installed")
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(150, 8)), rng.normal(0.4, 1.2, size=(120, 8))
+    expected = prdc.compute_prdc(a, b, nearest_k=5)
+    for chunk in (7, 1024):
+        assert precision_recall_density_coverage(a, b, 5, chunk) == pytest.approx(expected, abs=1e-12)
+
+
+def test_frechet_distance_has_its_closed_form_for_shifted_and_scaled_gaussians() -> None:
+    x = np.random.default_rng(1).normal(size=(4000, 3))
+    shifted = fid(x, x + np.array([1.0, 2.0, 2.0]))
+    assert shifted == pytest.approx(9.0, abs=1e-6)  # equal covariances: the squared shift alone
+    assert fid(x, 2 * x - x.mean(axis=0)) == pytest.approx(np.trace(np.cov(x.T)), rel=1e-6)  # trace of (2 - 1)^2 C
+
+
+def test_kernel_distance_is_unbiased_at_zero_and_grows_with_the_shift() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(size=(600, 4)), rng.normal(size=(600, 4))
+    near, far = kid(a, b), kid(a, b + 1)
+    assert abs(near.mean()) < 3 * near.std()  # zero in expectation
+    assert far.mean() > 10 * abs(near.mean())
+    assert np.array_equal(kid(a, b), near)  # no hidden randomness
+
+
+def test_edit_distance_is_zero_for_copies_and_one_for_orthogonal_features(dataset: Dataset, tmp_path: Path) -> None:
+    pool = pool_of(dataset, [np.zeros((8, 8, 3), np.uint8)] * (2 * len(dataset.train)), tmp_path)
+    sources = {sample.id: np.array([1.0, 0.0]) for sample in dataset.train}
+    rows = np.array([[3.0, 0.0]] * len(dataset.train) + [[0.0, 2.0]] * len(dataset.train))
+    to_source, within = edit_distances(pool, sources, rows)
+    assert to_source == pytest.approx([0.0] * 18 + [1.0] * 18)
+    assert within == pytest.approx([1.0] * 18)
+
+
+def test_the_probe_separates_what_is_separable_and_macro_accuracy_weighs_classes_alike() -> None:
+    x = np.concatenate([np.random.default_rng(3).normal(c * 4, 0.3, size=(20, 2)) for c in range(3)])
+    y = np.repeat([0, 1, 2], 20)
+    assert macro_accuracy(linear_probe(x, y.tolist(), x), y) == 1.0
+    assert macro_accuracy(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1])) == pytest.approx(0.5)
+
+
+def test_features_are_computed_once_per_image(dataset: Dataset, tmp_path: Path) -> None:
+    first = features_of(dataset.train, "pixels", tmp_path)
+    blind = [
+        Sample(id=s.id, digest=s.digest, image=np.zeros((8, 8, 3), np.uint8), label=s.label) for s in dataset.train
+    ]
+    assert np.array_equal(features_of(blind, "pixels", tmp_path), first)  # answered by digest
+    with pytest.raises(GenaugError, match="no backbone resnet5O in timm"):
+        features_of(dataset.val, "resnet5O", tmp_path)
+
+
+def test_good_variants_score_better_than_noise_on_every_measure(dataset: Dataset, tmp_path: Path) -> None:
+    good = [picture(5000 + i, i % NUM_CLASSES) for i in range(36)]
+    noise = [np.random.default_rng(i).integers(0, 256, (32, 32, 3)).astype(np.uint8) for i in range(36)]
+    results = {}
+    for name, images in (("good", good), ("noise", noise)):
+        found = measure(pool_of(dataset, images, tmp_path), dataset, Store(tmp_path / name), "pixels")
+        results[name] = {key: value["value"] for key, value in found["measures"].items()}
+    for key in ("kid", "fid"):
+        assert results["good"][key] < results["noise"][key]
+    for key in ("precision", "label agreement", "synthetic to real"):
+        assert results["good"][key] > results["noise"][key]
+
+
+def test_the_hash_survives_scaling_and_tells_pictures_apart() -> None:
+    image = Image.fromarray(picture(1, 1))
+    assert (perceptual_hash(image) != perceptual_hash(image.resize((80, 80)))).sum() <= 4
+    assert (perceptual_hash(image) != perceptual_hash(Image.fromarray(picture(2, 1)))).sum() > 10
+
+
+def test_planted_copies_of_test_and_training_images_are_found(dataset: Dataset, tmp_path: Path) -> None:
+    images = [picture(7000 + i, i % NUM_CLASSES) for i in range(36)]
+    clean = audit(pool_of(dataset, images, tmp_path), dataset, Store(tmp_path / "s1"), "pixels", tmp_path / "clean")
+    planted = [*images[:33], *(np.asarray(s.image) for s in (dataset.test[0], dataset.test[1], dataset.train[2]))]
+    dirty = audit(pool_of(dataset, planted, tmp_path), dataset, Store(tmp_path / "s2"), "pixels", tmp_path / "dirty")
+    assert dirty["near_duplicates"] == {"train": 1, "test": 2, "train to test": 0}
+    assert clean["near_duplicates"] == {"train": 0, "test": 0, "train to test": 0}
+    assert dirty["unusual_share"] > clean["unusual_share"]
+    assert {pair["real"]["id"] for pair in dirty["pairs"][:2]} == {dataset.test[0].id, dataset.test[1].id}
+    assert all(
+        (tmp_path / "dirty" / pair[side]["file"]).exists() for pair in dirty["pairs"] for side in ("synthetic", "real")
+    )

@@ -1,0 +1,184 @@
+"""From an experiment file and results on disk to the table."""
+
+import copy
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from genaug.errors import GenaugError
+from genaug.tables.render import as_json, comma_separated, latex, markdown, write_table
+from genaug.tables.spec import parse_spec, read_spec, to_fraction, to_unit
+from genaug.tables.sweep import PlannedCell, expand
+from genaug.tables.table import collect
+from tests.tables.finished_cells import EXPERIMENT, accuracy, finish, finish_all
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrc": "x"}, "no key metrc. Did you mean metric"),
+        ({"unit": "per_cent"}, "unit=per_cent is unknown. Write fraction, percent, error_percent"),
+        ({"baseline": {"genrator": "none"}}, "baseline=genrator is unknown. Write generator"),
+        ({"published": [{"where": {"generator": "none"}, "value": 1}]}, "where lacks dataset.shots"),
+        ({"published": [{"where": {}, "value": 1, "sorce": "x"}]}, "no key sorce. Did you mean source"),
+        ({"publication": {"tol": 1}}, "publication has no key tol"),
+        ({"curve": {"over": "mix.alpha"}}, "curve.over=mix.alpha must be one of the columns"),
+    ],
+)
+def test_mistakes_in_a_table_section_are_named_with_the_remedy(change: dict, message: str) -> None:
+    with pytest.raises(GenaugError) as error:
+        parse_spec({**EXPERIMENT["table"], **change}, "experiments/paper/item.yaml")
+    assert message in str(error.value)
+    assert "experiments/paper/item.yaml" in str(error.value)
+
+
+def test_a_published_value_without_source_or_evidence_is_refused() -> None:
+    section = copy.deepcopy(EXPERIMENT["table"])
+    section["publication"] = {"evidence": "figure"}
+    with pytest.raises(GenaugError, match="lacks source"):
+        parse_spec(section, "x")
+    section["publication"] = {"source": "a paper"}
+    with pytest.raises(GenaugError, match="evidence="):
+        parse_spec(section, "x")
+
+
+def test_units_are_converted_both_ways() -> None:
+    assert to_unit(0.962, "error_percent") == pytest.approx(3.8)
+    for unit in ("fraction", "percent", "error_percent"):
+        assert to_fraction(to_unit(0.3, unit), unit) == pytest.approx(0.3)
+
+
+def test_an_experiment_that_does_not_exist_is_answered_with_the_nearest(project: Path) -> None:
+    with pytest.raises(GenaugError, match="Did you mean paper/item"):
+        read_spec("paper/itme")
+
+
+def test_a_sweep_expands_to_all_its_cells_and_the_baseline_is_shared(sweep_of) -> None:
+    sweep = sweep_of()
+    assert len(sweep.cells) == 2 * 2 * 6
+    assert {cell.state for cell in sweep.cells} == {"missing"}
+    assert len({cell.fingerprint for cell in sweep.cells}) == 24
+    alphas = sweep_of("mix.alpha=0.3,0.5,0.7")
+    # alpha cannot reach the baseline: its three cells are one
+    assert len(alphas.cells) == 72
+    assert len({cell.fingerprint for cell in alphas.cells}) == 12 + 36
+
+
+def test_values_set_one_after_the_other_give_the_cells_that_composing_gives(sweep_of) -> None:
+    from genaug.app import compose_typed
+    from genaug.cell import cell_fingerprint
+
+    for cell in sweep_of("preset=smoke").cells[1:3]:
+        assert cell.fingerprint == cell_fingerprint(compose_typed(list(cell.overrides)))
+
+
+def test_smoke_shrinks_the_sweep_by_the_experiments_own_section(sweep_of) -> None:
+    sweep = sweep_of("preset=smoke")
+    assert {(c.config.dataset.shots, c.config.seed) for c in sweep.cells if c.config} == {(1, 0), (1, 1)}
+
+
+def test_ours_stand_beside_the_published_values_with_intervals_and_paired_tests(project: Path, sweep_of) -> None:
+    table = collect(finish_all(sweep_of()), read_spec("paper/item"))
+    assert table.rows == [("none",), ("real_guidance",)]
+    assert table.columns == [("1",), ("2",), ("area(max)",)]
+    one = table.entry(("real_guidance",), ("1",))
+    assert (one.n, one.wanted, one.published_value, one.reproduced) == (6, 6, 0.9, False)
+    assert table.entry(("none",), ("1",)).reproduced is True
+    assert one.comparison is not None and one.comparison.n == 6
+    assert one.comparison.mean == pytest.approx(0.105)  # the noise of a seed cancels in the pair
+    assert one.comparison.p_value == pytest.approx(2 / 64)
+    assert one.p_adjusted == pytest.approx(3 * 2 / 64)  # three comparisons: two shot counts and the area
+    assert one.underpowered  # six seeds cannot carry three comparisons
+    assert one.two_level is not None and one.two_level.low < 0.105 < one.two_level.high
+    area = table.entry(("none",), ("area(max)",))
+    base = [table.entry(("none",), (shots,)).mean for shots in ("1", "2")]
+    assert area.mean == pytest.approx((base[0] + base[1]) / 2 / 2)  # type: ignore[operator]
+    assert one.images == 6 * 20 and one.evaluations == 6 * 500 and one.seconds == pytest.approx(60)
+
+
+def test_a_missing_seed_shrinks_n_and_a_missing_cell_is_a_dash(project: Path, sweep_of) -> None:
+    gone = [
+        cell
+        for cell in finish_all(sweep_of()).cells
+        if cell.config
+        and cell.config.generator.name != "none"
+        and (cell.config.seed == 3 or cell.config.dataset.shots == 2)
+    ]
+    for cell in gone:
+        assert cell.folder is not None
+        shutil.rmtree(cell.folder)
+    table = collect(sweep_of(), read_spec("paper/item"))
+    one = table.entry(("real_guidance",), ("1",))
+    assert (one.n, one.wanted) == (5, 6)
+    assert one.mean == pytest.approx(sum(one.values.values()) / 5)
+    assert table.entry(("real_guidance",), ("2",)).mean is None
+    assert table.entry(("real_guidance",), ("area(max)",)).mean is None  # no seed has its whole curve
+    text = markdown(table)
+    assert "(n=5/6)" in text
+    assert "| – | – |" in text
+    assert table.states == {"complete": 24 - len(gone), "missing": len(gone)}
+
+
+def test_an_oracle_result_is_marked_wherever_it_arrives(project: Path, sweep_of) -> None:
+    for cell in sweep_of().cells:
+        finish(cell, project / "outputs", accuracy(cell), protocol={"select": "oracle", "oracle": True})
+    table = collect(sweep_of(), read_spec("paper/item"))
+    assert all(entry.oracle for entry in table.entries)
+    assert "† oracle" in markdown(table) and "†" in markdown(table).splitlines()[8]
+
+
+def test_a_reduced_run_claims_nothing_about_published_values(project: Path, sweep_of) -> None:
+    table = collect(finish_all(sweep_of("preset=smoke")), read_spec("paper/item"))
+    assert table.reduced and all(entry.reproduced is None for entry in table.entries)
+    text = markdown(table)
+    assert "Reduced run" in text and "Real Guidance, published" not in text and "## Published values" in text
+
+
+def test_the_table_without_overrides_is_that_of_the_last_run(project: Path) -> None:
+    record = project / "outputs" / "sweeps" / "2026-01-02_00-00-00" / "cells.jsonl"
+    record.parent.mkdir(parents=True)
+    jobs = [
+        ["generator=none", "seed=0", f"mix.m={m}", "experiment=paper/item", "preset=smoke", "tracking=local"]
+        for m in (2, 3)
+    ]
+    record.write_text("".join(json.dumps({"folder": "x", "overrides": job, "failed": False}) + "\n" for job in jobs))
+    assert expand("paper/item").extra == ("mix.m=2,3", "preset=smoke")
+    assert expand("paper/item", []).extra == ()
+
+
+def test_cells_that_the_table_cannot_tell_apart_are_refused(project: Path, sweep_of) -> None:
+    def by_alpha(cell: PlannedCell) -> float:
+        return accuracy(cell) + (0 if cell.config is None else getattr(cell.config.mix, "alpha", 0) / 10)
+
+    sweep = finish_all(sweep_of("mix.alpha=0.3,0.7"), by_alpha)
+    with pytest.raises(GenaugError, match=r"must be among table\.rows or table\.columns"):
+        collect(sweep, read_spec("paper/item"))
+
+
+def test_every_rendering_holds_the_same_numbers_and_is_the_same_twice(project: Path, sweep_of) -> None:
+    finish_all(sweep_of())
+    spec = read_spec("paper/item")
+    table = collect(sweep_of(), spec)
+    paths = write_table(table, project / "outputs" / "tables")
+    before = [path.read_bytes() for path in paths]
+    again = write_table(collect(sweep_of(), spec), project / "outputs" / "tables")
+    assert [path.read_bytes() for path in again] == before
+    assert [path.suffix for path in paths] == [".md", ".csv", ".tex", ".json"]
+    mean = table.entry(("real_guidance",), ("1",)).mean
+    assert f"{mean:.3f}" in markdown(table) and f"{mean:.3f}" in latex(table)
+    rows = list(csv.DictReader(io.StringIO(comma_separated(table))))
+    assert len(rows) == 6 and float(rows[3]["mean"]) == pytest.approx(mean)
+    entries = json.loads(as_json(table))["entries"]
+    assert entries[3]["mean"] == pytest.approx(mean) and entries[3]["published"]["evidence"] == "figure"
+
+
+def test_latex_compiles_in_principle(project: Path, sweep_of) -> None:
+    finish_all(sweep_of())
+    text = latex(collect(sweep_of(), read_spec("paper/item")))
+    body = [line for line in text.splitlines() if line.endswith("\\\\")]
+    assert {line.count("&") for line in body} == {3}
+    assert "_" not in text.replace("\\_", "").replace("% python train.py -m experiment=paper/item", "")
