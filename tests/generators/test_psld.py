@@ -184,3 +184,12 @@ def test_ladder_that_does_not_divide_the_schedule_is_refused(prior, scenes):
 def test_image_smaller_than_the_factor_is_refused(prior, scenes):
     with pytest.raises(GenaugError, match=r"not multiples|too small"):
         images(psld(operator="super_resolution", factor=20, paste_back="none"), scenes, prior, 1)
+
+
+def test_generators_that_redraw_the_whole_image_say_why_they_refuse_boxes():
+    from genaug.generators.da_fusion import DAFusion
+    from genaug.generators.real_guidance import RealGuidance
+
+    for generator in (DAFusion(name="da_fusion", seed=0, class_names=False), RealGuidance(name="rg", seed=0, class_names=False)):
+        with pytest.raises(GenaugError, match=r"boxes no longer fit.*mask=keep_object"):
+            generator.check("detection")

@@ -54,6 +54,14 @@ class ImageToImage(Generator):
             raise GenaugError(f"generator.save_size={self.save_size} must be at least 1, or null for the prior's size.")
         check_levels(self.t0, self.t0_by_shots, self.num_steps)
 
+    def check(self, task: str) -> None:
+        if task == "detection":
+            raise GenaugError(
+                f"generator={self.name} redraws the whole image, so objects move and the boxes no longer fit them. "
+                "Write generator=psld with generator.mask=keep_object (or outpainting), which keeps the labelled pixels."
+            )
+        Generator.check(self, task)
+
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
         """This image's own t0."""
         if self.t0 is None:
