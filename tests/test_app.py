@@ -92,7 +92,18 @@ def test_keys_are_explained_from_their_docstrings():
     rows = {key: (value, doc) for key, value, doc in explain_fields(compose_typed([]).mix)}
     assert rows["alpha"] == ("0.5", "Probability of a synthetic draw, in [0, 1].")
     config = compose_typed([])
-    for group in ("dataset", "prior", "generator", "mix", "augment", "downstream", "trainer", "tracking", "recipe", "paths"):
+    for group in (
+        "dataset",
+        "prior",
+        "generator",
+        "mix",
+        "augment",
+        "downstream",
+        "trainer",
+        "tracking",
+        "recipe",
+        "paths",
+    ):
         silent = [key for key, _, doc in explain_fields(getattr(config, group)) if not doc]
         assert not silent, f"{group}: {silent} have no docstring"
 

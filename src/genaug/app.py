@@ -36,6 +36,7 @@ def register() -> Path:
     load_components()
     store_root()
     root = project_root()
+    OmegaConf.register_new_resolver("presets", lambda: list_presets(root), replace=True)
     for path in sorted((root / "experiments").rglob("*.yaml")):
         node = OmegaConf.load(path)
         assert isinstance(node, DictConfig)
@@ -47,6 +48,19 @@ def register() -> Path:
             group = "/".join((kind, *name.parts[:-1]))
             ConfigStore.instance().store(group=group, name=name.name, node=content, package="_global_")
     return root / "conf"
+
+
+def list_presets(root: Path) -> str:
+    """The presets of every group, for ``--help``."""
+    lines = []
+    for group in sorted(p for p in (root / "conf").rglob("*") if p.is_dir() and "hydra" not in p.parts):
+        names = sorted(path.stem for path in group.glob("*.yaml"))
+        if names:
+            lines.append(f"{group.relative_to(root / 'conf').as_posix():<17} {', '.join(names)}")
+    papers = sorted(p for p in (root / "experiments").iterdir() if p.is_dir())
+    for paper in papers:
+        lines.append(f"experiment={paper.name}/…  {', '.join(sorted(path.stem for path in paper.glob('*.yaml')))}")
+    return "\n".join(lines)
 
 
 def typed(config: DictConfig) -> RunConfig:

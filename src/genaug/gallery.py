@@ -1,10 +1,11 @@
-"""Contact sheets: real sources on the left, their variants in a row."""
+"""Contact sheets: real sources on the left, their variants in a row, boxes drawn where there are some."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from genaug.boxes_drawing import draw_annotation
 from genaug.data.pool import Pool, read_pool
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import by_class
@@ -40,11 +41,13 @@ def contact_sheet(
         for column, sample in enumerate(samples):
             left = MARGIN + column * (cell + MARGIN) + (MARGIN if column else 0)
             picture = sample.open()
+            enlarged = cell / max(picture.size)
             picture.thumbnail((cell, cell)) if max(picture.size) > cell else None
             scale = cell / max(picture.size)
             picture = picture.resize(
                 (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.NEAREST
             )
+            draw_annotation(picture, sample, enlarged)
             sheet.paste(picture, (left, top + CAPTION))
             pen.text((left, top), title if column == 0 else caption(sample), fill="black")
     return sheet
@@ -57,7 +60,7 @@ def _title(sample: Sample, dataset: Dataset) -> str:
 def caption(sample: Sample) -> str:
     """What was drawn for a variant: level, noise, mask or weight."""
     about = getattr(sample, "about", {})
-    for key, text in (("t0", "t0 {}"), ("sigma", "sigma {}"), ("mask", "{}"), ("lam", "lambda {}")):
+    for key, text in (("sigma", "sigma {}"), ("t0", "t0 {}"), ("mask", "{}"), ("lam", "lambda {}")):
         if key in about:
             value = about[key]
             return text.format(f"{value:g}" if isinstance(value, float | int) else value)

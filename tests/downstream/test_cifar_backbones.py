@@ -17,7 +17,9 @@ def test_number_of_parameters_with_ten_classes(name):
     assert sum(p.numel() for p in network.parameters()) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name, side", [("preact_resnet18_cifar", 4), ("wrn28_10_cifar", 8), ("densenet_bc_190_cifar", 8)])
+@pytest.mark.parametrize(
+    "name, side", [("preact_resnet18_cifar", 4), ("wrn28_10_cifar", 8), ("densenet_bc_190_cifar", 8)]
+)
 def test_last_map_and_feature_vector(name, side):
     check_backbone(name, pretrained=False, weights_path=None)
     with torch.device("meta"):

@@ -209,7 +209,9 @@ def test_a_resumed_fit_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
                 return play(step, *args)
 
             aae.play = failing
-        fit_autoencoder(aae, digit_batches(), 10, folder, checkpoint_every=every, accelerator="cpu", say=lambda text: None)
+        fit_autoencoder(
+            aae, digit_batches(), 10, folder, checkpoint_every=every, accelerator="cpu", say=lambda text: None
+        )
         return aae
 
     whole = fit(tmp_path / "whole")

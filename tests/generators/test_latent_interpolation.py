@@ -117,7 +117,9 @@ def test_only_what_an_image_depends_on_is_in_its_identity(digits):
 
     assert identity() == identity(keep_real=False, lam_per="sample", pairing="derangement", checkpoint_every=7)
     assert identity() == identity(lam=0.5, num_interp=3)
-    assert len({identity(), identity(lam=0.3), identity(interp="cdf"), identity(space="decoded"), identity(seed=1)}) == 5
+    assert (
+        len({identity(), identity(lam=0.3), identity(interp="cdf"), identity(space="decoded"), identity(seed=1)}) == 5
+    )
 
 
 def test_what_is_learned_depends_on_the_training_images_and_the_fit_alone(digits):

@@ -51,7 +51,17 @@ def test_a_sweep_of_alpha_and_m_makes_each_image_once_and_is_answered_from_the_s
     assert "4 cells: 4 complete" in genaug("status", *outputs)
     table = genaug("compare", *outputs)
     assert "mix.alpha" in table and "mix.m" in table and table.count("│ 0.3") == table.count("│ 0.7") == 2
-    genaug("gallery", "da_fusion", "--out", str(train.outputs / "sheet.png"), "--sources", "10", "--variants", "2", *outputs)
+    genaug(
+        "gallery",
+        "da_fusion",
+        "--out",
+        str(train.outputs / "sheet.png"),
+        "--sources",
+        "10",
+        "--variants",
+        "2",
+        *outputs,
+    )
     with Image.open(train.outputs / "sheet.png") as sheet:
         assert sheet.width > 3 * 80 and sheet.height > 10 * 80
     assert "has a pool 'nothing'" in genaug("gallery", "nothing", *outputs, code=2)

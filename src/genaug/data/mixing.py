@@ -185,3 +185,21 @@ class SyntheticOnly(Mix):
 
     def pick(self, stream: Stream, draw: int) -> Sample:
         return stream.synthetic[stream.order[draw]]
+
+
+@component("mix", "separate")
+@dataclass(kw_only=True, slots=True)
+class Separate(Mix):
+    """Real images and pool are handed over as two sets, for models that label the pool themselves (``downstream=amst``)."""
+
+    m: int = 5  # type: ignore[misc]
+    """M, the number of variants per real image."""
+
+    def __post_init__(self) -> None:
+        _check_m(self.m, 1)
+
+    def num_elements(self, stream: Stream) -> int:
+        raise GenaugError(
+            "mix=separate mixes nothing: it is for downstream models that label the pool themselves (downstream=amst, "
+            "fixmatch ...). Write mix=replace or mix=concat to train on the pool with the labels of its sources."
+        )

@@ -85,7 +85,12 @@ def _densenet(depth: int, growth: int, num_classes: int) -> CifarNetwork:
     for i in range(3):
         layers: list[nn.Module] = []
         if i:  # transition: halves channels and size
-            layers += [nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels // 2, 1, bias=False), nn.AvgPool2d(2)]
+            layers += [
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+                nn.Conv2d(channels, channels // 2, 1, bias=False),
+                nn.AvgPool2d(2),
+            ]
             channels //= 2
         for _ in range((depth - 4) // 6):
             layers.append(BottleneckLayer(channels, growth))

@@ -1,7 +1,8 @@
 """How the classifier learns and is scored: the LightningModule of ``classifier.Classifier``."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,10 @@ class Network(nn.Module):
         """Images in [0, 1], float [b, 3, h, w], or uint8, to features [b, d]."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_probe):
             return self.backbone((to_unit(images) - self.mean) / self.std)
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """What starts from random weights also in a pretrained network."""
+        return list(self.head.parameters())
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits [b, classes] of images, or of features [b, d] that were computed before."""
@@ -134,6 +139,10 @@ class LightningClassifier(pl.LightningModule):
     def _loss(self, logits: Tensor, weights: Tensor) -> Tensor:
         return functional.cross_entropy(logits, weights, label_smoothing=self.config.label_smoothing)
 
+    def protocol(self) -> dict[str, Any]:
+        """Further facts for the result, once training is over."""
+        return {}
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
@@ -141,7 +150,7 @@ class LightningClassifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         config = self.config
-        groups: list[dict[str, Any]] = [{"params": list(self.network.head.parameters()), "lr": config.lr}]
+        groups: list[dict[str, Any]] = [{"params": self.network.new_parameters(), "lr": config.lr}]
         if config.mode != "linear_probe":
             backbone = list(self.network.backbone.parameters())
             groups.append({"params": backbone, "lr": config.lr * config.backbone_lr_scale})
@@ -168,25 +177,46 @@ def learning_rate_factor(config: Classifier, step: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Learner:
+    """What a model brings that learns in its own way from the same backbone: AMST and its peers."""
+
+    network: Callable[[], Network]
+    model: Callable[[Any, Inputs, dict[str, Split]], "LightningClassifier"]
+    """From that network, the decoded images of ``samples`` and the splits that are scored."""
+    samples: Sequence[Sample]
+    """Every sample that training may read."""
+
+
 def train_classifier(
-    config: Classifier, data: TrainingData, trainer_config: TrainerConfig, folder: Path, record: "Record"
+    config: Classifier,
+    data: TrainingData,
+    trainer_config: TrainerConfig,
+    folder: Path,
+    record: "Record",
+    learner: Learner | None = None,
 ) -> dict[str, Any]:
     """Train, select and score; see ``Downstream.train``."""
     with torch.random.fork_rng(devices=[]), quiet_lightning():
-        return _train(config, data, trainer_config, folder, record)
+        return _train(config, data, trainer_config, folder, record, learner)
 
 
 def _train(
-    config: Classifier, data: TrainingData, trainer_config: TrainerConfig, folder: Path, record: "Record"
+    config: Classifier,
+    data: TrainingData,
+    trainer_config: TrainerConfig,
+    folder: Path,
+    record: "Record",
+    learner: Learner | None,
 ) -> dict[str, Any]:
     dataset = data.dataset
     torch.manual_seed(derive(config.seed, "init"))
-    network = Network(config, len(dataset.class_names))
+    network = learner.network() if learner is not None else Network(config, len(dataset.class_names))
 
     def decoded(samples: Sequence[Sample]) -> Inputs:
         return decode(samples, config.image_size, config.resize, folder)
 
-    inputs = decoded(data.stream(config.seed).samples())
+    inputs = decoded(learner.samples if learner is not None else data.stream(config.seed).samples())
     splits = {
         name: Split(samples, decoded(samples))
         for name, samples in (("test", dataset.test), ("val", dataset.val))
@@ -212,11 +242,14 @@ def _train(
         checkpoints=folder / "checkpoints",
     )
     trainer = build_trainer(trainer_config, config.num_steps, folder, record, config.name, [evaluations])
-    if caches_features(config, data):
+    if learner is None and caches_features(config, data):
         for read in (inputs, *(split.inputs for split in splits.values())):
             encode(read, network, network.features, trainer)
         record.say(f"the frozen backbone's features of {len(inputs.rows)} training images are computed once")
-    model = LightningClassifier(config, network, data, inputs, trainer_config)
+    if learner is not None:
+        model = learner.model(network, inputs, splits)
+    else:
+        model = LightningClassifier(config, network, data, inputs, trainer_config)
     fit(trainer, model, folder, record)
 
     model.to(trainer.strategy.root_device)
@@ -235,6 +268,7 @@ def _train(
             "evaluation": config.evaluation,
             "cached_features": inputs.are_features,
             "history": evaluations.history,
+            **model.protocol(),
         },
         "predictions": splits["test"].predictions(model.scored, trainer),
     }

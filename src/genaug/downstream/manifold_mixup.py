@@ -32,9 +32,7 @@ def layer_names(backbone: nn.Module, num_layers: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def manifold_mixup(
-    backbone: nn.Module, weights: Tensor, alpha: float, num_layers: int, seed: int
-) -> Iterator[Tensor]:
+def manifold_mixup(backbone: nn.Module, weights: Tensor, alpha: float, num_layers: int, seed: int) -> Iterator[Tensor]:
     """Inside, one layer of ``backbone`` mixes each batch with its own permutation; the input does if layer 0 was drawn.
 
     Args:

@@ -60,9 +60,17 @@ class Decoder(nn.Module):
         self.linear = nn.Linear(z_dim, channels * self.map_size**2)
         layers: list[nn.Module] = [nn.ReLU()]
         for i in range(depth):
-            layers += [nn.ConvTranspose2d(channels >> i, channels >> (i + 1), 5, 2, padding=2, output_padding=1), nn.ReLU()]
+            layers += [
+                nn.ConvTranspose2d(channels >> i, channels >> (i + 1), 5, 2, padding=2, output_padding=1),
+                nn.ReLU(),
+            ]
         last = channels >> depth
-        layers += [nn.Conv2d(last, last // 2, 5, padding=2), nn.ReLU(), nn.Conv2d(last // 2, 3, 5, padding=2), nn.Tanh()]
+        layers += [
+            nn.Conv2d(last, last // 2, 5, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(last // 2, 3, 5, padding=2),
+            nn.Tanh(),
+        ]
         self.convolutions = nn.Sequential(*layers)
         self.apply(initialise)
 
@@ -225,7 +233,11 @@ class AdversarialAutoencoder(pl.LightningModule):
         losses = self.play(step, x, optimizers, self.manual_backward)
         if step % self.log_every == 0:
             self.history.append({"step": step, **{name: float(value) for name, value in losses.items()}})
-        if self.check_saturation_after is not None and step == self.check_saturation_after and losses["saturated"] > 0.5:
+        if (
+            self.check_saturation_after is not None
+            and step == self.check_saturation_after
+            and losses["saturated"] > 0.5
+        ):
             raise GenaugError(
                 f"{losses['saturated']:.0%} of the latent codes are saturated (|z| above {SATURATED} of the range) after "
                 f"{step} steps: the encoder has collapsed. Lower generator.lr, raise generator.lambda_adv, or write "
@@ -255,7 +267,9 @@ class AdversarialAutoencoder(pl.LightningModule):
             loss = loss + weight * losses["adversarial"]
         mixed = alpha = None
         if self.critic is not None:
-            alpha = 0.5 * torch.rand(len(x), generator=torch.Generator().manual_seed(derive(self.random_seed, "acai", step)))
+            alpha = 0.5 * torch.rand(
+                len(x), generator=torch.Generator().manual_seed(derive(self.random_seed, "acai", step))
+            )
             alpha = alpha.to(z)
             mixed = self.decoder(torch.lerp(z.flip(0), z, alpha[:, None]))
             losses["fooled"] = self.critic(mixed).square().mean()

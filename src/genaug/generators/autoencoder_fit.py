@@ -48,7 +48,13 @@ class Batches(TorchDataset):
     """Item i is (step, images [b, 3, s, s] in [-1, 1]) of step ``start + i``."""
 
     def __init__(
-        self, samples: Sequence[Sample], image_size: int, batch_size: int, seed: int, max_shift: int = 0, flip_prob: float = 0.0
+        self,
+        samples: Sequence[Sample],
+        image_size: int,
+        batch_size: int,
+        seed: int,
+        max_shift: int = 0,
+        flip_prob: float = 0.0,
     ):
         """``max_shift``: images are padded by so many pixels (edges repeated) and cropped at a random place."""
         self.samples, self.image_size, self.batch_size, self.seed = samples, image_size, batch_size, seed

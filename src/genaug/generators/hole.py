@@ -141,7 +141,8 @@ def describe_midpoints(
         "reconstruction_mse": error,
         "psnr": 10 * math.log10(pixel_range**2 / max(error, 1e-12)),
         "gap": nearest_distance(midpoints, references) - nearest_distance(reconstructed, references),
-        "gap_pixel": nearest_distance((queries + queries[partners]) / 2, references) - nearest_distance(queries, references),
+        "gap_pixel": nearest_distance((queries + queries[partners]) / 2, references)
+        - nearest_distance(queries, references),
     }
 
 
@@ -154,7 +155,9 @@ def draw_codes(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], path: Path)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5 * len(panels), 4.5), layout="constrained")
-    for axes, (title, z, classes) in zip(np.atleast_1d(np.asarray(figure.subplots(1, len(panels)))), panels, strict=True):
+    for axes, (title, z, classes) in zip(
+        np.atleast_1d(np.asarray(figure.subplots(1, len(panels)))), panels, strict=True
+    ):
         axes.scatter(z[:, 0], z[:, 1], c=classes, cmap="tab10", s=6, linewidths=0)
         ends = _most_distant(z, classes)
         axes.plot(ends[:, 0], ends[:, 1], "k-o", linewidth=1.5, markersize=4, markerfacecolor="white")

@@ -77,7 +77,9 @@ def fit_latent_space(
 ) -> dict[str, Any]:
     """Train on ``dataset.train`` and ``extra``, write weights and diagnostics; returns the record's facts."""
     samples = [*dataset.train, *extra]
-    batches = Batches(samples, config.image_size, config.batch_size, config.fit_seed, config.max_shift, config.flip_prob)
+    batches = Batches(
+        samples, config.image_size, config.batch_size, config.fit_seed, config.max_shift, config.flip_prob
+    )
     aae = _fitted(config, config.lambda_adv, batches, folder)
     diagnostics, z, classes = diagnose(config, aae, dataset)
     holes = has_holes(diagnostics)
@@ -98,7 +100,8 @@ def fit_latent_space(
         "num_images": len(samples),
         "losses": aae.history[-1],
         "holes": holes,
-        "diagnostics": {f"hole/{key}": round(value, 6) for key, value in diagnostics.items()} | {"hole/holes": int(holes)},
+        "diagnostics": {f"hole/{key}": round(value, 6) for key, value in diagnostics.items()}
+        | {"hole/holes": int(holes)},
     }
 
 

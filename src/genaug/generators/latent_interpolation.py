@@ -174,7 +174,9 @@ class LatentInterpolation(Generator):
         if not 0 <= self.flip_prob <= 1:
             raise GenaugError(f"generator.flip_prob={self.flip_prob} is a probability: write a number from 0 to 1.")
         if not 0 <= self.warmup < 1:
-            raise GenaugError(f"generator.warmup={self.warmup} is a share of the steps: write a number from 0 to below 1.")
+            raise GenaugError(
+                f"generator.warmup={self.warmup} is a share of the steps: write a number from 0 to below 1."
+            )
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise GenaugError(f"generator.betas={self.betas} must be two numbers in [0, 1), e.g. [0.5,0.999].")
 
@@ -186,7 +188,9 @@ class LatentInterpolation(Generator):
         elif not 0 <= self.lam <= 1:
             raise GenaugError(f"generator.lam={self.lam} would be extrapolation: write a number from 0 to 1.")
         if self.label == "two_hot" and self.lam != 0.5:
-            raise GenaugError(f"generator.label=two_hot means lambda .5, but generator.lam={self.lam}. Write label=weighted.")
+            raise GenaugError(
+                f"generator.label=two_hot means lambda .5, but generator.lam={self.lam}. Write label=weighted."
+            )
 
     def _check_networks(self) -> None:
         for key in ("z_dim", "channels"):
@@ -207,7 +211,9 @@ class LatentInterpolation(Generator):
         if not self.disc_widths or min(self.disc_widths) < 1:
             raise GenaugError(f"generator.disc_widths={self.disc_widths} must list widths of layers, e.g. [64,32,16].")
         if self.prior == "gaussian" and self.code == "tanh":
-            raise GenaugError("generator.prior=gaussian is unbounded, generator.code=tanh is not: write generator.code=linear.")
+            raise GenaugError(
+                "generator.prior=gaussian is unbounded, generator.code=tanh is not: write generator.code=linear."
+            )
         if self.interp == "cdf" and (self.prior != "uniform" or self.space != "latent"):
             raise GenaugError("generator.interp=cdf is for codes under a uniform prior: write generator.interp=linear.")
         if self.disc_norm == "separate_bn" and not self.allow_reference_traps:
@@ -216,7 +222,9 @@ class LatentInterpolation(Generator):
                 "Write none or joint_bn, or generator.allow_reference_traps=true to reproduce it."
             )
         if self.figure and self.z_dim != 2:
-            raise GenaugError(f"generator.figure=true draws two latent dimensions, not {self.z_dim}: write generator.z_dim=2.")
+            raise GenaugError(
+                f"generator.figure=true draws two latent dimensions, not {self.z_dim}: write generator.z_dim=2."
+            )
 
     @property
     def makes_pool(self) -> bool:
@@ -246,7 +254,9 @@ class LatentInterpolation(Generator):
         for sample in dataset.train:
             counts[sample.class_index] = counts.get(sample.class_index, 0) + 1
         if len(dataset.train) < 2:
-            raise GenaugError(f"{dataset.name} has {len(dataset.train)} training image(s): interpolation needs at least two.")
+            raise GenaugError(
+                f"{dataset.name} has {len(dataset.train)} training image(s): interpolation needs at least two."
+            )
         if self.classes == "inter" and len(counts) < 2:
             raise GenaugError(
                 f"generator.classes=inter mixes images of two classes, but the training images of {dataset.name} have a single "
@@ -383,7 +393,9 @@ class LatentInterpolation(Generator):
         root = Path(self.extra_dir).expanduser()
         paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
         if not paths:
-            raise GenaugError(f"generator.extra_dir={self.extra_dir} holds no images ({', '.join(sorted(EXTENSIONS))}).")
+            raise GenaugError(
+                f"generator.extra_dir={self.extra_dir} holds no images ({', '.join(sorted(EXTENSIONS))})."
+            )
         samples = [
             Sample(id=f"extra/{path.relative_to(root).as_posix()}", digest=digest_bytes(path.read_bytes()), image=path)
             for path in paths

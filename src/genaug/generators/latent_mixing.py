@@ -59,7 +59,9 @@ def mix(first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
             "to one size (dataset.image_size)."
         )
     if bool(((lam < 0) | (lam > 1)).any()):
-        raise GenaugError(f"lambda={float(lam.min()):g} … {float(lam.max()):g} leaves [0, 1]: that would be extrapolation.")
+        raise GenaugError(
+            f"lambda={float(lam.min()):g} … {float(lam.max()):g} leaves [0, 1]: that would be extrapolation."
+        )
     weight = _spread(lam, first)
     return weight * first + (1 - weight) * second
 
@@ -101,7 +103,9 @@ def mix_labels(first: dict[int, float], second: dict[int, float], lam: float) ->
     return dict(sorted(weights.items()))
 
 
-def draw_partners(classes: np.ndarray, seed: int, pairing: str = "permutation", kinds: str = "any") -> tuple[np.ndarray, int]:
+def draw_partners(
+    classes: np.ndarray, seed: int, pairing: str = "permutation", kinds: str = "any"
+) -> tuple[np.ndarray, int]:
     """A partner for each row of one minibatch.
 
     A permutation of the batch (paper); ``derangement`` has no fixed point. Rows whose pair is of the wrong kind (``inter``:
@@ -117,7 +121,9 @@ def draw_partners(classes: np.ndarray, seed: int, pairing: str = "permutation", 
     """
     size = len(classes)
     if size < 2:
-        raise GenaugError("Latent interpolation mixes the images of one batch with each other: a batch of one has no pair.")
+        raise GenaugError(
+            "Latent interpolation mixes the images of one batch with each other: a batch of one has no pair."
+        )
     rng = np.random.default_rng(seed)
     rows = np.arange(size)
     partners = rng.permutation(size)
@@ -162,7 +168,9 @@ class Interpolation:
         """Partners int [b] and lambda [b] of a step's ``k``-th interpolation: functions of (seed, step, k, classes)."""
         # the interpolations of a grid lie on one line between the same two images
         place = 0 if self.law.law == "grid" else k
-        partners, lonely = draw_partners(classes, derive(self.seed, "partners", step, place), self.pairing, self.classes)
+        partners, lonely = draw_partners(
+            classes, derive(self.seed, "partners", step, place), self.pairing, self.classes
+        )
         self.num_lonely += lonely
         count = len(classes) if self.lam_per == "sample" else 1
         u = np.random.default_rng(derive(self.seed, "lambda", step, k)).random(count)

@@ -326,5 +326,7 @@ def _other_vae(path: str, dtype: torch.dtype) -> Any:
 def _lora_file(path: str) -> Path:
     file = Path(path).expanduser()
     return (
-        file if file.is_file() else other_folder("lora_path", path, ("*.safetensors",)) / "pytorch_lora_weights.safetensors"
+        file
+        if file.is_file()
+        else other_folder("lora_path", path, ("*.safetensors",)) / "pytorch_lora_weights.safetensors"
     )

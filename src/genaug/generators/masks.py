@@ -1,0 +1,151 @@
+"""Masks for inpainting around labelled boxes: float32 [h, w], 1 = known, 0 = to be generated.
+
+The rules of Hprairie/Synthetic-ImgGen-PSLD (``img_utils.py``), exactly. K is the union of the boxes grown by a margin,
+d the Euclidean distance to K over its maximum, so 0 in K and at most 1. The distance masks are salt and pepper.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy.ndimage import distance_transform_edt
+
+BOX_AWARE = ("outpainting", "random_outpainting", "random_entirepainting", "random_erasing_ore", "keep_object")
+BOX_FREE = ("box", "center_box", "random", "extreme", "free_form")
+MASK_TYPES = (*BOX_AWARE, *BOX_FREE)
+SPECKLED = ("random_outpainting", "random_entirepainting", "random")
+"""Masks whose known pixels are scattered."""
+
+PixelBox = tuple[int, int, int, int]
+"""x1, y1, x2, y2; the ends are exclusive."""
+
+
+def corners(xc: float, yc: float, w: float, h: float, width: int, height: int) -> tuple[float, float, float, float]:
+    """Normalised centre and size, as in a YOLO label row, to corners in pixels."""
+    return (
+        xc * width - w * width / 2,
+        yc * height - h * height / 2,
+        xc * width + w * width / 2,
+        yc * height + h * height / 2,
+    )
+
+
+def grow(box: Sequence[float], width: int, height: int, margin: int, reference_edge: bool = False) -> PixelBox:
+    """A box in pixels, truncated towards zero and grown by ``margin`` inside the frame.
+
+    ``reference_edge``: the released code stops at the last row and column, which so never belong to K.
+    """
+    x1, y1, x2, y2 = (int(value) for value in box) if reference_edge else _outwards(box)
+    edge = 1 if reference_edge else 0
+    return max(0, x1 - margin), max(0, y1 - margin), min(width - edge, x2 + margin), min(height - edge, y2 + margin)
+
+
+def _outwards(box: Sequence[float]) -> PixelBox:
+    """Every pixel that the box touches."""
+    x1, y1, x2, y2 = box
+    return math.floor(x1 + 1e-4), math.floor(y1 + 1e-4), math.ceil(x2 - 1e-4), math.ceil(y2 - 1e-4)
+
+
+def union(boxes: Sequence[PixelBox], width: int, height: int) -> np.ndarray:
+    """K: bool [h, w]."""
+    inside = np.zeros((height, width), dtype=bool)
+    for x1, y1, x2, y2 in boxes:
+        inside[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True
+    return inside
+
+
+def distance(inside: np.ndarray) -> np.ndarray:
+    """d: float64 [h, w]; 0 everywhere where K is the whole frame."""
+    raw = distance_transform_edt(~inside)
+    assert isinstance(raw, np.ndarray)
+    return raw / max(float(raw.max()), 1e-12)
+
+
+def outpainting(inside: np.ndarray) -> np.ndarray:
+    """Only K is known (l.179)."""
+    return inside.astype(np.float32)
+
+
+def random_outpainting(
+    inside: np.ndarray, rng: np.random.Generator, mu: float = 0.0, sigma: float = 0.32
+) -> np.ndarray:
+    """K is known, and each pixel with d < r, r ~ N(mu, sigma) per pixel (l.298): the more distant, the less."""
+    return (inside | (distance(inside) < rng.normal(mu, sigma, inside.shape))).astype(np.float32)
+
+
+def random_entirepainting(
+    inside: np.ndarray, rng: np.random.Generator, mu: float = 0.0, sigma: float = 0.32
+) -> np.ndarray:
+    """Each pixel with d < r is known (l.353): inside K one in two."""
+    return (distance(inside) < rng.normal(mu, sigma, inside.shape)).astype(np.float32)
+
+
+def erased_rectangle(box: PixelBox, u: Sequence[float]) -> PixelBox:
+    """The rectangle that ORE erases in a grown box, from four uniforms: height, width, x offset, y offset."""
+    x1, y1, x2, y2 = box
+    height, width = int(u[0] * (y2 - y1)), int(u[1] * (x2 - x1))
+    x, y = x1 + int(u[2] * (x2 - x1 - width)), y1 + int(u[3] * (y2 - y1 - height))
+    return x, y, x + width, y + height
+
+
+def random_erasing_ore(
+    boxes: Sequence[PixelBox],
+    width: int,
+    height: int,
+    rng: np.random.Generator,
+    erase_range: tuple[float, float] = (0.2, 0.8),
+) -> np.ndarray:
+    """All is known but one rectangle inside each grown box (l.407)."""
+    erased = [
+        erased_rectangle(box, rng.uniform(*erase_range, size=4).tolist())
+        for box in boxes
+        if box[2] > box[0] and box[3] > box[1]
+    ]
+    return 1 - union(erased, width, height).astype(np.float32)
+
+
+def box(width: int, height: int, rng: np.random.Generator, share: float = 0.5, border: float = 1 / 32) -> np.ndarray:
+    """A rectangle of ``share`` of each side at a random place is unknown (256 px of 512, 16 px from the border)."""
+    mask = np.ones((height, width), dtype=np.float32)
+    h, w = round(share * height), round(share * width)
+    gap_y, gap_x = round(border * height), round(border * width)
+    top = int(rng.integers(gap_y, max(height - gap_y - h, gap_y) + 1))
+    left = int(rng.integers(gap_x, max(width - gap_x - w, gap_x) + 1))
+    mask[top : top + h, left : left + w] = 0
+    return mask
+
+
+def center_box(width: int, height: int, share: float = 0.5) -> np.ndarray:
+    """The centred rectangle of ``share`` of each side is unknown (the PSLD paper's box)."""
+    mask = np.ones((height, width), dtype=np.float32)
+    h, w = round(share * height), round(share * width)
+    top, left = (height - h) // 2, (width - w) // 2
+    mask[top : top + h, left : left + w] = 0
+    return mask
+
+
+def random(width: int, height: int, rng: np.random.Generator, low: float = 0.3, high: float = 0.7) -> np.ndarray:
+    """A share p ~ U(low, high), one per image, of the pixels is unknown."""
+    count = int(width * height * rng.uniform(low, high))
+    mask = np.ones(width * height, dtype=np.float32)
+    mask[rng.choice(width * height, count, replace=False)] = 0
+    return mask.reshape(height, width)
+
+
+def extreme(
+    width: int, height: int, rng: np.random.Generator, share: float = 0.5, border: float = 1 / 32
+) -> np.ndarray:
+    """Only the rectangle of ``box`` is known."""
+    return 1 - box(width, height, rng, share, border)
+
+
+def free_form(width: int, height: int, rng: np.random.Generator, num_strokes: int = 4) -> np.ndarray:
+    """Broad random strokes are unknown."""
+    canvas = Image.new("L", (width, height), 1)
+    pen = ImageDraw.Draw(canvas)
+    side = min(width, height)
+    for _ in range(num_strokes):
+        points = [(float(x), float(y)) for x, y in rng.uniform(0, 1, (int(rng.integers(3, 7)), 2)) * (width, height)]
+        pen.line(points, fill=0, width=max(int(rng.uniform(0.06, 0.16) * side), 1), joint="curve")
+    return np.asarray(canvas, dtype=np.float32)
