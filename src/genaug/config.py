@@ -100,7 +100,7 @@ def known_keys() -> dict[str, set[str]]:
     """Keys that some choice of each group accepts, e.g. ``{"mix": {"alpha", "m", "name"}, "": {"seed", …}}``."""
     root = ConfigStore.instance().load("run_config.yaml").node
     keys: dict[str, set[str]] = {"": set(root)}
-    for group in root:  # those with one fixed type, e.g. paths
+    for group in map(str, root):  # those with one fixed type, e.g. paths
         child = root._get_node(group)
         if isinstance(child, DictConfig) and not child._is_missing():
             keys[group] = set(child)

@@ -190,6 +190,9 @@ def test_generators_that_redraw_the_whole_image_say_why_they_refuse_boxes():
     from genaug.generators.da_fusion import DAFusion
     from genaug.generators.real_guidance import RealGuidance
 
-    for generator in (DAFusion(name="da_fusion", seed=0, class_names=False), RealGuidance(name="rg", seed=0, class_names=False)):
+    for generator in (
+        DAFusion(name="da_fusion", seed=0, class_names=False),
+        RealGuidance(name="rg", seed=0, class_names=False),
+    ):
         with pytest.raises(GenaugError, match=r"boxes no longer fit.*mask=keep_object"):
             generator.check("detection")

@@ -7,6 +7,7 @@ mixed label as for every other augmentation here (the paper's code takes binary 
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,14 +50,14 @@ def manifold_mixup(backbone: nn.Module, weights: Tensor, alpha: float, num_layer
     lam = float(rng.beta(alpha, alpha))
     partners = torch.from_numpy(rng.permutation(len(weights))).to(weights.device)
 
-    def mix(state: Tensor) -> Tensor:
+    def mix(state: Any) -> Any:
         return lam * state + (1 - lam) * state[partners]
 
     layer = backbone.get_submodule(name)
     if name:
         handle = layer.register_forward_hook(lambda module, inputs, output: mix(output))
     else:
-        handle = layer.register_forward_pre_hook(lambda module, inputs: mix(inputs[0]))  # type: ignore[arg-type]
+        handle = layer.register_forward_pre_hook(lambda module, inputs: mix(inputs[0]))
     try:
         yield mix(weights)
     finally:

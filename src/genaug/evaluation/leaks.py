@@ -95,7 +95,14 @@ def audit(pool: Pool, dataset: Dataset, store: Store, backbone: str, folder: Pat
     ):
         for i in np.argsort(-direction.similarity, kind="stable")[: NUM_PAIRS // 3]:
             pairs.append(
-                _pair(len(pairs), direction, queries[i], others[direction.nearest[i]], direction.similarity[i], folder)
+                _pair(
+                    len(pairs),
+                    direction,
+                    queries[i],
+                    others[direction.nearest[i]],
+                    float(direction.similarity[i]),
+                    folder,
+                )
             )
     found = {
         "features": backbone,

@@ -267,9 +267,9 @@ def _correlations(tables: Sequence[Table], measured: dict[str, Any], keys: Seque
             ]
             if len({x for x, _ in pairs}) < 4:
                 continue  # fewer than four different pools say nothing
-            found = stats.spearmanr(*zip(*pairs, strict=True))
+            found: Any = stats.spearmanr([x for x, _ in pairs], [y for _, y in pairs])
             lines.append(
-                f"{table.item}: {key} against {table.spec.metric}, Spearman {found.statistic:+.2f} (n={len(pairs)})."  # type: ignore[union-attr]
+                f"{table.item}: {key} against {table.spec.metric}, Spearman {found.statistic:+.2f} (n={len(pairs)})."
             )
     return lines
 
