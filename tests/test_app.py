@@ -66,7 +66,7 @@ def test_what_can_change_the_result_is_part_of_a_cell(override):
 def test_help_can_be_read_by_a_person_and_comes_without_torch():
     program = "import sys, train; sys.argv=['train.py','--help']; train.main(); assert 'torch' not in sys.modules"
     text = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=".").stdout
-    for word in ("mix.alpha", "generator.t0", "dataset.shots", "A sweep", "generator:", "da_fusion", "image_folder"):
+    for word in ("mix.alpha", "generator.t0", "dataset.shots", "A sweep", "generator  ", "da_fusion", "image_folder"):
         assert word in text
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from genaug.app import compose_typed
 from genaug.data.transforms import Augment, seeded
 from genaug.errors import GenaugError
 
@@ -17,11 +17,7 @@ IMAGE = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Ge
 
 
 def preset(name: str) -> Augment:
-    fields = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    assert isinstance(fields, dict)
-    assert fields.pop("defaults") == ["_augment", "_self_"]
-    assert fields["name"] == name
-    return Augment(**fields)  # type: ignore[arg-type]
+    return compose_typed([f"augment={name}"]).augment
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -52,7 +52,9 @@ def test_no_class_name_reaches_a_prompt_or_an_initialisation(
         return
     if not generator.uses_prior or "classification" not in generator.tasks:
         pytest.skip("uses no prompts, or no classes")
-    generator.num_steps = 4
+    generator.num_steps = 10  # enough for one step at the lowest strength, 0.1
+    if hasattr(generator, "reference_shift"):
+        generator.reference_shift = False  # only defined for 1000 steps
     if hasattr(generator, "tokens"):
         generator.tokens.num_steps = 1
     given: list[torch.Tensor] = []
@@ -66,7 +68,7 @@ def test_no_class_name_reaches_a_prompt_or_an_initialisation(
         made = list(generator.generate(variants, dataset, prior, tmp_path if generator.fits else None))
     finally:
         hook.remove()
-    assert given
+    assert given or not hasattr(generator, "prompt")
     ids = {int(i) for batch in given for i in batch.flatten()}
     for word in WORDS:
         assert not ids & set(prior.word_ids(word)), f"{preset} gave the text encoder the word {word}"

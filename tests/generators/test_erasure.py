@@ -150,8 +150,10 @@ def test_levels_match_exactly_or_as_in_the_release_of_2023() -> None:
 @pytest.mark.parametrize(
     "fields", [{}, {"sampler_model": "student"}, {"trajectories": 2}, {"level_match": "ref2023"}, {"batch_size": 1}]
 )
-def test_the_loss_falls_and_the_prediction_moves_towards_the_target(prior: Prior, fields: dict) -> None:
-    _, about = erase(prior, "cat", short(iterations=10, **fields))
+def test_the_loss_falls_and_the_prediction_moves_towards_the_target(fields: dict) -> None:
+    # the shipped weights: to random ones a concept means next to nothing, so there is nothing to unlearn
+    prior = PriorConfig(path="tiny", image_size=32).load("cpu")
+    _, about = erase(prior, "seven", short(iterations=20, learning_rate=1e-3, **fields))
     assert about["loss_last_tenth"] < about["loss_first_tenth"]
 
 

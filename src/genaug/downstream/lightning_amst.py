@@ -208,27 +208,27 @@ class LightningAmst(LightningClassifier):
 
     # learning
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
         seed_device(self.device, derive(self.config.seed, "batch", self.global_step))
         names = [n for n in ("labelled", "labelled_strong", "auxiliary", "weak", "strong") if n in batch]
         # one forward pass over all views: one set of BatchNorm statistics
         features = self.network.features(torch.cat([to_unit(batch[n]) for n in names]))
         views = dict(zip(names, features.split([len(batch[n]) for n in names]), strict=True))
         terms: dict[str, Tensor] = {}
+        facts: dict[str, Tensor] = {}
         if "labelled" in views:
             terms["supervised"] = self.supervised(views, batch["targets"])
         if "weak" in views:
-            terms["unlabelled"] = self.config.lambda_c * self.consistency(views, batch)
+            loss, mask = self.consistency(views, batch)
+            terms["unlabelled"] = self.config.lambda_c * loss
+            facts["accepted"] = mask.float().mean()
         if "auxiliary" in views:
             weight = self.config.lambda_aux if "labelled" in views else 1.0
             terms["auxiliary"] = weight * self.auxiliary_loss(views["auxiliary"], batch)
             if self.config.lambda_div > 0:
                 terms["divergence"] = weight * self.config.lambda_div * self.divergence()
-        for name, term in terms.items():
-            self.log(f"train/{name}", term)
-        loss = torch.stack(list(terms.values())).sum()
-        self.log("train/loss", loss)
-        return loss
+        facts |= {name: term.detach() for name, term in terms.items()}
+        return {"loss": torch.stack(list(terms.values())).sum(), **facts}
 
     def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         return functional.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
@@ -271,16 +271,14 @@ class LightningAmst(LightningClassifier):
         ]
         return torch.stack(pairs).mean() if pairs else torch.zeros((), device=self.device)
 
-    def consistency(self, views: dict[str, Tensor], batch: Batch) -> Tensor:
-        """The loss on unlabelled images by the rule of ``config.label``."""
+    def consistency(self, views: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss on unlabelled images by the rule of ``config.label``, and which of them it accepted."""
         config, network = self.config, self.network
         if config.label == "multi_head_co_training":
             chunks = views["strong"].chunk(3) if private_strong_views(config) else (views["strong"],) * 3
             strong_heads = [head(x) for head, x in zip([network.head, *network.auxiliary], chunks, strict=True)]
             weak_heads = [network.head(views["weak"]), *network.heads(views["weak"])]
-            loss, mask = rules.multi_head_co_training(weak_heads, strong_heads)
-            self.log("train/accepted", mask.float().mean())
-            return loss
+            return rules.multi_head_co_training(weak_heads, strong_heads)
         weak, strong = network.head(views["weak"]), network.head(views["strong"])
         if config.label == "flexmatch":
             thresholds = rules.flexmatch_thresholds(
@@ -307,8 +305,7 @@ class LightningAmst(LightningClassifier):
             loss = loss + rules.dst_worst_case(main_l, worst_l, weak, worst_u, config.dst_weight)
         else:
             loss, mask = rules.fixmatch(weak, strong, config.tau_c)
-        self.log("train/accepted", mask.float().mean())
-        return loss
+        return loss, mask
 
     # record
 

@@ -69,9 +69,7 @@ class LightningDetector(pl.LightningModule):
         # what a step draws (dropped anchors) depends on its number alone, so a resumed run goes on as if uninterrupted
         seed_device(self.device, derive(self.config.seed, "batch", self.global_step))
         losses = self.network([image.float() / 255 for image in images], targets)
-        total = torch.stack(list(losses.values())).sum()
-        self.log("train/loss", total, batch_size=len(images))
-        return total
+        return torch.stack(list(losses.values())).sum()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.config.clip_norm > 0:

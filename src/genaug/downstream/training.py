@@ -85,12 +85,12 @@ class Bar(Callback):
 
 
 class Losses(Callback):
-    """Records the training loss every few steps, without the cost of Lightning's own logging at every one."""
+    """Records what ``training_step`` returns every few steps, without the cost of Lightning's own logging at every one."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
         if trainer.global_step % max(1, trainer.max_steps // ROWS_PER_RUN) == 0:
             for logger in trainer.loggers:
-                logger.log_metrics({"train/loss": float(outputs["loss"])}, trainer.global_step)
+                logger.log_metrics({f"train/{key}": float(term) for key, term in outputs.items()}, trainer.global_step)
 
 
 class Evaluations(Callback):
