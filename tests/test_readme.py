@@ -12,7 +12,9 @@ from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
 LINES = [
-    line.split("#")[0].strip() for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()
+    line.split("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
 ]
 TRAINING = [line for line in LINES if line.startswith("python train.py")]
 CONSOLE = [line for line in LINES if line.startswith("genaug ")]

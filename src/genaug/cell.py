@@ -52,6 +52,8 @@ class Cell:
 
     @property
     def slug(self) -> str:
+        if self.config.task == "prior":
+            return f"prior_s{self.config.recipe.seed}"
         names = self.names
         last = names["downstream"] if self.config.task == "train" else self.config.task
         return f"{names['dataset']}_{names['generator']}_{names['mix']}_{last}_s{self.config.seed}"

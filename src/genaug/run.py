@@ -5,6 +5,8 @@ dataset ─► split ─► generator.fit ─► generator.generate ─► pool 
 Every stage may be answered from the store instead of being computed.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,46 +43,81 @@ def compute(cell: Cell, record: Record) -> Result:
         with record.stage("train"):
             folder = train_prior(cfg.recipe, cfg.paths.outputs / "prior")
         record.say(f"trained: {folder}; use it with prior.path={folder}")
-        return finish(cell, record, {}, {})
+        return finish(cell, record, {}, Synthetic())
 
     with record.stage("data"):
-        dataset = cfg.dataset.load()
-        record.say(
-            f"{dataset.name}: {len(dataset.train)} train, {len(dataset.val)} val, {len(dataset.test)} test images, "
-            f"{len(dataset.class_names)} classes" + (f"; {dataset.notes}" if dataset.notes else "")
-        )
-    if cfg.task == "train":
-        cfg.downstream.check_dataset(dataset)
-    counts: dict[str, Any] = {"images_generated": 0, "images_reused": 0, "network_evaluations": 0}
-    pool = interpolate = None
-    if cfg.pool_size or cfg.generator.online or cfg.task in ("fit", "generate"):
-        erasures: dict[str, Path] = {}
-        if cfg.leakage.erasure is not None and cfg.generator.uses_prior:
-            with record.stage("erase"):
-                erasures, erase_counts = erase(cell, dataset, record)
-            counts |= erase_counts
-        with record.stage("fit"):
-            fitted, fitted_fingerprint, fit_counts = fit(cell, dataset, erasures, record)
-        counts |= fit_counts
-        if cfg.generator.online and cfg.task == "train":
-            prior = load_prior(cell, erasures) if cfg.generator.uses_prior else None
-            interpolate = cfg.generator.interpolate(fitted, dataset, prior, cfg.trainer.device())
-        elif cfg.task != "fit":
-            with record.stage("generate"):
-                pool = generate(cell, dataset, erasures, fitted, fitted_fingerprint, record)
-            if cfg.task == "train":
-                with record.stage("filter"):
-                    pool = cfg.filter.apply(pool, dataset, cfg.paths.store, record.say)
-            record.pool(pool.folder)
-            counts |= pool.counts | {"images_rejected": sum(pool.rejected.values())}
+        dataset = read(cell, record)
+    synthetic = synthesise(cell, dataset, record)
     if cfg.task != "train":
-        return finish(cell, record, {}, counts, pool)
+        return finish(cell, record, {}, synthetic)
 
     with record.stage("train"):
-        data = TrainingData(dataset=dataset, mix=cfg.mix, pool=pool, augment=cfg.augment, interpolate=interpolate)
+        data = TrainingData(
+            dataset=dataset,
+            mix=cfg.mix,
+            pool=synthetic.pool,
+            augment=cfg.augment,
+            interpolate=synthetic.interpolate,
+        )
         outcome = cfg.downstream.train(data, cfg.trainer, cell.folder, record)
-    counts |= {"train_images": len(dataset.train), "test_images": len(dataset.test)}
-    return finish(cell, record, outcome, counts, pool)
+    synthetic.counts |= {"train_images": len(dataset.train), "test_images": len(dataset.test)}
+    return finish(cell, record, outcome, synthetic)
+
+
+def read(cell: Cell, record: Record) -> Dataset:
+    """The data set of this trial; one that the downstream model cannot use is refused before anything is generated."""
+    cfg = cell.config
+    dataset = cfg.dataset.load()
+    record.say(
+        f"{dataset.name}: {len(dataset.train)} train, {len(dataset.val)} val, {len(dataset.test)} test images, "
+        f"{len(dataset.class_names)} classes" + (f"; {dataset.notes}" if dataset.notes else "")
+    )
+    if cfg.task == "train":
+        cfg.downstream.check_dataset(dataset)
+    return dataset
+
+
+@dataclass(kw_only=True, slots=True)
+class Synthetic:
+    """What a generator gives to training: a pool, or a batch augmentation (online generators), or nothing."""
+
+    pool: Pool | None = None
+    interpolate: Callable[..., Any] | None = None
+    counts: dict[str, Any] = field(
+        default_factory=lambda: {"images_generated": 0, "images_reused": 0, "network_evaluations": 0}
+    )
+    """Images and network evaluations of this call, and what the fit reports of itself."""
+
+
+def synthesise(cell: Cell, dataset: Dataset, record: Record) -> Synthetic:
+    """Erase, fit, generate and filter, as far as this cell's task and mix need them."""
+    cfg = cell.config
+    result = Synthetic()
+    if not (cfg.pool_size or cfg.generator.online or cfg.task in ("fit", "generate")):
+        return result
+    erasures: dict[str, Path] = {}
+    if cfg.leakage.erasure is not None and cfg.generator.uses_prior:
+        with record.stage("erase"):
+            erasures, erase_counts = erase(cell, dataset, record)
+        result.counts |= erase_counts
+    with record.stage("fit"):
+        fitted, fitted_fingerprint, fit_counts = fit(cell, dataset, erasures, record)
+    result.counts |= fit_counts
+    if cfg.task == "fit":
+        return result
+    if cfg.generator.online and cfg.task == "train":
+        prior = load_prior(cell, erasures) if cfg.generator.uses_prior else None
+        result.interpolate = cfg.generator.interpolate(fitted, dataset, prior, cfg.trainer.device())
+        return result
+    with record.stage("generate"):
+        pool = generate(cell, dataset, erasures, fitted, fitted_fingerprint, record)
+    if cfg.task == "train":
+        with record.stage("filter"):
+            pool = cfg.filter.apply(pool, dataset, cfg.paths.store, record.say)
+    record.pool(pool.folder)
+    result.counts |= pool.counts | {"images_rejected": sum(pool.rejected.values())}
+    result.pool = pool
+    return result
 
 
 def erase(cell: Cell, dataset: Dataset, record: Record) -> tuple[dict[str, Path], dict[str, int]]:
@@ -175,14 +212,12 @@ def generate(
     return pool
 
 
-def finish(
-    cell: Cell, record: Record, outcome: dict[str, Any], counts: dict[str, Any], pool: Pool | None = None
-) -> Result:
+def finish(cell: Cell, record: Record, outcome: dict[str, Any], synthetic: Synthetic) -> Result:
     """Publish ``result.json`` and close the record."""
+    pool, counts = synthetic.pool, synthetic.counts
     predictions = outcome.pop("predictions", None)
     if predictions is not None:
         write_json(cell.folder / "predictions.json", predictions)
-    environment = describe_environment()
     result: Result = {
         "cell": cell.folder.name,
         "fingerprint": cell.fingerprint,
@@ -195,7 +230,7 @@ def finish(
         "seconds": record.seconds,
         "pool": pool.fingerprint if pool is not None else None,
         "rejected": pool.rejected if pool is not None else {},
-        "environment": environment,
+        "environment": describe_environment(),
         "overrides": list(cell.overrides),
         "config": cell.resolved,
     }

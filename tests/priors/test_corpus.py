@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from genaug.errors import GenaugError
 from genaug.priors.corpus import (
     DIGIT_WORDS,
     MICROGRAPH_SUBJECT,
@@ -57,7 +58,7 @@ def test_every_mnist_training_digit_is_there_with_its_label(real_corpus):
 
 
 def test_a_missing_data_folder_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"lacks the folder .*mnist.*Set data_dir"):
+    with pytest.raises(GenaugError, match=r"lacks the folder .*mnist.*Set data_dir"):
         load_corpus(tmp_path)
 
 
@@ -66,7 +67,7 @@ def test_a_missing_file_is_named(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "coco_cc/ImageSets/Main/train.txt").write_text("")
     (tmp_path / "bccd/ImageSets/Main/train.txt").write_text("")
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz is missing"):
+    with pytest.raises(GenaugError, match=r"train-images-idx3-ubyte\.gz is missing"):
         load_corpus(tmp_path)
 
 

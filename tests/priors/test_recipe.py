@@ -9,6 +9,7 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
+from genaug.errors import GenaugError
 from genaug.priors import training
 from genaug.priors.corpus import MICROGRAPH_SUBJECT, PROMPT_TEMPLATES, Corpus
 from genaug.priors.recipe import PriorRecipe, train_prior
@@ -70,7 +71,7 @@ def test_a_training_killed_in_each_stage_goes_on_to_the_same_weights(toy_corpus,
 
 def test_checkpoints_of_another_recipe_are_refused_by_the_field_that_differs(toy_corpus, tmp_path):
     train_prior(PriorRecipe(**TOY), tmp_path)
-    with pytest.raises(ValueError, match=r"other values of vae_lr\. Choose another output folder"):
+    with pytest.raises(GenaugError, match=r"other values of vae_lr\. Choose another output folder"):
         train_prior(PriorRecipe(**{**TOY, "vae_lr": 2e-3}), tmp_path)
 
 
@@ -136,10 +137,10 @@ def test_the_recipe_is_importable_without_torch():
     ],
 )
 def test_a_wrong_field_is_named_before_any_work(field, value):
-    with pytest.raises(ValueError, match=f"{field}.*(write|lower)"):
+    with pytest.raises(GenaugError, match=f"{field}.*(write|lower)"):
         PriorRecipe(**{field: value})
 
 
 def test_missing_data_is_an_error_that_says_where_to_point(tmp_path):
-    with pytest.raises(ValueError, match="Set data_dir"):
+    with pytest.raises(GenaugError, match="Set data_dir"):
         train_prior(PriorRecipe(data_dir=str(tmp_path / "absent")), tmp_path)

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from genaug.errors import GenaugError
+
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEXTURES = ("plain", "gradient", "striped", "checkered", "noisy", "photographic")
 COLOURS = {
@@ -68,12 +70,12 @@ def load_corpus(data_dir: str | Path) -> Corpus:
     """Reads `mnist`, `custom_coco_256`, `coco_cc` and `bccd` below `data_dir`, training splits only.
 
     Raises:
-        ValueError: when a folder or file is missing.
+        GenaugError: when a folder or file is missing.
     """
     root = Path(data_dir)
     for name in ("mnist", "custom_coco_256", "coco_cc", "bccd"):
         if not (root / name).is_dir():
-            raise ValueError(
+            raise GenaugError(
                 f"The tiny prior's training data lacks the folder {root / name}. Set data_dir to a folder that holds "
                 f"mnist, custom_coco_256, coco_cc and bccd (it is {str(data_dir)!r} now). The trained prior ships "
                 "with the package; this data is needed only to train it again."
@@ -101,7 +103,7 @@ def load_corpus(data_dir: str | Path) -> Corpus:
 def read_idx(path: Path) -> np.ndarray:
     """uint8 array of a gzipped idx file, images [n, 28, 28] or labels [n]."""
     if not path.is_file():
-        raise ValueError(f"{path} is missing: put the gzipped idx files of MNIST there.")
+        raise GenaugError(f"{path} is missing: put the gzipped idx files of MNIST there.")
     raw = gzip.decompress(path.read_bytes())
     num_dims = raw[3]
     shape = np.frombuffer(raw, ">u4", num_dims, offset=4)
@@ -111,7 +113,7 @@ def read_idx(path: Path) -> np.ndarray:
 def read_picture(path: Path, shorter_side: int) -> Tensor:
     """RGB picture as uint8 [3, h, w] whose shorter side is `shorter_side` px."""
     if not path.is_file():
-        raise ValueError(f"The picture {path} is missing from the training data of the tiny prior.")
+        raise GenaugError(f"The picture {path} is missing from the training data of the tiny prior.")
     with Image.open(path) as picture:
         picture = picture.convert("RGB")
         factor = shorter_side / min(picture.size)

@@ -17,6 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from genaug.errors import GenaugError
 from genaug.priors.corpus import DIGIT_WORDS, draw_digits, load_corpus, read_idx, read_picture
 
 CLASSIFIER_STEPS, CLASSIFIER_BATCH_SIZE = 1500, 128
@@ -141,7 +142,7 @@ def measure_prior(
     """
     folder, data_dir = Path(folder), Path(data_dir)
     if num_samples < 10 or num_samples % 10:
-        raise ValueError(f"num_samples={num_samples}: write a multiple of 10, for as many samples of each digit.")
+        raise GenaugError(f"num_samples={num_samples}: write a multiple of 10, for as many samples of each digit.")
     pipeline = load_pipeline(folder, device)
     names = (data_dir / "bccd" / "ImageSets" / "Main" / "val.txt").read_text().split()
     micrographs = [data_dir / "bccd" / "JPEGImages" / f"{name}.jpg" for name in names]

@@ -6,22 +6,25 @@ The training itself is in `training.py`, its pictures in `corpus.py`, and what c
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from genaug.errors import GenaugError
+from genaug.identity import NOT_IDENTITY
+
 
 @dataclass(kw_only=True, slots=True)
 class PriorRecipe:
     """A Stable-Diffusion-shaped prior small enough for a CPU. The defaults are those of the shipped weights."""
 
-    data_dir: str = "../shared/data"
+    data_dir: str = field(default="../shared/data", metadata=NOT_IDENTITY)
     """Folder that holds mnist, custom_coco_256, coco_cc and bccd."""
-    device: str = "cpu"
+    device: str = field(default="cpu", metadata=NOT_IDENTITY)
     """Torch device: cpu, cuda, cuda:1 …"""
     seed: int = 0
     """Seed of the initial weights and of every batch; batch k depends on (seed, stage, k) alone."""
-    num_threads: int = 2
+    num_threads: int = field(default=2, metadata=NOT_IDENTITY)
     """CPU threads of torch, >= 1."""
-    checkpoint_every: int = 100
+    checkpoint_every: int = field(default=100, metadata=NOT_IDENTITY)
     """Steps between two checkpoints of a stage, >= 1; an interrupted run loses at most these."""
-    log_every: int = 50
+    log_every: int = field(default=50, metadata=NOT_IDENTITY)
     """Steps between two progress lines, >= 1."""
 
     vocab_size: int = 1200
@@ -80,28 +83,28 @@ class PriorRecipe:
 
     def __post_init__(self) -> None:
         if len(self.vae_channels) != 4 or any(width % 8 for width in self.vae_channels):
-            raise ValueError(f"vae_channels={self.vae_channels}: write four multiples of 8, such as [24, 48, 64, 64].")
+            raise GenaugError(f"vae_channels={self.vae_channels}: write four multiples of 8, such as [24, 48, 64, 64].")
         if not 2 <= len(self.unet_channels) <= 3 or any(width % 16 for width in self.unet_channels):
-            raise ValueError(
+            raise GenaugError(
                 f"unet_channels={self.unet_channels}: write two or three multiples of 16, such as [64, 128]."
             )
         for name in ("vae_precision", "unet_precision"):
             if getattr(self, name) not in ("fp32", "bf16"):
-                raise ValueError(f"{name}={getattr(self, name)!r}: write fp32 or bf16.")
+                raise GenaugError(f"{name}={getattr(self, name)!r}: write fp32 or bf16.")
         if self.empty_prompt_prob + self.generic_prompt_prob > 1:
-            raise ValueError("empty_prompt_prob and generic_prompt_prob together exceed 1: lower one of them.")
+            raise GenaugError("empty_prompt_prob and generic_prompt_prob together exceed 1: lower one of them.")
         if self.vocab_size < 514:
-            raise ValueError(
+            raise GenaugError(
                 f"vocab_size={self.vocab_size}: write at least 514, the 512 byte tokens and two special ones."
             )
         for name in ("checkpoint_every", "log_every", "num_threads", "vae_steps", "unet_steps"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: write 1 or more.")
+                raise GenaugError(f"{name}={getattr(self, name)}: write 1 or more.")
         for name, least in (("vae_batch_size", 6), ("vae_large_batch_size", 4), ("unet_batch_size", 4)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: write {least} or more.")
+                raise GenaugError(f"{name}={getattr(self, name)}: write {least} or more.")
         if self.unet_large_every < 2:
-            raise ValueError(f"unet_large_every={self.unet_large_every}: write 2 or more.")
+            raise GenaugError(f"unet_large_every={self.unet_large_every}: write 2 or more.")
 
 
 def train_prior(recipe: PriorRecipe, out_dir: str | Path) -> Path:
@@ -112,7 +115,7 @@ def train_prior(recipe: PriorRecipe, out_dir: str | Path) -> Path:
         lie in `out_dir / "checkpoints"` and may be deleted afterwards.
 
     Raises:
-        ValueError: when the data is missing, or when `out_dir` holds the checkpoints of another recipe.
+        GenaugError: when the data is missing, or when `out_dir` holds the checkpoints of another recipe.
     """
     from genaug.priors.training import train
 

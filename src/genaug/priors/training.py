@@ -23,6 +23,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from genaug.errors import GenaugError
+from genaug.identity import canonical
 from genaug.priors.corpus import (
     GENERIC_PROMPTS,
     MICROGRAPH_SUBJECT,
@@ -37,8 +39,6 @@ from genaug.priors.corpus import (
 from genaug.priors.recipe import PriorRecipe
 from genaug.priors.vocabulary import save_tokenizer
 
-# Fields that change speed or logging but not what is trained; everything else must match to resume.
-NOT_IDENTITY = ("data_dir", "device", "num_threads", "checkpoint_every", "log_every")
 VAE_FIELDS = ("seed", "vae_", "kl_weight", "l1_weight", "gradient_weight")
 MICROGRAPH_PROB = 0.2
 TEMPLATES_PER_STEP = 4
@@ -140,7 +140,7 @@ def run_stage(
         state = torch.load(path, map_location=recipe.device, weights_only=True)
         if state["identity"] != identity:
             changed = sorted(key for key in identity if state["identity"].get(key) != identity[key])
-            raise ValueError(
+            raise GenaugError(
                 f"{path} was written by a recipe with other values of {', '.join(changed)}. Choose another output "
                 "folder, or restore these values to continue."
             )
@@ -309,7 +309,7 @@ def train_unet(
             predicted = unet(noisy, t.to(recipe.device), context).sample
         return F.mse_loss(predicted.float(), noise.to(recipe.device))
 
-    identity = {key: value for key, value in asdict(recipe).items() if key not in NOT_IDENTITY}
+    identity = canonical(recipe)
     models = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
     path = checkpoint_dir / "unet.pt"
     run_stage(recipe, "unet", identity, models, recipe.unet_steps, recipe.unet_lr, loss_of_step, path)
