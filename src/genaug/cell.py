@@ -40,7 +40,7 @@ class Cell:
 
     @property
     def names(self) -> dict[str, str]:
-        """Names of the chosen components; what cannot matter is named ``none``."""
+        """Names of the chosen components; without a pool every mix is ``real_only``."""
         cfg = self.config
         return {
             "dataset": cfg.dataset.name,
