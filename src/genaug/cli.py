@@ -55,18 +55,26 @@ def compare(
 
 @app.command()
 def gallery(
-    pool: Annotated[str, typer.Argument(help="A pool's fingerprint (its first digits), or a cell's folder name.")],
+    pools: Annotated[
+        list[str], typer.Argument(help="Pools' fingerprints (first digits), or words of cells' folder names.")
+    ],
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("gallery.png"),
     sources: Annotated[int, typer.Option(help="Number of rows.")] = 20,
     variants: Annotated[int, typer.Option(help="Number of variants per row.")] = 8,
     outputs: Outputs = Path("outputs"),
 ) -> None:
-    """A contact sheet of sources and variants as PNG."""
-    from genaug.gallery import contact_sheet, find_pool
+    """A contact sheet of sources and variants as PNG; several pools side by side, e.g. one per sigma."""
+    from genaug.gallery import contact_sheet, find_pool, side_by_side
 
-    found, dataset = find_pool(outputs, pool, variants)
-    contact_sheet(found, dataset, sources, variants).save(out)
-    typer.echo(f"{out}: {min(sources, len(found.by_source()))} sources, up to {variants} variants each")
+    sheets = []
+    for pool in pools:
+        found, dataset = find_pool(outputs, pool, variants)
+        sheets.append(contact_sheet(found, dataset, sources, variants))
+        typer.echo(
+            f"{found.fingerprint}: {min(sources, len(found.by_source()))} sources, up to {variants} variants each"
+        )
+    side_by_side(sheets).save(out)
+    typer.echo(out)
 
 
 @app.command()

@@ -67,6 +67,16 @@ def caption(sample: Sample) -> str:
     return ""
 
 
+def side_by_side(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Sheets in one row, tops aligned."""
+    whole = Image.new("RGB", (sum(sheet.width for sheet in sheets), max(sheet.height for sheet in sheets)), "white")
+    left = 0
+    for sheet in sheets:
+        whole.paste(sheet, (left, 0))
+        left += sheet.width
+    return whole
+
+
 def find_pool(outputs: Path, wanted: str, num_variants: int) -> tuple[Pool, Dataset]:
     """The pool whose fingerprint begins with ``wanted`` (or of the cell whose folder name contains it) and its real data.
 
