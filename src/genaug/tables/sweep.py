@@ -22,10 +22,9 @@ from genaug.cell import cell_fingerprint
 from genaug.config import RunConfig
 from genaug.errors import GenaugError
 from genaug.store import read_json
+from genaug.sweep import sets_value
 from genaug.tables.collect import HIDDEN, state_of
 from genaug.tables.spec import read_experiment
-
-PLAIN_KEYS = ("seed", "task")  # keys without a dot that choose no preset
 
 
 @dataclass(kw_only=True, slots=True)
@@ -105,8 +104,8 @@ def _compose(jobs: list[list[str]]) -> list[PlannedCell]:
     cells = []
     for job in jobs:
         parsed = parser.parse_overrides(job)
-        values = [o for o in parsed if (o.key_or_group in PLAIN_KEYS or "." in o.key_or_group) and not o.is_add()]
-        choices = tuple(text for text, o in zip(job, parsed, strict=True) if not any(o is v for v in values))
+        values = [o for text, o in zip(job, parsed, strict=True) if sets_value(text)]
+        choices = tuple(text for text in job if not sets_value(text))
         cell = PlannedCell(overrides=tuple(job), config=None, fingerprint=None, state="invalid")
         try:
             if choices not in bases:

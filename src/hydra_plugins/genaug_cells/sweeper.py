@@ -8,8 +8,6 @@ Hydra finds sweepers in the namespace package ``hydra_plugins`` only.
 """
 
 import copy
-import functools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +16,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
-
-PLAIN_KEY = re.compile(r"[A-Za-z_][\w.]*=")
 
 
 class CellSweeper(BasicSweeper):
@@ -32,7 +28,6 @@ class CellSweeper(BasicSweeper):
     def get_job_batch(self) -> Sequence[Sequence[str]]:
         assert self.hydra_context is not None
         self._composed: dict[tuple[str, ...], DictConfig] = {}
-        self._is_group = functools.cache(self.hydra_context.config_loader.get_group_options)  # reads the search path
         return [overrides for overrides in super().get_job_batch() if not self._answered(overrides)]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
@@ -64,8 +59,10 @@ class CellSweeper(BasicSweeper):
         Hydra composes in this order too, but anew for each job, which takes most of the time of a sweep that is complete.
         """
         assert self.hydra_context is not None and self.config is not None
+        from genaug.sweep import sets_value
+
         loader = self.hydra_context.config_loader
-        values = [o for o in overrides if PLAIN_KEY.match(o) and not self._is_group(o.split("=")[0])]
+        values = [o for o in overrides if sets_value(o)]
         choices = tuple(o for o in overrides if o not in values)
         if choices not in self._composed:
             config = loader.load_sweep_config(self.config, list(choices))
