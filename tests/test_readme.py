@@ -35,7 +35,11 @@ def first_cell(command: str) -> list[str]:
 
 @pytest.mark.parametrize("command", TRAINING)
 def test_every_training_command_composes_to_a_valid_cell(command):
-    compose_typed(first_cell(command)).check()
+    config = compose_typed(first_cell(command))
+    config.check()
+    chosen = dict(word.split("=", 1) for word in first_cell(command))
+    assert config.generator.name == chosen.get("generator", config.generator.name)
+    assert config.experiment == chosen.get("experiment")
 
 
 @pytest.mark.parametrize("command", CONSOLE)

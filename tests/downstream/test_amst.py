@@ -359,4 +359,5 @@ def test_the_preset_is_a_valid_configuration(name):
     while name != "_amst":  # a preset may build on another
         values = {**OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")), **values}
         name = values.pop("defaults")[0]
-    Amst(seed=0, **({"image_size": 32} | values))
+    config = Amst(seed=0, **({"image_size": 32} | values))
+    assert {key: getattr(config, key) for key in values} == values

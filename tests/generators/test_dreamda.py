@@ -349,7 +349,7 @@ def test_bad_values_are_refused_by_name(fields, named):
 
 
 def test_a_strong_asymmetric_sigma_can_be_confirmed():
-    dreamda(process="asymmetric", sigma_mode="absolute", sigma=3.0, allow_strong=True)
+    assert dreamda(process="asymmetric", sigma_mode="absolute", sigma=3.0, allow_strong=True).sigma == 3.0
 
 
 def test_detection_data_are_refused():
