@@ -13,6 +13,7 @@ from typing import Any
 from genaug.cell import Cell, Result, headline
 from genaug.data.pool import Pool, make_pool
 from genaug.data.sample import Dataset
+from genaug.data.splits import by_class
 from genaug.downstream.base import TrainingData
 from genaug.environment import check_libraries, describe_environment
 from genaug.gallery import contact_sheet
@@ -74,6 +75,7 @@ def read(cell: Cell, record: Record) -> Dataset:
     )
     if cfg.task == "train":
         cfg.downstream.check_dataset(dataset)
+    cfg.generator.check_dataset(dataset)
     return dataset
 
 
@@ -129,7 +131,8 @@ def erase(cell: Cell, dataset: Dataset, record: Record) -> tuple[dict[str, Path]
     assert erasure is not None
     folders: dict[str, Path] = {}
     evaluations = 0
-    for name in [dataset.class_names[c] for c in sorted({sample.class_index for sample in dataset.train})]:
+    groups = by_class(dataset.train, len(dataset.class_names))
+    for name in (name for name, group in zip(dataset.class_names, groups, strict=True) if group):
 
         def make(work: Path, name: str = name) -> dict[str, Any]:
             return erase_into(work, load_prior(cell, {}), readable(name), erasure)

@@ -47,10 +47,10 @@ def test_exact_boxes_of_accepted_images_equal_the_source(prior, scenes, mode):
         assert item.rejected is None
         source, result = np.asarray(item.variant.source.open()), np.asarray(item.image)
         assert item.boxes is not None
-        for row, decision in zip(item.boxes, item.about["box_decisions"], strict=True):
-            x, y, w, h = (round(value) for value in row["bbox"])
+        for box, decision in zip(item.boxes.xyxy, item.about["box_decisions"], strict=True):
+            x1, y1, x2, y2 = (round(value) for value in box.tolist())
             assert decision["decision"] == "exact"
-            assert np.array_equal(result[y : y + h, x : x + w], source[y : y + h, x : x + w])
+            assert np.array_equal(result[y1:y2, x1:x2], source[y1:y2, x1:x2])
         assert not np.array_equal(result, source)
 
 
@@ -68,7 +68,7 @@ def test_image_does_not_depend_on_batch_size_or_company(prior, scenes, changes):
 def test_every_mask_around_boxes_makes_images(prior, scenes, mask):
     (item,) = images(psld(mask=mask, mode="projection"), scenes, prior, 1)
     assert item.about["mask"] == mask and item.image.size == (32, 32)
-    assert 0 <= item.about["known"] <= 0.95
+    assert 0 <= item.about["known"] <= 0.95 or item.rejected == "no_editable_area"
 
 
 def test_images_without_boxes_are_rejected_or_masked_otherwise(prior, scenes):

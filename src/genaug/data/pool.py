@@ -139,15 +139,13 @@ def _row(item: Generated, generator: Generator, dataset: Dataset, seconds: float
         "rejected": item.rejected,
         "seconds": round(seconds, 4),
     }
-    boxes = item.boxes
-    if boxes is None and variant.source.boxes is not None:
-        boxes = box_rows(variant.source.boxes, dataset)
+    boxes = variant.source.boxes if item.boxes is None else item.boxes
     if boxes is not None:
-        row["objects"] = boxes
+        row["objects"] = _box_rows(boxes, dataset)
     return row
 
 
-def box_rows(boxes: Boxes, dataset: Dataset) -> list[dict[str, Any]]:
+def _box_rows(boxes: Boxes, dataset: Dataset) -> list[dict[str, Any]]:
     """Boxes as manifest rows: COCO order x, y, width, height in pixels, and the class name."""
     return [
         {"bbox": [x1, y1, x2 - x1, y2 - y1], "category": dataset.class_names[label], "crowd": bool(crowd)}

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from genaug.errors import GenaugError
-from genaug.identity import fingerprint
+from genaug.identity import digest_bytes, fingerprint
 
 
 @dataclass(kw_only=True, frozen=True, slots=True, eq=False)
@@ -37,8 +37,8 @@ class Sample:
     label: dict[int, float] = field(default_factory=dict)
     """Class weights: class index to weight, summing to 1. Hard, two-hot and soft labels alike; empty for detection."""
     boxes: Boxes | None = None
-    mask: Path | np.ndarray | None = None
-    """Object mask: bool [height, width] or an image file whose non-zero pixels are the object."""
+    mask: np.ndarray | None = None
+    """Object mask: bool [height, width]."""
 
     def open(self) -> Image.Image:
         """The image as RGB, upright (EXIF orientation applied)."""
@@ -51,15 +51,26 @@ class Sample:
             raise GenaugError(f"Cannot read the image {self.image}: {error}. Replace or remove the file.") from error
 
     @property
+    def has_class(self) -> bool:
+        """Whether there is a label or a box."""
+        return bool(self.label) or (self.boxes is not None and len(self.boxes.labels) > 0)
+
+    @property
     def class_index(self) -> int:
-        """The class with the largest weight."""
-        return max(self.label, key=lambda index: self.label[index])
+        """The class with the largest weight; of boxes, that of the largest one."""
+        if self.label:
+            return max(self.label, key=lambda index: self.label[index])
+        assert self.boxes is not None
+        sides = self.boxes.xyxy[:, 2:] - self.boxes.xyxy[:, :2]
+        return int(self.boxes.labels[sides.prod(axis=1).argmax()])
 
     def identity(self) -> dict[str, Any]:
         """What a generator may depend on: content and annotation, not the file's place."""
         parts: dict[str, Any] = {"digest": self.digest, "label": self.label}
         if self.boxes is not None:
             parts["boxes"] = [*self.boxes.xyxy.round(3).tolist(), *self.boxes.labels.tolist()]
+        if self.mask is not None:
+            parts["mask"] = digest_bytes(np.packbits(self.mask).tobytes())
         return parts
 
 

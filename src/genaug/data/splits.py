@@ -10,10 +10,11 @@ from genaug.errors import GenaugError
 
 
 def by_class(samples: Sequence[Sample], num_classes: int) -> list[list[Sample]]:
-    """Samples grouped by their heaviest class, each group in the given order."""
+    """Samples grouped by their class (``Sample.class_index``), each group in the given order; those without one left out."""
     groups: list[list[Sample]] = [[] for _ in range(num_classes)]
     for sample in samples:
-        groups[sample.class_index].append(sample)
+        if sample.has_class:
+            groups[sample.class_index].append(sample)
     return groups
 
 

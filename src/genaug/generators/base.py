@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
-from genaug.data.sample import Dataset, Sample
+from genaug.data.sample import Boxes, Dataset, Sample
 from genaug.identity import NOT_IDENTITY, canonical, fingerprint
 
 if TYPE_CHECKING:
@@ -41,9 +41,8 @@ class Generated:
     image: "Image"
     label: dict[int, float] | None = None
     """Class weights; None keeps the source's label."""
-    boxes: list[dict[str, Any]] | None = None
-    """Boxes of the synthetic image as manifest rows ``{"bbox": [x, y, w, h], "category": name, "crowd": bool}``;
-    None keeps the source's boxes."""
+    boxes: Boxes | None = None
+    """Boxes in pixels of the synthetic image; None keeps the source's."""
     about: dict[str, Any] = field(default_factory=dict)
     """Further manifest columns: prompt, scores, known fractions …"""
     rejected: str | None = None
@@ -75,6 +74,9 @@ class Generator:
 
         if task not in self.tasks:
             raise GenaugError(f"generator={self.name} does not work on {task} data, only on {', '.join(self.tasks)}.")
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Raise ``GenaugError`` if the training images lack what this generator needs; called before anything is learned."""
 
     def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
         """Learn from ``dataset.train`` alone and write what was learned into ``folder``.

@@ -4,23 +4,23 @@
 "a photo of a <class>", from a level t0 drawn per image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
-from genaug.data.sample import Dataset
+from genaug.data.sample import Dataset, Sample
+from genaug.data.splits import by_class
 from genaug.errors import GenaugError
-from genaug.generators.base import Generated, Variant
 from genaug.generators.image_to_image import RESIZES, ImageToImage
-from genaug.generators.prompts import check_prompts, class_tokens, slug
+from genaug.generators.prompts import check_prompts, slug
 from genaug.identity import DRAWN, FIT, NOT_IDENTITY
 from genaug.registry import component
 
 if TYPE_CHECKING:
-    from genaug.priors.prior import Prior
+    from genaug.priors.prior import LearnedTokens, Prior
 
 CHECKPOINT = "resume.safetensors"
 
@@ -83,7 +83,6 @@ class DAFusion(ImageToImage):
 
     version: ClassVar[int] = 1
     fits: ClassVar[bool] = True
-    uses_erasures: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         ImageToImage.__post_init__(self)
@@ -147,10 +146,7 @@ class DAFusion(ImageToImage):
             "seed": self.tokens.seed,
             "text_encoder_width": next(iter(vectors.values())).shape[1],
             "erased": bool(prior.erasures),
-            "images": {
-                group.name: [s.digest for s in dataset.train if dataset.class_names[s.class_index] == group.name]
-                for group in groups
-            },
+            "images": {name: [sample.digest for sample in samples] for name, samples in _by_name(dataset).items()},
             "templates_left_out": {group.name: group.left_out for group in groups if group.left_out},
             "loss": loss,
         }
@@ -160,28 +156,18 @@ class DAFusion(ImageToImage):
             checkpoint.unlink()
         return {"num_steps": self.tokens.num_steps, "network_evaluations": prior.num_evaluations - before, "loss": loss}
 
-    def prompted_class(self, variant: Variant, dataset: Dataset) -> int:
-        """The class whose token the prompt of an image holds: its source's."""
-        return variant.source.class_index
-
-    def generate(
-        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
-    ) -> Iterator[Generated]:
-        from genaug.generators.erasure import erased_groups
-        from genaug.generators.sdedit import edit_images
+    def prompts(
+        self, names: Sequence[str], prior: "Prior", fitted: Path | None
+    ) -> "tuple[list[str], LearnedTokens | None]":
         from genaug.generators.token_files import read_tokens
         from genaug.priors.prior import LearnedTokens
 
-        assert prior is not None and fitted is not None
-        tokens = class_tokens(dataset.class_names)
-        classes = [self.prompted_class(variant, dataset) for variant in variants]
-        learned = read_tokens(fitted, [dataset.class_names[c] for c in sorted(set(classes))])
-        prompts = [self.prompt.replace("{token}", tokens[c]) for c in classes]
+        assert fitted is not None
+        learned = read_tokens(fitted, list(dict.fromkeys(names)))
+        prompts = [self.prompt.replace("{token}", f"<{slug(name)}>") for name in names]
         if not self.class_names:
-            check_prompts(prompts, [dataset.class_names[c] for c in classes], prior.word_ids)
-        for chosen in erased_groups(prior, [dataset.class_names[c] for c in classes]):
-            some, texts = [variants[i] for i in chosen], [prompts[i] for i in chosen]
-            yield from edit_images(prior, some, texts, self, LearnedTokens.of(learned))
+            check_prompts(prompts, names, prior.word_ids)
+        return prompts, LearnedTokens.of(learned)
 
 
 def _parts(dataset: Dataset, separate: bool) -> Iterator[tuple[str | None, Dataset]]:
@@ -189,8 +175,14 @@ def _parts(dataset: Dataset, separate: bool) -> Iterator[tuple[str | None, Datas
     if not separate:
         yield None, dataset
         return
-    for c in sorted({sample.class_index for sample in dataset.train}):
-        yield dataset.class_names[c], replace(dataset, train=tuple(s for s in dataset.train if s.class_index == c))
+    for name, samples in _by_name(dataset).items():
+        yield name, replace(dataset, train=tuple(samples))
+
+
+def _by_name(dataset: Dataset) -> dict[str, list[Sample]]:
+    """The training images of every class that has some."""
+    groups = by_class(dataset.train, len(dataset.class_names))
+    return {name: samples for name, samples in zip(dataset.class_names, groups, strict=True) if samples}
 
 
 def _write_losses(path: Path, names: list[str], losses: list[list[float]]) -> None:

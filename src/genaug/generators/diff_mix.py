@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from genaug.data.sample import Dataset, Sample
+from genaug.data.splits import by_class
 from genaug.errors import GenaugError
 from genaug.generators.base import Generated, Variant
 from genaug.generators.da_fusion import DAFusion
+from genaug.generators.image_to_image import ImageToImage
 from genaug.identity import DRAWN
 from genaug.registry import component
 from genaug.seeding import choice
@@ -38,6 +40,7 @@ class DiffMix(DAFusion):
     """Sum of a synthetic image's class weights; 0.9 in the release (dataset/base.py)."""
 
     version: ClassVar[int] = 1
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __post_init__(self) -> None:
         DAFusion.__post_init__(self)
@@ -51,7 +54,8 @@ class DiffMix(DAFusion):
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
         """This image's own level and the name of the class that it is edited towards."""
         own = source.class_index
-        trained = sorted({sample.class_index for sample in dataset.train})  # the classes that have a token
+        groups = by_class(dataset.train, len(dataset.class_names))
+        trained = [c for c, group in enumerate(groups) if group]  # the classes that have a token
         options = {"all": trained, "others": [c for c in trained if c != own] or [own], "own": [own]}[self.targets]
         target = options[choice(len(options), self.seed, source.digest, index, "target")]
         return {**DAFusion.draw(self, source, index, dataset), "target": dataset.class_names[target]}
@@ -63,7 +67,7 @@ class DiffMix(DAFusion):
     def generate(
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
     ) -> Iterator[Generated]:
-        for generated in DAFusion.generate(self, variants, dataset, prior, fitted):
+        for generated in ImageToImage.generate(self, variants, dataset, prior, fitted):
             variant = generated.variant
             weight = variant.draws["t0"] ** self.gamma
             label = mixed_label(variant.source.label, self.prompted_class(variant, dataset), weight, self.label_sum)

@@ -1,14 +1,20 @@
 """What Real Guidance and DA-Fusion share: each variant is its source, noised to a level t0 and denoised (SDEdit)."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from genaug.data.sample import Dataset, Sample
-from genaug.errors import GenaugError
-from genaug.generators.base import Generator, Variant
+from genaug.errors import GenaugError, check_choice
+from genaug.generators.base import Generated, Generator, Variant
+from genaug.generators.edit_region import EDIT_MASKS
 from genaug.identity import DRAWN, NOT_IDENTITY
 from genaug.seeding import choice
+
+if TYPE_CHECKING:
+    from genaug.priors.prior import LearnedTokens, Prior
 
 SCHEDULERS = ("ddim", "dpmsolver++", "unipc", "ddim_trailing", "lcm", "pndm_ref")
 RESIZES = ("squash", "crop")
@@ -16,7 +22,7 @@ RESIZES = ("squash", "crop")
 
 @dataclass(kw_only=True, slots=True)
 class ImageToImage(Generator):
-    """Base of the generators that edit their source. Text features, and what is learned, are the subclass's."""
+    """Base of the generators that edit their source. ``prompts``, and what is learned, are the subclass's."""
 
     t0: Any = field(default=0.5, metadata=DRAWN)
     """Level in (0, 1] to which the source is noised; 1 keeps least of it. A number, or a list of levels of which one is
@@ -34,15 +40,28 @@ class ImageToImage(Generator):
     """What guidance moves away from."""
     resize: str = "squash"
     """``squash`` to a square, as the released code does, or ``crop`` the centre square."""
+    mask: str = "none"
+    """What may change: ``none`` (all of the image); ``keep_object`` keeps the object and edits its surround; ``edit_object``
+    the reverse. The object is the data set's mask, its boxes, or both."""
+    mask_dilation: int = 16
+    """Side of the maximum filter that grows the object, in pixels at the prior's image size (the release: 16 of 512)."""
+    label_policy: str = "guarded"
+    """For images with boxes: ``guarded`` demands ``mask=keep_object`` and puts the source's pixels back into the boxes;
+    ``copy`` keeps all boxes unchecked, whatever was edited."""
     save_size: int | None = None
     """Side in pixels of the saved images; null keeps the prior's ``image_size``."""
     batch_size: int = field(default=16, metadata=NOT_IDENTITY)
     """Images denoised at once."""
 
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "detection")
+    uses_erasures: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
-        for key, known in (("scheduler", SCHEDULERS), ("resize", RESIZES)):
-            if getattr(self, key) not in known:
-                raise GenaugError(f"generator.{key}={getattr(self, key)} is unknown: write {' or '.join(known)}.")
+        known = {"scheduler": SCHEDULERS, "resize": RESIZES, "mask": EDIT_MASKS, "label_policy": ("guarded", "copy")}
+        for key, options in known.items():
+            check_choice(f"generator.{key}", getattr(self, key), options)
+        if self.mask_dilation < 0:
+            raise GenaugError(f"generator.mask_dilation={self.mask_dilation} must not be negative.")
         for key in ("num_steps", "batch_size"):
             if getattr(self, key) < 1:
                 raise GenaugError(f"generator.{key}={getattr(self, key)} must be at least 1.")
@@ -55,12 +74,28 @@ class ImageToImage(Generator):
         check_levels(self.t0, self.t0_by_shots, self.num_steps)
 
     def check(self, task: str) -> None:
-        if task == "detection":
-            raise GenaugError(
-                f"generator={self.name} redraws the whole image, so objects move and the boxes no longer fit them. "
-                "Write generator=psld with generator.mask=keep_object (or outpainting), which keeps the labelled pixels."
-            )
         Generator.check(self, task)
+        if task != "detection":
+            return
+        if self.mask != "keep_object" and self.label_policy == "guarded":
+            redrawn = "the whole image" if self.mask == "none" else "the objects"
+            raise GenaugError(
+                f"generator={self.name} with generator.mask={self.mask} redraws {redrawn}, so objects move or change and the "
+                "boxes no longer fit them. Write generator.mask=keep_object, which edits the surround alone, or "
+                "generator.label_policy=copy to train on such boxes nevertheless."
+            )
+        if self.resize != "squash":
+            raise GenaugError(
+                f"generator.resize={self.resize} would cut off boxes. Write generator.resize=squash on detection data."
+            )
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        if self.mask != "none" and not any(s.mask is not None or s.boxes is not None for s in dataset.train):
+            raise GenaugError(
+                f"generator.mask={self.mask} needs to know where the object is, but {dataset.name} has neither object masks "
+                "nor boxes. Write generator.mask=none, or a data set with masks (dataset=voc_classification or "
+                "coco_classification with dataset.masks=true, or a detection set)."
+            )
 
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
         """This image's own t0."""
@@ -71,6 +106,39 @@ class ImageToImage(Generator):
             return {"t0": float(self.t0_by_shots[nearest])}
         levels = self.t0 if isinstance(self.t0, list | tuple) else [self.t0]
         return {"t0": float(levels[choice(len(levels), self.seed, source.digest, index, "t0")])}
+
+    def prompted_class(self, variant: Variant, dataset: Dataset) -> int:
+        """The class that the prompt of an image speaks of: its source's."""
+        return variant.source.class_index
+
+    def prompts(
+        self, names: Sequence[str], prior: "Prior", fitted: Path | None
+    ) -> "tuple[list[str], LearnedTokens | None]":
+        """The prompt of each image, and the learned tokens that the prompts name.
+
+        Args:
+            names: class name of each image, as the data set spells it.
+            prior: the diffusion model.
+            fitted: the folder that ``fit`` wrote.
+        """
+        raise AssertionError(f"{type(self).__name__} has no prompts")
+
+    def generate(
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+    ) -> Iterator[Generated]:
+        from genaug.generators.erasure import erased_groups
+        from genaug.generators.sdedit import edit_images, refuse
+
+        assert prior is not None
+        refused = {item.variant.fingerprint: item for item in refuse(prior, variants, self)}
+        yield from refused.values()
+        variants = [variant for variant in variants if variant.fingerprint not in refused]
+        if not variants:
+            return
+        names = [dataset.class_names[self.prompted_class(variant, dataset)] for variant in variants]
+        prompts, tokens = self.prompts(names, prior, fitted)
+        for chosen in erased_groups(prior, names):
+            yield from edit_images(prior, [variants[i] for i in chosen], [prompts[i] for i in chosen], self, tokens)
 
     def cost(self, variants: list[Variant]) -> int:
         """U-Net evaluations: one per step, image and prompt; PNDM repeats one step."""

@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from genaug.data.mixing import RealOnly
-from genaug.data.pool import box_rows
-from genaug.data.sample import Boxes, Dataset, Sample
+from genaug.data.sample import Dataset, Sample
 from genaug.data.transforms import Augment
 from genaug.downstream.base import TrainingData
 from genaug.downstream.boxed_images import BoxedImages
@@ -79,7 +78,7 @@ def inpaint(
             wanted.append(frame)
         else:
             verdict = Verdict(frame.source, frame.boxes, frame.rejected)
-            yield _generated(frame, verdict, {}, dataset)
+            yield _generated(frame, verdict, {})
     for frame, pixels, about in sample_frames(config, wanted, prior):
         inside, paste_back = pasted_region(config, frame)
         weights = paste_weights(frame.mask, inside, paste_back, frame.kept, config.margin)
@@ -100,7 +99,7 @@ def inpaint(
             hallucination_score=config.hallucination_score,
         )
         verdict = decide(pixels, frame.source, frame.mask, weights, frame.boxes, found, policy, config.margin)
-        yield _generated(frame, verdict, about, dataset)
+        yield _generated(frame, verdict, about)
 
 
 def pasted_region(config: "Psld", frame: Frame) -> tuple[np.ndarray, str]:
@@ -117,12 +116,11 @@ def pasted_region(config: "Psld", frame: Frame) -> tuple[np.ndarray, str]:
     return everywhere, "none"
 
 
-def _generated(frame: Frame, verdict: Verdict, about: dict[str, Any], dataset: Dataset) -> Generated:
-    boxes: Boxes | None = verdict.boxes
+def _generated(frame: Frame, verdict: Verdict, about: dict[str, Any]) -> Generated:
     return Generated(
         variant=frame.variant,
         image=Image.fromarray(verdict.pixels),
-        boxes=None if boxes is None else box_rows(boxes, dataset),
+        boxes=verdict.boxes,
         about={
             "mask": frame.mask_type,
             "mask_seed": frame.mask_seed,

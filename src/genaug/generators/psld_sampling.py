@@ -138,12 +138,8 @@ def draw_mask(
 
 def _object(sample: Sample, geometry: Letterbox, margin: int) -> np.ndarray:
     """The object's pixels and ``margin`` around them in the scaled image: bool [h, w]."""
-    if isinstance(sample.mask, np.ndarray):
-        picture = Image.fromarray(sample.mask.astype(np.uint8))
-    else:
-        assert sample.mask is not None
-        with Image.open(sample.mask) as file:
-            picture = Image.fromarray((np.asarray(file) > 0).astype(np.uint8))
+    assert sample.mask is not None
+    picture = Image.fromarray(sample.mask.astype(np.uint8))
     small = np.asarray(picture.resize(geometry.inner, Image.Resampling.NEAREST)) > 0
     away = distance_transform_edt(~small)
     assert isinstance(away, np.ndarray)

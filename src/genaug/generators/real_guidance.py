@@ -3,21 +3,19 @@
 Nothing is learned. The original edits with GLIDE; here, as in DA-Fusion, any Stable Diffusion takes its place.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import II
 
-from genaug.data.sample import Dataset
-from genaug.generators.base import Generated, Variant
 from genaug.generators.image_to_image import ImageToImage
 from genaug.generators.prompts import check_prompts, readable
 from genaug.registry import component
 
 if TYPE_CHECKING:
-    from genaug.priors.prior import Prior
+    from genaug.priors.prior import LearnedTokens, Prior
 
 
 @component("generator", "real_guidance")
@@ -33,20 +31,12 @@ class RealGuidance(ImageToImage):
     """Prompt under data-centric leakage prevention (DA-Fusion, figure 7)."""
 
     version: ClassVar[int] = 1
-    uses_erasures: ClassVar[bool] = True
 
-    def generate(
-        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
-    ) -> Iterator[Generated]:
-        from genaug.generators.erasure import erased_groups
-        from genaug.generators.sdedit import edit_images
-
-        assert prior is not None
-        names = [readable(dataset.class_names[v.source.class_index]) for v in variants]
+    def prompts(
+        self, names: Sequence[str], prior: "Prior", fitted: Path | None
+    ) -> "tuple[list[str], LearnedTokens | None]":
         if self.class_names:
-            prompts = [self.prompt.replace("{name}", name) for name in names]
-        else:
-            prompts = [self.prompt_without_name] * len(variants)
-            check_prompts(prompts, names, prior.word_ids)
-        for chosen in erased_groups(prior, [dataset.class_names[v.source.class_index] for v in variants]):
-            yield from edit_images(prior, [variants[i] for i in chosen], [prompts[i] for i in chosen], self)
+            return [self.prompt.replace("{name}", readable(name)) for name in names], None
+        prompts = [self.prompt_without_name] * len(names)
+        check_prompts(prompts, [readable(name) for name in names], prior.word_ids)
+        return prompts, None

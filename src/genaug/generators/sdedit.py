@@ -12,14 +12,30 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, LCMScheduler, PNDMScheduler, UniPCMultistepScheduler
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from genaug.data.sample import Sample
 from genaug.generators.base import Generated, Variant
+from genaug.generators.edit_region import EditRegion, edit_region, squashed_boxes, to_square, with_source_boxes
 from genaug.generators.image_to_image import ImageToImage, steps_taken
 from genaug.priors.prior import LearnedTokens, Prior
 from genaug.seeding import derive
+
+
+def region_of(source: Sample, config: ImageToImage, size: int) -> EditRegion:
+    """What of a source may change under this configuration."""
+    return edit_region(source, size, config.mask, config.mask_dilation, config.resize)
+
+
+def refuse(prior: Prior, variants: Sequence[Variant], config: ImageToImage) -> Iterator[Generated]:
+    """Those images that cannot be edited, with the reason and the source's picture."""
+    for variant in variants:
+        reason = region_of(variant.source, config, prior.image_size).refused
+        if reason is not None:
+            picture = to_square(variant.source.open(), prior.image_size, config.resize, Image.Resampling.BILINEAR)
+            boxes = squashed_boxes(variant.source, prior.image_size)
+            yield Generated(variant=variant, image=picture, boxes=boxes, rejected=reason)
 
 
 def edit_images(
@@ -42,6 +58,7 @@ def edit_images(
     uncond = prior.embed([config.negative_prompt], tokens) if config.guidance != 1 else None
     dtype = str(prior.unet.dtype).removeprefix("torch.")
     latents: dict[str, Tensor] = {}
+    factor = prior.vae_factor
     steps = [steps_taken(config.num_steps, variant.draws["t0"]) for variant in variants]
     order = sorted(range(len(variants)), key=lambda i: steps[i])
     for num_taken, bucket in itertools.groupby(order, key=lambda i: steps[i]):
@@ -52,6 +69,13 @@ def edit_images(
             encode_missing(prior, wanted, latents, config.resize)
             z_bchw = torch.stack([latents[variants[i].source.digest] for i in batch])
             seeds = [derive(variants[i].fingerprint, "noise") for i in batch]
+            editable = None
+            if config.mask != "none":
+                regions = [region_of(variants[i].source, config, prior.image_size).editable for i in batch]
+                # nearest neighbour, as diffusers' inpainting scales its mask
+                editable = torch.stack([torch.from_numpy(r[::factor, ::factor].copy()) for r in regions]).to(
+                    prior.device
+                )
             noise_bchw = torch.stack([noise(seed, z_bchw.shape[1:]) for seed in seeds])
             edited = sdedit(
                 prior,
@@ -65,11 +89,15 @@ def edit_images(
                 guidance=config.guidance,
                 pad_to=config.batch_size if prior.compiled else None,
                 seeds=[derive(seed, "steps") for seed in seeds],
+                editable_bhw=editable,
             )
             pictures = to_pictures(prior.decode(edited))
             for i, seed, picture in zip(batch, seeds, pictures, strict=True):
                 if config.save_size is not None and picture.width != config.save_size:
                     picture = picture.resize((config.save_size, config.save_size), Image.Resampling.BILINEAR)
+                source = variants[i].source
+                if source.boxes is not None and config.label_policy == "guarded":
+                    picture = with_source_boxes(picture, source)
                 about = {
                     "prompt": prompts[i],
                     "seed": seed,
@@ -77,7 +105,11 @@ def edit_images(
                     "dtype": dtype,
                     "batch_size": len(batch),
                 }
-                yield Generated(variant=variants[i], image=picture, about=about)
+                if config.mask != "none":
+                    about["mask"] = config.mask
+                yield Generated(
+                    variant=variants[i], image=picture, boxes=squashed_boxes(source, picture.width), about=about
+                )
 
 
 @torch.no_grad()
@@ -94,8 +126,13 @@ def sdedit(
     guidance: float,
     pad_to: int | None = None,
     seeds: Sequence[int] | None = None,
+    editable_bhw: Tensor | None = None,
 ) -> Tensor:
-    """Latents after the last ``num_taken`` (K) of ``num_steps`` (N) steps, begun at ``z_bchw`` noised to that level."""
+    """Latents after the last ``num_taken`` (K) of ``num_steps`` (N) steps, begun at ``z_bchw`` noised to that level.
+
+    Where ``editable_bhw`` (bool) is false, each step ends at ``z_bchw`` noised to the next level, with the same noise, and
+    the last one at ``z_bchw`` itself (diffusers' inpainting with an unconditional U-Net).
+    """
     schedule = make_scheduler(scheduler, prior.betas)
     schedule.set_timesteps(num_steps)
     first = num_steps - num_taken
@@ -107,9 +144,13 @@ def sdedit(
     if scheduler == "lcm":  # draws noise at each step: one generator per image, so that batches change nothing
         assert seeds is not None
         fresh_noise["generator"] = [torch.Generator().manual_seed(seed) for seed in seeds]
-    for t in timesteps:
+    for i, t in enumerate(timesteps):
         eps_hat = prior.predict_noise(z, t, cond_bld, uncond_1ld, guidance, pad_to)
         z = schedule.step(eps_hat, t, z, return_dict=False, **fresh_noise)[0]
+        if editable_bhw is not None:
+            last = i + 1 == len(timesteps)
+            kept = z_bchw if last else schedule.add_noise(z_bchw, noise_bchw, timesteps[i + 1 : i + 2])
+            z = torch.where(editable_bhw[:, None], z, kept)
     return z
 
 
@@ -170,9 +211,7 @@ def to_tensor(
     picture: Image.Image, size: int, resize: str = "squash", resample: Image.Resampling = Image.Resampling.BILINEAR
 ) -> Tensor:
     """float32 [3, size, size] in [-1, 1] of an RGB picture: squashed to a square, or its centre square."""
-    if picture.size != (size, size):
-        squash = resize == "squash"
-        picture = picture.resize((size, size), resample) if squash else ImageOps.fit(picture, (size, size), resample)
+    picture = to_square(picture, size, resize, resample)
     return torch.from_numpy(np.array(picture, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from genaug.data.sample import Dataset, Sample
+from genaug.data.splits import by_class
 from genaug.errors import GenaugError
 from genaug.generators.prompts import TEMPLATES, class_tokens, names_class, readable
 from genaug.generators.sdedit import to_tensor
@@ -75,10 +76,8 @@ def prepare(prior: Prior, dataset: Dataset, config: "TextualInversion", class_na
         class_names: whether templates and initial word may name the class.
     """
     tokens = class_tokens(dataset.class_names)
-    by_class: dict[int, list[Sample]] = {}
-    for sample in dataset.train:
-        by_class.setdefault(sample.class_index, []).append(sample)
-    classes = sorted(by_class)
+    samples = by_class(dataset.train, len(dataset.class_names))
+    classes = [c for c, group in enumerate(samples) if group]
     places = {
         tokens[c]: tuple(range(i * config.num_vectors, (i + 1) * config.num_vectors)) for i, c in enumerate(classes)
     }
@@ -89,7 +88,7 @@ def prepare(prior: Prior, dataset: Dataset, config: "TextualInversion", class_na
         name = dataset.class_names[c]
         left_out = [] if class_names else [t for t in TEMPLATES if names_class(t, name, prior.word_ids)]
         prompts = [template.format(tokens[c]) for template in TEMPLATES if template not in left_out]
-        mean, std = encode_flips(prior, by_class[c], config.resize)
+        mean, std = encode_flips(prior, samples[c], config.resize)
         ids = prior.token_ids(prompts, learned)
         groups.append(Group(name, tokens[c], places[tokens[c]], ids, mean, std, left_out))
     zeros = torch.zeros_like(initial)
