@@ -90,7 +90,7 @@ def test_masks_are_decoded_from_polygons_and_from_both_forms_of_rle(coco: Path) 
 
 
 def test_missing_data_names_the_archives_and_the_page(tmp_path: Path) -> None:
-    with pytest.raises(GenaugError, match=r"train2017\.zip.*18 GB.*cocodataset\.org.*Licence"):
+    with pytest.raises(GenaugError, match=r"train2017\.zip.*19\.3 GB.*cocodataset\.org.*Licence"):
         CocoClassification(root=str(tmp_path)).identity()
     with pytest.raises(GenaugError, match="is not fetched"):
         CocoClassification(root=str(tmp_path), download=True)

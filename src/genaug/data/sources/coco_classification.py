@@ -73,8 +73,8 @@ class CocoClassification(Published):
         title="COCO 2017",
         page="https://cocodataset.org/#download",
         files="train2017.zip, val2017.zip and annotations_trainval2017.zip",
-        size="18 GB + 1 GB + 0.24 GB",
-        licence="annotations CC BY 4.0; images from Flickr, each under its own licence (field license)",
+        size="19.3 GB + 0.8 GB + 0.25 GB",
+        licence="annotations CC BY 4.0; images under Flickr's terms of use, each with its own licence (field license)",
         can_download=False,
     )
 

@@ -34,7 +34,7 @@ class Ilsvrc2012(Published):
         title="ILSVRC 2012 (ImageNet)",
         page="https://image-net.org/challenges/LSVRC/2012/2012-downloads.php (needs an account)",
         files="ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz",
-        size="138 GB + 6.3 GB",
+        size="148 GB + 6.7 GB",
         licence="for non-commercial research and education only",
         can_download=False,
     )

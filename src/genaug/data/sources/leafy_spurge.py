@@ -51,7 +51,6 @@ class LeafySpurge(Published):
         title="Leafy Spurge",
         page="https://huggingface.co/datasets/mpg-ranch/leafy_spurge",
         files="the folder data/ (`hf download mpg-ranch/leafy_spurge --repo-type dataset`)",
-        size="some MB as crops, about 2 GB as context",
         licence="CC BY 4.0",
     )
 

@@ -24,17 +24,18 @@ class Origin:
     """The official page."""
     files: str
     """What to download there."""
-    size: str
-    """Of the download."""
     licence: str
+    size: str | None = None
+    """Of the download; None where nobody states it."""
     can_download: bool = True
     """Whether ``dataset.download=true`` fetches it."""
 
     def missing(self, root: str, expected: Path) -> GenaugError:
         """The error for data that is not there: what, from where, how large, where to, under which licence."""
+        size = f" ({self.size})" if self.size else ""
         choice = ", or write dataset.download=true to have it fetched there" if self.can_download else ""
         return GenaugError(
-            f"{self.title} is not in dataset.root={root}: there is no {expected}. Download {self.files} ({self.size}) "
+            f"{self.title} is not in dataset.root={root}: there is no {expected}. Download {self.files}{size} "
             f"from {self.page} and unpack it so that this path exists{choice}. Licence: {self.licence}."
         )
 

@@ -34,8 +34,7 @@ class ShenzhenTb(Published):
         title="Shenzhen Hospital X-ray Set",
         page="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html#tuberculosis-image-data-sets",
         files="ChinaSet_AllFiles.zip",
-        size="3.6 GB",
-        licence="free for research with citation of Jaeger et al. 2014",
+        licence="none stated; its makers ask to be named, with Jaeger et al. 2014 and Candemir et al. 2014 cited",
         can_download=False,
     )
 

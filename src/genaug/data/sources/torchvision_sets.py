@@ -122,8 +122,8 @@ class Flowers102(TorchvisionSet):
         title="Oxford Flowers 102",
         page="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
         files="102flowers.tgz, imagelabels.mat and setid.mat",
-        size="0.35 GB",
-        licence="not stated by its makers; images from the web, for research",
+        size="0.34 GB",
+        licence="not stated by its makers",
     )
 
     def read(self) -> Dataset:
@@ -154,7 +154,7 @@ class FgvcAircraft(TorchvisionSet):
         page="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
         files="fgvc-aircraft-2013b.tar.gz",
         size="2.75 GB",
-        licence="images by airliners.net photographers, for non-commercial research only",
+        licence="non-commercial research only; the photographers keep the copyright",
     )
 
     def read(self) -> Dataset:
@@ -176,10 +176,10 @@ class StanfordCars(TorchvisionSet):
     base: ClassVar[str] = "stanford_cars"
     origin: ClassVar[Origin] = Origin(
         title="Stanford Cars",
-        page="https://ai.stanford.edu/~jkrause/cars/car_dataset.html (offline; torchvision's issue 7545 lists copies)",
+        page="https://ai.stanford.edu/~jkrause/cars/car_dataset.html (gone; issue 7545 of pytorch/vision lists copies)",
         files="cars_train.tgz, cars_test.tgz, car_devkit.tgz (as devkit/) and cars_test_annos_withlabels.mat",
-        size="1.9 GB",
-        licence="for non-commercial research, as ImageNet",
+        size="2.0 GB",
+        licence="not known: the makers' page, which stated it, is gone",
         can_download=False,
     )
 
@@ -235,9 +235,9 @@ class EuroSat(TorchvisionSet):
     origin: ClassVar[Origin] = Origin(
         title="EuroSAT (RGB)",
         page="https://github.com/phelber/EuroSAT",
-        files="EuroSAT.zip (holds the folder 2750)",
+        files="EuroSAT.zip (or EuroSAT_RGB.zip of Zenodo record 7711810, its folder renamed to 2750)",
         size="0.09 GB",
-        licence="MIT; Copernicus Sentinel data",
+        licence="MIT",
     )
 
     def read(self) -> Dataset:
@@ -267,7 +267,7 @@ class Stl10(TorchvisionSet):
         page="https://cs.stanford.edu/~acoates/stl10/",
         files="stl10_binary.tar.gz",
         size="2.6 GB",
-        licence="images from ImageNet, for non-commercial research",
+        licence="not stated by its makers; the images come from ImageNet (non-commercial research only)",
     )
 
     def __post_init__(self) -> None:

@@ -83,7 +83,7 @@ class VocClassification(Published):
         page="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
         files="VOCtrainval_11-May-2012.tar",
         size="2.0 GB",
-        licence="images from Flickr under its terms of use, for research; annotations free",
+        licence="images under Flickr's terms of use",
     )
 
     @property
