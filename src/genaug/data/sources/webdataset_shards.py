@@ -99,10 +99,10 @@ class WebDatasetShards(Source):
         return export(Path(self.cache_dir).expanduser(), "webdataset", [listing, self.label], records, {})
 
     def _records(self, urls: list[str]) -> Iterator[Record]:
-        import webdataset  # pyright: ignore[reportMissingImports]
+        from webdataset import WebDataset, handlers  # pyright: ignore
 
         ending, _, key = self.label.partition(":")
-        for sample in webdataset.WebDataset(urls, shardshuffle=False, handler=webdataset.handlers.reraise_exception):
+        for sample in WebDataset(urls, shardshuffle=False, handler=handlers.reraise_exception):
             image = next((sample[name] for name in IMAGES if name in sample), None)
             if image is None or ending not in sample:
                 raise GenaugError(
