@@ -1,5 +1,6 @@
 """A prior loads from a diffusers folder or the Hub's cache, and says what is wrong where it cannot."""
 
+import hashlib
 import shutil
 import time
 
@@ -78,16 +79,46 @@ def test_an_unreachable_hub_fails_fast_and_says_what_to_do(monkeypatch, tmp_path
     assert time.monotonic() - started < 10
 
 
-def test_a_cached_hub_model_loads_without_network(folder, monkeypatch, tmp_path):
+@pytest.fixture
+def cached(folder, monkeypatch, tmp_path):
+    """The Hub cannot be reached; the local cache holds the model ``owner/model`` at one commit."""
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    cached, commit = tmp_path / "models--owner--model", "0" * 40
-    shutil.copytree(folder, cached / "snapshots" / commit)
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text(commit)
+    repository, commit = tmp_path / "models--owner--model", "0" * 40
+    shutil.copytree(folder, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    return repository / "snapshots" / commit
+
+
+def test_a_cached_hub_model_loads_without_network(cached):
     assert PriorConfig(path="owner/model", image_size=32).load("cpu").weights == "owner/model"
+    assert PriorConfig(path="owner/model", revision=cached.name, image_size=32).load("cpu")
+
+
+def test_a_pinned_revision_that_is_not_cached_is_asked_for_by_its_commit(cached):
+    with pytest.raises(GenaugError, match=f"hf download owner/model --revision {'1' * 40}"):
+        PriorConfig(path="owner/model", revision="1" * 40, image_size=32).load("cpu")
+
+
+def test_a_hub_model_with_other_weights_than_recorded_is_refused(cached):
+    weights = cached / "unet" / "diffusion_pytorch_model.safetensors"
+    recorded = hashlib.sha256(weights.read_bytes()).hexdigest()
+    pinned = PriorConfig(path="owner/model", unet_sha256=recorded, image_size=32)
+    assert pinned.load("cpu")
+    assert pinned.identity() == PriorConfig(path="owner/model", image_size=32).identity()
+    with pytest.raises(GenaugError, match=f"{recorded}.*prior.unet_sha256=null"):
+        PriorConfig(path="owner/model", unet_sha256="0" * 64, image_size=32).load("cpu")
+
+
+def test_another_vae_may_be_pinned_to_a_revision(cached, folder):
+    (cached / "config.json").write_text((cached / "vae" / "config.json").read_text())
+    shutil.copy(next((cached / "vae").glob("*.safetensors")), cached)
+    assert PriorConfig(path=str(folder), vae_path=f"owner/model@{cached.name}", image_size=32).load("cpu")
+    with pytest.raises(GenaugError, match=f"prior.vae_path.*hf download owner/model --revision {'1' * 40}"):
+        PriorConfig(path=str(folder), vae_path=f"owner/model@{'1' * 40}", image_size=32).load("cpu")
 
 
 def test_a_unet_for_inpainting_is_refused():

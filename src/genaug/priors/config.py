@@ -35,15 +35,17 @@ class PriorConfig:
     """Commit or branch of a Hub id."""
     variant: str | None = None
     """File variant, e.g. ``fp16``."""
+    unet_sha256: str | None = field(default=None, metadata=NOT_IDENTITY)
+    """SHA-256 of the U-Net's weights file without a variant; a Hub model with other weights is refused. Null checks nothing."""
     dtype: str = "float32"
     """U-Net precision: ``float32``, ``bfloat16`` or ``float16``. VAE, text encoder and schedule stay in float32."""
     vae_dtype: str = "float32"
     """VAE precision."""
     vae_path: str | None = None
-    """Another VAE of the same latents: a folder or a Hub id. With TAESD (``AutoencoderTiny``), previews in a fraction of the
-    time; not for methods that differentiate through the VAE. Null takes the model's own."""
+    """Another VAE of the same latents: a folder or a Hub id (``owner/model@revision``). With TAESD (``AutoencoderTiny``),
+    previews in a fraction of the time; not for methods that differentiate through the VAE. Null takes the model's own."""
     lora_path: str | None = None
-    """A LoRA of the U-Net, merged into its weights: a .safetensors file or a Hub id."""
+    """A LoRA of the U-Net, merged into its weights: a .safetensors file or a Hub id (``owner/model@revision``)."""
     lora_scale: float = 1.0
     """Share of the LoRA that is merged."""
     image_size: int = II("dataset.image_size")

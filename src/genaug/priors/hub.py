@@ -1,6 +1,7 @@
 """Models on the Hugging Face Hub: from the local cache, else downloaded, else a message. Imports no torch."""
 
 import contextlib
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,37 +23,55 @@ def model_folder(path: str, revision: str | None, variant: str | None) -> Path:
         cached = snapshot_download(path, revision=revision, allow_patterns=patterns, local_files_only=True)
         if all((Path(cached) / part).is_dir() for part in PARTS):
             return Path(cached)
-    command = f"hf download {path}" + (f" --revision {revision}" if revision else "")
     try:
         HfApi().model_info(path, revision=revision, timeout=HUB_TIMEOUT)
         return Path(snapshot_download(path, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the Hub's client raises its transport's own errors, which change between releases
         raise GenaugError(
-            f"prior.path={path} is not in the local cache and the Hub did not give it ({first_line(error)}). "
-            f"On a machine with network run `{command}` and copy the cache here, correct the id, name a folder in the "
-            "diffusers layout with prior.path=FOLDER, or use the shipped model with prior=tiny."
+            f"prior.path={path} is not in the local cache and the Hub did not give it ({first_line(error)}). On a machine "
+            f"with network run `{download_command(path, revision)}` and copy the cache here, correct the id, name a folder "
+            "in the diffusers layout with prior.path=FOLDER, or use the shipped model with prior=tiny."
         ) from error
 
 
+def check_unet(folder: Path, sha256: str) -> None:
+    """Raise ``GenaugError`` unless the U-Net's weights in ``folder`` are those of this SHA-256."""
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != sha256:
+        raise GenaugError(
+            f"{file} has the SHA-256 {found}, but prior.unet_sha256={sha256}: the download is damaged, or another model. "
+            "Download it again, or write prior.unet_sha256=null if these weights are meant."
+        )
+
+
 def other_folder(key: str, path: str, patterns: Sequence[str]) -> Path:
-    """The folder of a path or Hub id that ``prior.<key>`` names."""
+    """The folder of a path or Hub id, with or without ``@revision``, that ``prior.<key>`` names."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
+    model, _, commit = path.partition("@")
+    revision = commit or None
     with contextlib.suppress(LocalEntryNotFoundError):
-        return Path(snapshot_download(path, allow_patterns=list(patterns), local_files_only=True))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns), local_files_only=True))
     try:
-        HfApi().model_info(path, timeout=HUB_TIMEOUT)
-        return Path(snapshot_download(path, allow_patterns=list(patterns)))
+        HfApi().model_info(model, revision=revision, timeout=HUB_TIMEOUT)
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns)))
     except Exception as error:  # as above
         raise GenaugError(
             f"prior.{key}={path} is neither a file or folder nor in the local cache, and the Hub did not give it "
-            f"({first_line(error)}). On a machine with network run `hf download {path}` and copy the cache here, or "
-            f"write prior.{key}=null."
+            f"({first_line(error)}). On a machine with network run `{download_command(model, revision)}` and copy the "
+            f"cache here, or write prior.{key}=null."
         ) from error
+
+
+def download_command(path: str, revision: str | None) -> str:
+    """What to type on a machine with network."""
+    return f"hf download {path}" + (f" --revision {revision}" if revision else "")
 
 
 def first_line(error: Exception) -> str:

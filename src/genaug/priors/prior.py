@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from genaug.errors import GenaugError
 from genaug.priors.config import PriorConfig
 from genaug.priors.deltas import DELTA, applied, load_delta, merge_lora
-from genaug.priors.hub import first_line, model_folder, other_folder
+from genaug.priors.hub import check_unet, first_line, model_folder, other_folder
 
 PLACEHOLDER = re.compile(r"<[^<>\s]+>")
 
@@ -108,7 +108,11 @@ class Prior:
             GenaugError: if a part is absent or damaged, or the Hub cannot be reached and holds no cached copy.
         """
         config.check()
-        folder = config.folder or model_folder(config.path, config.revision, config.variant)
+        folder = config.folder
+        if folder is None:
+            folder = model_folder(config.path, config.revision, config.variant)
+            if config.unet_sha256 is not None and config.variant is None:
+                check_unet(folder, config.unet_sha256)
         transformers.logging.disable_progress_bar()
         parts: dict[str, Any] = {}
         part = ""
