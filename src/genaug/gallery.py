@@ -49,8 +49,15 @@ def contact_sheet(
             )
             draw_annotation(picture, sample, enlarged)
             sheet.paste(picture, (left, top + CAPTION))
-            pen.text((left, top), title if column == 0 else caption(sample), fill="black")
+            pen.text((left, top), _fitting(pen, title if column == 0 else caption(sample), cell), fill="black")
     return sheet
+
+
+def _fitting(pen: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    """The text, its end cut off where it is wider than ``width`` pixels."""
+    while text and pen.textlength(text) > width:
+        text = text[:-1]
+    return text
 
 
 def _title(sample: Sample, dataset: Dataset) -> str:

@@ -82,6 +82,9 @@ def test_invented_object_is_restored_rejected_or_kept():
 
 def test_image_whose_hole_did_not_change_is_rejected():
     assert judge(generated=SOURCE.copy()).rejected == "unchanged"
+    slightly = np.clip(SOURCE.astype(int) + 5, 0, 255).astype(np.uint8)
+    assert judge(generated=slightly).rejected == "unchanged"
+    assert judge(generated=slightly, min_change=4.0).rejected is None
 
 
 def test_copied_labels_are_never_questioned():

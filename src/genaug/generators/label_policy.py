@@ -19,8 +19,6 @@ from scipy.ndimage import distance_transform_edt
 from genaug.data.sample import Boxes
 from genaug.generators.masks import PixelBox, grow
 
-MIN_HOLE_CHANGE = 10.0
-"""Mean absolute change of the hole below which an image counts as unchanged, of 255 (card, section 10)."""
 MAX_PROTECTED_CHANGE = 5.0
 """Mean absolute change of pixels under exact labels above which an image is rejected, of 255."""
 
@@ -37,6 +35,7 @@ class Policy:
     on_hallucination: str = "restore"
     hallucination_score: float = 0.5
     hallucination_iou: float = 0.3
+    min_change: float = 10.0
 
 
 @dataclass(slots=True)
@@ -161,7 +160,7 @@ def decide(
     hole = mask < 0.5
     about["hole_change"] = round(float(change[hole].mean()), 3) if hole.any() else 0.0
     if policy.label_policy == "guarded":
-        if about["hole_change"] < MIN_HOLE_CHANGE:
+        if about["hole_change"] < policy.min_change:
             rejected = rejected or "unchanged"
         protected = max(
             (float(change[y1:y2, x1:x2].mean()) for x1, y1, x2, y2 in exact if y2 > y1 and x2 > x1), default=0

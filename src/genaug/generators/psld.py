@@ -168,6 +168,8 @@ class Psld(Generator):
     """Least score of a detection outside all labels (IoU below 0.3) that counts as an invented object."""
     on_hallucination: str = "restore"
     """Invented objects: ``restore`` the source's pixels there, ``reject`` the image, or ``keep``."""
+    min_change: float = 10.0
+    """Mean absolute change of the hole, of 255, below which an image is rejected as unchanged; lower it for smooth grounds."""
     teacher: Detector = field(default_factory=_teacher, metadata=FIT)
     """The audit's detector."""
 
@@ -182,7 +184,7 @@ class Psld(Generator):
     def __post_init__(self) -> None:
         for key, options in CHOICES.items():
             check_choice(f"generator.{key}", getattr(self, key), options)
-        for key in ("omega", "gamma", "sigma_y", "norm_floor", "norm_eps", "margin", "guidance"):
+        for key in ("omega", "gamma", "sigma_y", "norm_floor", "norm_eps", "margin", "guidance", "min_change"):
             if getattr(self, key) < 0:
                 raise GenaugError(f"generator.{key}={getattr(self, key)} must not be negative.")
         for key in ("eta", "guide_start", "guide_stop", "min_editable", "exact_fraction", "confirm_score"):

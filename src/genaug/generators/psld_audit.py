@@ -97,6 +97,7 @@ def inpaint(
             confirm_score=config.confirm_score,
             on_hallucination=config.on_hallucination,
             hallucination_score=config.hallucination_score,
+            min_change=config.min_change,
         )
         verdict = decide(pixels, frame.source, frame.mask, weights, frame.boxes, found, policy, config.margin)
         yield _generated(frame, verdict, about)
