@@ -75,7 +75,6 @@ def read(cell: Cell, record: Record) -> Dataset:
     )
     if cfg.task == "train":
         cfg.downstream.check_dataset(dataset)
-    cfg.generator.check_dataset(dataset)
     return dataset
 
 
@@ -97,6 +96,7 @@ def synthesise(cell: Cell, dataset: Dataset, record: Record) -> Synthetic:
     result = Synthetic()
     if not (cfg.pool_size or cfg.generator.online or cfg.task in ("fit", "generate")):
         return result
+    cfg.generator.check_dataset(dataset)
     erasures: dict[str, Path] = {}
     if cfg.leakage.erasure is not None and cfg.generator.uses_prior:
         with record.stage("erase"):

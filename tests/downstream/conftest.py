@@ -80,6 +80,7 @@ def classify(digits: Dataset, tmp_path: Path):
             dataset=dataset, mix=mix or RealOnly(), pool=pool, augment=augment or Augment(), interpolate=interpolate
         )
         config = TrainerConfig(**({"accelerator": "cpu"} | (trainer or {})))
+        classifier.check_dataset(data.dataset)  # as a run does, before anything is generated
         return classifier.train(data, config, folder or tmp_path / "cell", record or ListRecord())
 
     return run

@@ -222,7 +222,7 @@ def test_real_unlabelled_images_serve_as_well_or_besides(train, digits):
         is None
     )
     with pytest.raises(GenaugError, match="has no unlabelled images"):
-        train(amst(unlabelled="real"))
+        amst(unlabelled="real").check_dataset(digits)
 
 
 def test_two_runs_of_one_cell_are_equal(train):
@@ -336,6 +336,7 @@ def test_a_pool_without_images_is_refused(train, pool, samples):
 def test_one_class_mixed_images_and_several_devices_are_refused(digits, pool, tmp_path):
     def run(dataset=digits, augment=JITTER, devices=1):
         data = TrainingData(dataset=dataset, mix=Separate(m=2), pool=pool, augment=augment)
+        amst().check_dataset(dataset)
         amst().train(data, TrainerConfig(accelerator="cpu", devices=devices), tmp_path, Record())
 
     with pytest.raises(GenaugError, match="one class only"):

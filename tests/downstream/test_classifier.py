@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from genaug.data.mixing import Concat, Replace
 from genaug.data.transforms import Augment
 from genaug.downstream.classifier import Classifier
-from genaug.downstream.lightning_classifier import Network, learning_rate_factor
+from genaug.downstream.lightning_base import learning_rate_factor
+from genaug.downstream.lightning_classifier import Network
 from genaug.errors import GenaugError
 
 CONF = Path(__file__).parents[2] / "conf" / "downstream"

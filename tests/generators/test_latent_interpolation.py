@@ -81,12 +81,11 @@ def test_detection_data_is_refused():
         generator().check("detection")
 
 
-def test_training_images_without_pairs_are_refused(digits, tmp_path):
+def test_training_images_without_pairs_are_refused(digits):
     one_class = dataclasses.replace(digits, train=tuple(s for s in digits.train if s.class_index == 3))
     for use in (
-        lambda g: g.fit(one_class, None, tmp_path),
         lambda g: g.draw(one_class.train[0], 0, one_class),
-        lambda g: g.interpolate(None, one_class, None, "cpu"),
+        lambda g: g.check_dataset(one_class),
     ):
         with pytest.raises(GenaugError, match=r"a single class. Write generator.classes=any"):
             use(generator())

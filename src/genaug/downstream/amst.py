@@ -180,7 +180,6 @@ class Amst(Classifier):
         return {"pool": pool, "real": real, "both": (*pool, *real)}[self.unlabelled]
 
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
-        self.check_dataset(data.dataset)
         samples = self.unlabelled_samples(data)
         data.augment.check(self.task)
         if data.augment.mixes or data.interpolate is not None:

@@ -163,6 +163,5 @@ class Classifier(Downstream):
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
         from genaug.downstream.lightning_classifier import train_classifier
 
-        self.check_dataset(data.dataset)
         data.augment.check(self.task)
         return train_classifier(self, data, trainer, folder, record)

@@ -143,5 +143,4 @@ class Detector(Downstream):
         from genaug.downstream.lightning_detector import train_detector
 
         data.augment.check(self.task)
-        self.check_dataset(data.dataset)
         return train_detector(self, data, trainer, folder, record)

@@ -1,6 +1,5 @@
 """How the classifier learns and is scored: the LightningModule of ``classifier.Classifier``."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from genaug.data.sample import Sample
 from genaug.data.transforms import NORMALIZATIONS
@@ -19,6 +17,7 @@ from genaug.downstream.backbones import make_backbone, num_features
 from genaug.downstream.base import TrainingData
 from genaug.downstream.classifier import Classifier
 from genaug.downstream.images import Inputs, StreamBatches, decode, step_loader
+from genaug.downstream.lightning_base import LightningLearner, scheduled, seed_device
 from genaug.downstream.manifold_mixup import manifold_mixup
 from genaug.downstream.scoring import Split, encode
 from genaug.downstream.training import Evaluations, build_trainer, fit, quiet_lightning
@@ -76,33 +75,15 @@ def to_unit(images: Tensor) -> Tensor:
     return images if images.is_floating_point() else images.float() / 255
 
 
-def seed_device(device: torch.device, seed: int) -> None:
-    """Seed the CPU and ``device``; ``torch.manual_seed`` would also record a stack trace for a CUDA not in use."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-
-
-class LightningClassifier(pl.LightningModule):
+class LightningClassifier(LightningLearner):
     """Soft-label cross-entropy on the batches of a stream."""
 
     def __init__(
         self, config: Classifier, network: Network, data: TrainingData, inputs: Inputs, trainer_config: TrainerConfig
     ):
-        super().__init__()
-        self.config, self.data, self.inputs, self.trainer_config = config, data, inputs, trainer_config
-        self.network = network
+        super().__init__(config, network, data, trainer_config)
+        self.config, self.network, self.inputs = config, network, inputs
         self.mix = data.augment.batch_transform()
-        self.average = (
-            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
-            if config.ema_decay > 0
-            else None
-        )
-
-    @property
-    def scored(self) -> nn.Module:
-        """The network whose predictions count: the moving average if there is one."""
-        return self.network if self.average is None else self.average.module
 
     def train_dataloader(self) -> Any:
         config, dataset = self.config, self.data.dataset
@@ -143,11 +124,6 @@ class LightningClassifier(pl.LightningModule):
         """Further facts for the result, once training is over."""
         return {}
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        if self.average is not None:
-            self.average.update_parameters(self.network)
-
     def configure_optimizers(self) -> Any:
         config = self.config
         groups: list[dict[str, Any]] = [{"params": self.network.new_parameters(), "lr": config.lr}]
@@ -161,20 +137,7 @@ class LightningClassifier(pl.LightningModule):
             optimizer = torch.optim.Adam(groups, weight_decay=config.weight_decay, fused=True)
         else:
             optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def learning_rate_factor(config: Classifier, step: int) -> float:
-    """Share of the learning rate at ``step`` = 0 … num_steps - 1."""
-    if step < config.warmup_steps:
-        return (step + 1) / (config.warmup_steps + 1)
-    if config.schedule == "constant":
-        return 1.0
-    if config.schedule == "steps":
-        return config.lr_drop ** sum(step >= milestone for milestone in config.milestones)
-    progress = (step - config.warmup_steps) / (config.num_steps - config.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * progress))
+        return scheduled(optimizer, config)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

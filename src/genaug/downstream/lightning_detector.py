@@ -9,7 +9,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from genaug.boxes_drawing import detection_sheet
 from genaug.data.sample import Sample
@@ -19,7 +18,7 @@ from genaug.downstream.detection_metrics import average_precision, repeated
 from genaug.downstream.detection_network import build_network, first_label
 from genaug.downstream.detector import Detector
 from genaug.downstream.images import step_loader
-from genaug.downstream.lightning_classifier import learning_rate_factor, seed_device
+from genaug.downstream.lightning_base import LightningLearner, scheduled, seed_device
 from genaug.downstream.training import Evaluations, build_trainer, fit, quiet_lightning
 from genaug.seeding import derive
 from genaug.trainer import TrainerConfig
@@ -30,25 +29,14 @@ if TYPE_CHECKING:
 SCORING_BATCH = 16  # images per forward pass when nothing is learned
 
 
-class LightningDetector(pl.LightningModule):
+class LightningDetector(LightningLearner):
     """The sum of the architecture's own losses on the batches of a stream."""
 
     def __init__(
         self, config: Detector, network: nn.Module, data: TrainingData, images: BoxedImages, trainer: TrainerConfig
     ):
-        super().__init__()
-        self.config, self.data, self.images, self.trainer_config = config, data, images, trainer
-        self.network = network
-        self.average = (
-            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
-            if config.ema_decay > 0
-            else None
-        )
-
-    @property
-    def scored(self) -> nn.Module:
-        """The network whose detections count: the moving average if there is one."""
-        return self.network if self.average is None else self.average.module
+        super().__init__(config, network, data, trainer)
+        self.config, self.images = config, images
 
     def train_dataloader(self) -> Any:
         config = self.config
@@ -75,11 +63,6 @@ class LightningDetector(pl.LightningModule):
         if self.config.clip_norm > 0:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        if self.average is not None:
-            self.average.update_parameters(self.network)
-
     def configure_optimizers(self) -> Any:
         config = self.config
         weights = [weight for weight in self.network.parameters() if weight.requires_grad]
@@ -89,8 +72,7 @@ class LightningDetector(pl.LightningModule):
             )
         else:
             optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))  # type: ignore[arg-type]
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(optimizer, config)
 
 
 @torch.no_grad()

@@ -272,7 +272,6 @@ class LatentInterpolation(Generator):
     def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
         from genaug.generators.latent_fit import fit_latent_space
 
-        self.check_dataset(dataset)
         return fit_latent_space(self, dataset, self._extra_samples(dataset), folder)
 
     def autoencoder(self, lambda_adv: float | None = None) -> "AdversarialAutoencoder":
@@ -322,7 +321,6 @@ class LatentInterpolation(Generator):
         from genaug.generators.autoencoder_fit import square_pixels, to_unit
         from genaug.generators.latent_mixing import mix_labels
 
-        self.check_dataset(dataset)
         device = TrainerConfig(accelerator=self.accelerator).device()
         interpolation = self.interpolate(fitted, dataset, prior, device)
         by_id = {sample.id: sample for sample in dataset.train}
@@ -345,7 +343,6 @@ class LatentInterpolation(Generator):
     def interpolate(self, fitted: Path | None, dataset: Dataset, prior: "Prior | None", device: str) -> "Interpolation":
         from genaug.generators.latent_mixing import Interpolation
 
-        self.check_dataset(dataset)
         encode, decode = self._space(fitted, prior, device)
         return Interpolation(
             encode=encode,
