@@ -4,7 +4,7 @@ masked part with a latent diffusion model as the prior, keep the labels.
 The equations are in ``psld_solver.py``, the masks in ``masks.py``, what keeps its label in ``label_policy.py``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,7 +18,7 @@ from genaug.identity import FIT, NOT_IDENTITY
 from genaug.registry import component
 
 if TYPE_CHECKING:
-    from genaug.generators.psld_solver import Rule
+    from genaug.generators.psld_solver import Row, Rule
     from genaug.priors.prior import Prior
 
 CHOICES = {
@@ -253,14 +253,30 @@ class Psld(Generator):
                 f"generator.mask={self.mask} may redraw labelled objects, and generator.label_policy=copy would not notice. "
                 "Write generator.label_policy=guarded, or a mask around the boxes such as random_outpainting."
             )
-        self.check_ladder()
+        self.num_taken()
 
-    def check_ladder(self, num_timesteps: int = 1000) -> None:
-        """Raise ``GenaugError`` if ``num_steps`` does not fit a prior of so many timesteps."""
+    def rows(self, alphas: Sequence[float]) -> "list[Row]":
+        """The steps that are taken, in sampling order, from a prior's table of alpha_bar: with a warm start, the later ones.
+
+        Raises:
+            GenaugError: if ``num_steps`` does not fit the prior's timesteps, or ``init_t0`` leaves no step.
+        """
         from genaug.generators.psld_solver import ladder
 
-        alphas = [1 - t / (num_timesteps + 1) for t in range(num_timesteps)]  # values do not matter here
-        ladder(alphas, self.num_steps, reference_shift=self.reference_shift)
+        trailing = self.mode == "projection" and self.renoise == "full"
+        rows = ladder(alphas, self.num_steps, reference_shift=self.reference_shift, trailing=trailing)
+        if self.init == "warm":
+            rows = [row for row in rows if row.t <= self.init_t0]
+        if not rows:
+            raise GenaugError(
+                f"generator.init_t0={self.init_t0} lies below the first timestep of {self.num_steps} steps: "
+                "write a higher init_t0 or more num_steps."
+            )
+        return rows
+
+    def num_taken(self, num_timesteps: int = 1000) -> int:
+        """Number of steps that are taken of a prior's timesteps; raises as ``rows`` does."""
+        return len(self.rows([1 - t / (num_timesteps + 1) for t in range(num_timesteps)]))  # any falling table
 
     def rule(self) -> "Rule":
         """The solver's part of this configuration."""
@@ -287,7 +303,7 @@ class Psld(Generator):
         )
 
     def cost(self, variants: list[Variant]) -> int:
-        per_image = self.num_steps * (2 if self.guidance != 1 else 1)
+        per_image = self.num_taken() * (2 if self.guidance != 1 else 1)
         return len(variants) * per_image * (self.joint_copies if self.norm_over_batch else 1)
 
     def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:

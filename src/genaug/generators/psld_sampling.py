@@ -13,11 +13,10 @@ from torch import Tensor
 
 from genaug.data.geometry import Letterbox, bucket
 from genaug.data.sample import Boxes, Sample
-from genaug.errors import GenaugError
 from genaug.generators import masks
 from genaug.generators.base import Variant
 from genaug.generators.operators import Inpainting, Operator, SuperResolution, gaussian_blur, motion_blur
-from genaug.generators.psld_solver import Noise, Row, ladder, solve
+from genaug.generators.psld_solver import Noise, Row, solve
 from genaug.priors.prior import Prior
 from genaug.seeding import derive
 
@@ -198,16 +197,7 @@ def sample_frames(
 ) -> Iterator[tuple[Frame, np.ndarray, dict[str, Any]]]:
     """The picture of each frame before pasting: uint8 [h, w, 3] without padding, and columns for the manifest."""
     networks = Networks(prior, config.prompt, config.guidance)
-    rows = ladder(
-        prior.alphas_cumprod.tolist(), config.num_steps, reference_shift=config.reference_shift,
-        trailing=config.mode == "projection" and config.renoise == "full",
-    )  # fmt: skip
-    if config.init == "warm":
-        rows = [row for row in rows if row.t <= config.init_t0]
-        if not rows:
-            raise GenaugError(
-                f"generator.init_t0={config.init_t0} lies below the first timestep of {config.num_steps} steps."
-            )
+    rows = config.rows(prior.alphas_cumprod.tolist())
     groups: dict[tuple[int, int], list[Frame]] = {}
     for frame in frames:
         groups.setdefault((frame.geometry.frame_width, frame.geometry.frame_height), []).append(frame)
