@@ -192,3 +192,15 @@ def test_augmentation_that_cannot_move_boxes_is_refused(scenes, tmp_path):
 def test_missing_weights_file_is_named():
     with pytest.raises(GenaugError, match=r"nowhere\.pth is not a file"):
         build_network(detector(architecture="fcos", weights="coco", weights_path="nowhere.pth"), 2)
+
+
+def test_the_moving_average_is_scored_and_the_best_evaluation_selected(scenes, tmp_path):
+    averaged = detector(num_steps=4, ema_decay=0.9, select="best_val", eval_every=2)
+    outcome = train(averaged, scenes, tmp_path / "averaged")
+    history = outcome["protocol"]["history"]
+    assert [entry["step"] for entry in history] == [2, 4]
+    best = max(history, key=lambda entry: entry["val/map"])
+    assert outcome["protocol"]["selected_step"] == best["step"] and not outcome["protocol"]["oracle"]
+    assert outcome["metrics"]["val/map"] == pytest.approx(best["val/map"])
+    plain = train(detector(num_steps=4), scenes, tmp_path / "plain")
+    assert plain["predictions"] != outcome["predictions"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from genaug.data.pool import make_pool
+from genaug.data.sample import Boxes, Sample
 from genaug.data.sources.digit_scenes import DigitScenes
 from genaug.data.sources.digits import Digits
 from genaug.downstream.detector import Detector
@@ -207,3 +208,21 @@ def test_a_warm_start_takes_and_costs_the_later_steps_only(scenes):
     assert psld(num_steps=25, init="warm", init_t0=650, guidance=2.0).cost(variants) == 3 * 34
     with pytest.raises(GenaugError, match=r"generator\.init_t0=0 lies below the first timestep of 25 steps"):
         psld(num_steps=25, init="warm", init_t0=0).check("detection")
+
+
+@pytest.mark.parametrize("resize", ["bucket", "letterbox"])
+@pytest.mark.parametrize("shape", [(24, 48), (60, 36)])
+def test_images_that_are_not_square_keep_their_aspect_and_their_boxes(prior, scenes, resize, shape):
+    height, width = shape
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    box = Boxes(xyxy=np.float32([[4, 6, 16, 18]]), labels=np.int64([1]), crowd=np.zeros(1, bool))
+    sample = Sample(id="wide", digest="wide", image=pixels, boxes=box)
+    data = dataclasses.replace(scenes, train=(sample,))
+    (item,) = images(psld(mode="projection", resize=resize), data, prior)
+    assert item.rejected is None and item.boxes is not None
+    assert item.image.width / item.image.height == pytest.approx(width / height, abs=0.1)
+    scale = np.asarray([item.image.width / width, item.image.height / height] * 2)
+    np.testing.assert_allclose(item.boxes.xyxy[0], box.xyxy[0] * scale, rtol=1e-5)
+    x1, y1, x2, y2 = (round(value) for value in item.boxes.xyxy[0].tolist())
+    source = np.asarray(sample.open().resize(item.image.size, 3))
+    assert np.array_equal(np.asarray(item.image)[y1:y2, x1:x2], source[y1:y2, x1:x2])
