@@ -67,7 +67,7 @@ def test_a_hub_classification_set_is_read_by_the_columns_named_in_the_configurat
         source(label="label").load()
 
 
-def test_a_hub_detection_set_gives_boxes_and_drops_those_without_area(offline: Path) -> None:
+def test_a_hub_detection_set_gives_boxes_by_the_rules_of_all_boxes(offline: Path) -> None:
     import datasets
 
     features = {
@@ -77,7 +77,7 @@ def test_a_hub_detection_set_gives_boxes_and_drops_those_without_area(offline: P
             "category": datasets.Sequence(datasets.ClassLabel(names=["rbc", "wbc"])),
         },
     }
-    objects = {"bbox": [[1, 2, 3, 4], [5, 5, 0, 2]], "category": [1, 0]}
+    objects = {"bbox": [[1, 2, 3, 4], [5, 5, 0, 2], [8, 8, 9, 2]], "category": [1, 0, 0]}  # of 12 x 12 pixels
     rows = {
         split: [{"image": {"bytes": png(), "path": None}, "objects": objects} for _ in range(count)]
         for split, count in (("train", 5), ("test", 2))
@@ -86,7 +86,9 @@ def test_a_hub_detection_set_gives_boxes_and_drops_those_without_area(offline: P
     dataset = HubDetection(path=str(path), seed=0, cache_dir=str(offline / "own")).load()
     assert dataset.task == "detection" and dataset.class_names == ("rbc", "wbc")
     boxes = dataset.train[0].boxes
-    assert boxes is not None and boxes.xyxy.tolist() == [[1, 2, 4, 6]] and boxes.labels.tolist() == [1]
+    assert boxes is not None and boxes.xyxy.tolist() == [[1, 2, 4, 6], [8, 8, 12, 10]]
+    assert boxes.labels.tolist() == [1, 0]
+    assert dataset.notes == {"boxes_without_area_dropped": 5 + 2, "boxes_clipped": 5 + 2}
 
 
 def test_an_absent_hub_set_says_what_to_do(offline: Path) -> None:

@@ -1,19 +1,17 @@
 """Any image data set on the Hugging Face Hub, its columns named in the configuration."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from omegaconf import MISSING
 
-from genaug.data.sample import Boxes, Dataset, Sample
-from genaug.data.sources.base import Source
-from genaug.data.sources.published import drop_repeats, samples_of_files
-from genaug.data.sources.records import Export, load_hub
-from genaug.data.splits import carve
+from genaug.data.annotations import BoxRules, LabelledObject
+from genaug.data.sample import Dataset, Sample
+from genaug.data.sources.detection import carve_any, image_size, sample_of
+from genaug.data.sources.published import samples_of_files
+from genaug.data.sources.records import Export, RecordSource, load_hub
 from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY
 from genaug.registry import component
 
 BOX_FORMATS = ("xywh", "xyxy")
@@ -21,7 +19,7 @@ BOX_FORMATS = ("xywh", "xyxy")
 
 @component("dataset", "hf")
 @dataclass(kw_only=True, slots=True)
-class HubClassification(Source):
+class HubClassification(RecordSource):
     """A Hub data set with an image and a label column (extra ``hf``). Its images are written once below
     ``cache_dir``."""
 
@@ -38,58 +36,28 @@ class HubClassification(Source):
     train_split: str = "train"
     """Name of the training split."""
     val_split: str | None = None
-    """Name of the validation split; null carves ``val_fraction`` of each class from train."""
+    """Name of the validation split; null carves one from train."""
     test_split: str | None = "test"
-    """Name of the test split; null carves ``test_fraction`` of each class from train."""
-    val_fraction: float = 0.2
-    """In [0, 1)."""
-    test_fraction: float = 0.25
-    """In (0, 1)."""
-    split_seed: int = 0
-    """Seed of what is carved; not the trial's seed."""
-    cache_dir: str = field(default="~/.cache/genaug", metadata=NOT_IDENTITY)
-    """Folder of the written images."""
+    """Name of the test split; null carves one from train."""
 
-    version: ClassVar[int] = 1
-
-    def content(self) -> Any:
-        return self._export().digest
-
-    def read(self) -> Dataset:
-        parts, names = self._parts()
-        train = parts[self.train_split]
-        if self.test_split is None:
-            train, test = self._carve(train, len(names), self.test_fraction)
-        else:
-            test = parts[self.test_split]
-        if self.val_split is None:
-            train, val = self._carve(train, len(names), self.val_fraction)
-        else:
-            val = parts[self.val_split]
-        return drop_repeats(
-            Dataset(
-                name=self.name or self.path,
-                task=self.task,
-                class_names=tuple(names),
-                train=tuple(train),
-                val=tuple(val),
-                test=tuple(test),
-            )
+    def exported(self) -> Export:
+        return load_hub(
+            self.path, self.config, self.revision, tuple(self._splits().values()), Path(self.cache_dir).expanduser()
         )
 
-    def _carve(self, samples: list[Sample], num_classes: int, fraction: float) -> tuple[list[Sample], list[Sample]]:
-        return carve(samples, num_classes, fraction, self.split_seed)
+    def read(self) -> Dataset:
+        parts, names, notes = self._parts()
+        return self.assemble(self.path, names, parts, notes)
 
-    def _splits(self) -> tuple[str, ...]:
-        return tuple(split for split in (self.train_split, self.val_split, self.test_split) if split is not None)
+    def _splits(self) -> dict[str, str]:
+        """The set's own name of each of our splits that it has."""
+        named = {"train": self.train_split, "val": self.val_split, "test": self.test_split}
+        return {split: name for split, name in named.items() if name is not None}
 
-    def _export(self) -> Export:
-        return load_hub(self.path, self.config, self.revision, self._splits(), Path(self.cache_dir).expanduser())
-
-    def _parts(self) -> tuple[dict[str, list[Sample]], list[str]]:
-        """Samples by split, and class names."""
-        export = self._export()
-        rows = {split: list(export.rows(split, self.image)) for split in self._splits()}
+    def _parts(self) -> tuple[dict[str, list[Sample]], list[str], dict[str, int]]:
+        """Samples by split, class names, and counts of what was mended."""
+        export = self.exported()
+        rows = {split: list(export.rows(name, self.image)) for split, name in self._splits().items()}
         for split, items in rows.items():
             if items and self.label not in items[0][1]:
                 raise GenaugError(
@@ -113,7 +81,7 @@ class HubClassification(Source):
             split: samples_of_files(export.folder, [(path, index[row[self.label]]) for path, row in items])
             for split, items in rows.items()
         }
-        return parts, [name.replace("_", " ") for name in names]
+        return parts, [name.replace("_", " ") for name in names], {}
 
 
 @component("dataset", "hf_detection")
@@ -133,20 +101,17 @@ class HubDetection(HubClassification):
     task: ClassVar[str] = "detection"
 
     def __post_init__(self) -> None:
-        Source.__post_init__(self)
+        RecordSource.__post_init__(self)
         if self.box_format not in BOX_FORMATS:
             raise GenaugError(f"dataset.box_format={self.box_format}: write {' or '.join(BOX_FORMATS)}.")
 
-    def _carve(self, samples: list[Sample], num_classes: int, fraction: float) -> tuple[list[Sample], list[Sample]]:
-        order = np.random.default_rng(self.split_seed).permutation(len(samples))
-        count = round(fraction * len(samples))
-        ordered = [samples[i] for i in order]
-        return ordered[count:], ordered[:count]
+    def carve(self, samples: list[Sample], num_classes: int, fraction: float) -> tuple[list[Sample], list[Sample]]:
+        return carve_any(samples, fraction, self.split_seed)
 
-    def _parts(self) -> tuple[dict[str, list[Sample]], list[str]]:
-        export = self._export()
+    def _parts(self) -> tuple[dict[str, list[Sample]], list[str], dict[str, int]]:
+        export = self.exported()
         names = export.names(f"{self.objects}.{self.category}")
-        rows = {split: list(export.rows(split, self.image)) for split in self._splits()}
+        rows = {split: list(export.rows(name, self.image)) for split, name in self._splits().items()}
         for items in rows.values():
             if items and not {self.bbox, self.category} <= set(items[0][1].get(self.objects) or {}):
                 raise GenaugError(
@@ -155,26 +120,28 @@ class HubDetection(HubClassification):
                 )
         if names is None:
             found = {value for items in rows.values() for _, row in items for value in row[self.objects][self.category]}
-            names = [str(value) for value in sorted(found, key=str)]
-            index: dict[Any, int] = {value: i for i, value in enumerate(sorted(found, key=str))}
+            by_value: dict[Any, str] = {value: str(value) for value in sorted(found, key=str)}
         else:
-            index = {i: i for i in range(len(names))}
-        parts = {}
-        for split, items in rows.items():
-            plain = samples_of_files(export.folder, [(path, 0) for path, _ in items])
-            parts[split] = [
-                Sample(
-                    id=sample.id, digest=sample.digest, image=sample.image, boxes=self._boxes(row[self.objects], index)
+            by_value = dict(enumerate(names))
+        rules = BoxRules({name: i for i, name in enumerate(by_value.values())})
+        parts = {
+            split: [
+                sample_of(
+                    export.folder, path, self._objects(row[self.objects], by_value, path), image_size(path), rules
                 )
-                for sample, (_, row) in zip(plain, items, strict=True)
+                for path, row in items
             ]
-        return parts, [name.replace("_", " ") for name in names]
+            for split, items in rows.items()
+        }
+        return parts, [name.replace("_", " ") for name in by_value.values()], dict(rules.notes)
 
-    def _boxes(self, objects: dict[str, list[Any]], index: dict[Any, int]) -> Boxes:
-        """Boxes without area are left out: nothing can be learned or scored on them."""
-        xyxy = np.asarray(objects[self.bbox], dtype=np.float32).reshape(-1, 4).copy()
-        if self.box_format == "xywh":
-            xyxy[:, 2:] += xyxy[:, :2]
-        labels = np.asarray([index[value] for value in objects[self.category]], dtype=np.int64)
-        whole = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
-        return Boxes(xyxy=xyxy[whole], labels=labels[whole], crowd=np.zeros(int(whole.sum()), dtype=bool))
+    def _objects(self, objects: dict[str, list[Any]], by_value: dict[Any, str], path: Path) -> list[LabelledObject]:
+        """One per box, its class looked up by the value that the column holds."""
+        result = []
+        for bbox, value in zip(objects[self.bbox], objects[self.category], strict=True):
+            x1, y1, x2, y2 = bbox
+            if self.box_format == "xywh":
+                x2, y2 = x1 + x2, y1 + y2
+            category = by_value.get(value, str(value))
+            result.append(LabelledObject(category=category, xyxy=(x1, y1, x2, y2), where=str(path)))
+        return result

@@ -8,12 +8,16 @@ export is named by what was exported, is published by a rename, and holds the im
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from genaug.data.sample import Dataset, Sample
+from genaug.data.sources.base import Source
+from genaug.data.sources.published import drop_repeats
+from genaug.data.splits import carve
 from genaug.errors import GenaugError
-from genaug.identity import fingerprint
+from genaug.identity import NOT_IDENTITY, fingerprint
 
 Record = tuple[dict[str, bytes], dict[str, Any]]
 """Image bytes by column, and the other columns as JSON values."""
@@ -75,6 +79,53 @@ def export(
     (work / "names.json").write_text(json.dumps(names))
     work.rename(final)
     return Export(final)
+
+
+@dataclass(kw_only=True, slots=True)
+class RecordSource(Source):
+    """Base of data sets that are written out once and then read as image files."""
+
+    val_fraction: float = 0.2
+    """Share of the training images carved for validation where there is no validation split, in [0, 1)."""
+    test_fraction: float = 0.25
+    """Share of the training images taken for the test where there is no test split, in (0, 1)."""
+    split_seed: int = 0
+    """Seed of what is carved; not the trial's seed."""
+    cache_dir: str = field(default="~/.cache/genaug", metadata=NOT_IDENTITY)
+    """Folder of the written images."""
+
+    version: ClassVar[int] = 1
+
+    def content(self) -> Any:
+        return self.exported().digest
+
+    def exported(self) -> Export:
+        """The images on disk, written now if they are not there yet."""
+        raise AssertionError(f"{type(self).__name__} exports nothing")
+
+    def carve(self, samples: list[Sample], num_classes: int, fraction: float) -> tuple[list[Sample], list[Sample]]:
+        """(kept, carved), a share of each class."""
+        return carve(samples, num_classes, fraction, self.split_seed)
+
+    def assemble(
+        self, title: str, class_names: Sequence[str], parts: Mapping[str, list[Sample]], notes: Mapping[str, int] = {}
+    ) -> Dataset:
+        """The data set of its ``train``, ``val`` and ``test`` samples; a split that is missing is carved from train."""
+        splits = dict(parts)
+        for split, fraction in (("test", self.test_fraction), ("val", self.val_fraction)):
+            if split not in splits:
+                splits["train"], splits[split] = self.carve(splits["train"], len(class_names), fraction)
+        return drop_repeats(
+            Dataset(
+                name=self.name or title,
+                task=self.task,
+                class_names=tuple(class_names),
+                train=tuple(splits["train"]),
+                val=tuple(splits["val"]),
+                test=tuple(splits["test"]),
+                notes=dict(notes),
+            )
+        )
 
 
 def load_hub(path: str, config: str | None, revision: str | None, splits: Sequence[str], folder: Path) -> Export:

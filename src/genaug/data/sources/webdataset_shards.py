@@ -4,17 +4,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
 from genaug.data.sample import Dataset
-from genaug.data.sources.base import Source
-from genaug.data.sources.published import drop_repeats, samples_of_files
-from genaug.data.sources.records import Export, Record, export
-from genaug.data.splits import carve
+from genaug.data.sources.published import samples_of_files
+from genaug.data.sources.records import Export, Record, RecordSource, export
 from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY
 from genaug.registry import component
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm")
@@ -22,36 +18,23 @@ IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm")
 
 @component("dataset", "webdataset")
 @dataclass(kw_only=True, slots=True)
-class WebDatasetShards(Source):
+class WebDatasetShards(RecordSource):
     """Classification from shards (extra ``webdataset``): an image file and a label file per sample. The images are
     written once below ``cache_dir``; shards behind http are read by ``curl``."""
 
     train: str = MISSING
     """Shards of the training images with braces for ranges: ``/data/train-{000..146}.tar`` or ``https://…``."""
     val: str | None = None
-    """Shards of the validation images; null carves ``val_fraction`` of each class from train."""
+    """Shards of the validation images; null carves them from train."""
     test: str | None = None
-    """Shards of the test images; null carves ``test_fraction`` of each class from train."""
+    """Shards of the test images; null takes them from train."""
     label: str = "cls"
     """Ending of the label file: ``cls`` holds an integer or a name; ``json:KEY`` takes a key of the ``json`` file."""
     class_names: list[str] = field(default_factory=list)
     """Names of integer labels, in order; empty takes the labels themselves."""
-    val_fraction: float = 0.2
-    """In [0, 1)."""
-    test_fraction: float = 0.25
-    """In (0, 1)."""
-    split_seed: int = 0
-    """Seed of what is carved; not the trial's seed."""
-    cache_dir: str = field(default="~/.cache/genaug", metadata=NOT_IDENTITY)
-    """Folder of the written images."""
-
-    version: ClassVar[int] = 1
-
-    def content(self) -> Any:
-        return self._export().digest
 
     def read(self) -> Dataset:
-        export = self._export()
+        export = self.exported()
         rows = {split: list(export.rows(split, "image")) for split in self._shards()}
         values = sorted({str(row["label"]) for items in rows.values() for _, row in items}, key=_number_or_text)
         if self.class_names:
@@ -68,25 +51,13 @@ class WebDatasetShards(Source):
             split: samples_of_files(export.folder, [(path, index[str(row["label"])]) for path, row in items])
             for split, items in rows.items()
         }
-        for split, fraction in (("test", self.test_fraction), ("val", self.val_fraction)):
-            if split not in parts:
-                parts["train"], parts[split] = carve(parts["train"], len(names), fraction, self.split_seed)
-        return drop_repeats(
-            Dataset(
-                name=self.name or "webdataset",
-                task=self.task,
-                class_names=tuple(names),
-                train=tuple(parts["train"]),
-                val=tuple(parts["val"]),
-                test=tuple(parts["test"]),
-            )
-        )
+        return self.assemble("webdataset", names, parts)
 
     def _shards(self) -> dict[str, str]:
         named = {"train": self.train, "val": self.val, "test": self.test}
         return {split: shards for split, shards in named.items() if shards is not None}
 
-    def _export(self) -> Export:
+    def exported(self) -> Export:
         try:
             from webdataset.shardlists import expand_urls  # pyright: ignore[reportMissingImports]
         except ImportError as error:
