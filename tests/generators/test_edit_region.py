@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from genaug.data.sample import Boxes, Sample
+from genaug.data.sample import Boxes, Dataset, Sample
 from genaug.data.sources.digit_scenes import DigitScenes
 from genaug.errors import GenaugError
 from genaug.generators.da_fusion import DAFusion, TextualInversion
 from genaug.generators.diff_mix import DiffMix
-from genaug.generators.edit_region import edit_region
+from genaug.generators.edit_region import edit_region, mosaic_centre, to_square
 from genaug.generators.real_guidance import RealGuidance
 from genaug.generators.sdedit import make_scheduler, sdedit
 
@@ -169,3 +170,23 @@ def test_the_mask_is_part_of_the_identity(scenes):
     fingerprints = {generator.variant(s, 0, scenes, "fit").fingerprint for s in (sample, other)}
     fingerprints.add(real_guidance().variant(sample, 0, scenes, "fit").fingerprint)
     assert len(fingerprints) == 3
+
+
+def test_a_mosaic_holds_the_source_unscaled_in_its_centre_and_gives_it_back():
+    """Crops of Leafy Spurge, 39 px, under a prior of 512 px."""
+    crop = Image.fromarray(np.random.default_rng(0).integers(0, 256, (39, 39, 3), dtype=np.uint8))
+    tiled = to_square(crop, 512, "tile", Image.Resampling.BILINEAR)
+    top = (512 - 39) // 2
+    assert tiled.size == (512, 512)
+    assert np.array_equal(np.asarray(tiled)[top : top + 39, top : top + 39], crop)
+    assert np.array_equal(np.asarray(tiled)[top - 39 : top, top : top + 39], crop)
+    assert np.array_equal(mosaic_centre(tiled, crop.size), crop)
+
+
+def test_images_made_from_a_mosaic_have_the_sources_size_and_lose_nothing_to_scaling(prior):
+    pixels = np.full((15, 11, 3), 128, dtype=np.uint8)
+    source = Sample(id="one", digest="one", image=pixels, label={0: 1.0})
+    dataset = Dataset(name="d", task="classification", class_names=("x",), train=(source,), val=(), test=())
+    generator = real_guidance(resize="tile", t0=0.5)
+    (made,) = generator.generate([generator.variant(source, 0, dataset, "f")], dataset, prior, None)
+    assert made.image.size == (11, 15)

@@ -46,7 +46,7 @@ class TextualInversion:
     weight_decay: float = 1e-2
     """Of AdamW, on the learned rows alone."""
     resize: str = "squash"
-    """``squash`` or ``crop``, as ``generator.resize``."""
+    """``squash``, ``crop`` or ``tile``, as ``generator.resize``."""
     groups_per_batch: int = field(default=4, metadata=NOT_IDENTITY)
     """Classes in one U-Net call. Changes speed and memory only: classes are independent."""
     checkpoint_every: int = field(default=100, metadata=NOT_IDENTITY)

@@ -37,7 +37,7 @@ def edit_region(sample: Sample, size: int, mask: str, dilation: int, resize: str
         size: side in pixels.
         mask: one of ``EDIT_MASKS``.
         dilation: side in pixels of the maximum filter that grows the object; 0 and 1 leave it.
-        resize: ``squash`` or ``crop``, as the image.
+        resize: ``squash``, ``crop`` or ``tile``, as the image.
     """
     everywhere = np.ones((size, size), dtype=bool)
     if not sample.has_class:
@@ -56,12 +56,29 @@ def edit_region(sample: Sample, size: int, mask: str, dilation: int, resize: str
 
 
 def to_square(picture: Image.Image, size: int, resize: str, resample: Image.Resampling) -> Image.Image:
-    """The picture squashed to a square, or its centre square; the very same where nothing is scaled."""
+    """The picture squashed to a square, its centre square, or a mosaic of it; the very same where nothing is scaled."""
     if picture.size == (size, size):
         return picture
+    if resize == "tile":
+        return Image.fromarray(mosaic(np.asarray(picture), size))
     if resize == "squash":
         return picture.resize((size, size), resample)
     return ImageOps.fit(picture, (size, size), resample)
+
+
+def mosaic(image: np.ndarray, size: int) -> np.ndarray:
+    """[size, size, ...]: copies of ``image`` [h, w, ...], one of them in the very centre (rounded up and left)."""
+    h, w = image.shape[:2]
+    top, left = (size - h) // 2, (size - w) // 2
+    rows, columns = (np.arange(size) - top) % h, (np.arange(size) - left) % w
+    return image[np.ix_(rows, columns)]
+
+
+def mosaic_centre(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The copy of ``size`` (width, height) in the centre of a mosaic; all of a mosaic that is smaller."""
+    size = (min(size[0], picture.width), min(size[1], picture.height))
+    left, top = (picture.width - size[0]) // 2, (picture.height - size[1]) // 2
+    return picture.crop((left, top, left + size[0], top + size[1]))
 
 
 def squashed_boxes(sample: Sample, size: int) -> Boxes | None:

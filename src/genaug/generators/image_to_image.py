@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from genaug.priors.prior import LearnedTokens, Prior
 
 SCHEDULERS = ("ddim", "dpmsolver++", "unipc", "ddim_trailing", "lcm", "pndm_ref")
-RESIZES = ("squash", "crop")
+RESIZES = ("squash", "crop", "tile")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,7 +39,8 @@ class ImageToImage(Generator):
     negative_prompt: str = ""
     """What guidance moves away from."""
     resize: str = "squash"
-    """``squash`` to a square, as the released code does, or ``crop`` the centre square."""
+    """``squash`` to a square, as the released code does; ``crop`` the centre square; or ``tile``: a mosaic of a small source,
+    unscaled, of which the centre is kept (DA-Fusion's branch spurge_mosaic: crops of 39 px under a prior of 512)."""
     mask: str = "none"
     """What may change: ``none`` (all of the image); ``keep_object`` keeps the object and edits its surround; ``edit_object``
     the reverse. The object is the data set's mask, its boxes, or both."""

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from genaug.data.sample import Sample
 from genaug.generators.base import Generated, Variant
-from genaug.generators.edit_region import EditRegion, edit_region, squashed_boxes, to_square, with_source_boxes
+from genaug.generators.edit_region import (
+    EditRegion,
+    edit_region,
+    mosaic_centre,
+    squashed_boxes,
+    to_square,
+    with_source_boxes,
+)
 from genaug.generators.image_to_image import ImageToImage, steps_taken
 from genaug.priors.prior import LearnedTokens, Prior
 from genaug.seeding import derive
@@ -93,6 +100,8 @@ def edit_images(
             )
             pictures = to_pictures(prior.decode(edited))
             for i, seed, picture in zip(batch, seeds, pictures, strict=True):
+                if config.resize == "tile":
+                    picture = mosaic_centre(picture, variants[i].source.open().size)
                 if config.save_size is not None and picture.width != config.save_size:
                     picture = picture.resize((config.save_size, config.save_size), Image.Resampling.BILINEAR)
                 source = variants[i].source

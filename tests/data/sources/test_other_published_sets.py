@@ -9,7 +9,7 @@ from PIL import Image
 
 from genaug.data.sources.imagenet import Ilsvrc2012
 from genaug.data.sources.imagenet_lists import CMC_WNIDS, DA_FUSION_NAMES
-from genaug.data.sources.leafy_spurge import LeafySpurge, mosaic
+from genaug.data.sources.leafy_spurge import LeafySpurge
 from genaug.data.sources.shenzhen import ShenzhenTb
 from genaug.errors import GenaugError
 
@@ -46,20 +46,6 @@ def test_leafy_spurge_is_read_from_plain_folders_only_with_the_reference_split(t
     assert {s.class_index for s in dataset.train if "/apparent/" in s.id} == {1}
     with pytest.raises(GenaugError, match="split=reference"):
         LeafySpurge(root=str(tmp_path), seed=0).load()
-
-
-def test_a_mosaic_holds_the_crop_in_its_centre_and_goes_into_the_identity(tmp_path: Path) -> None:
-    image = RNG.integers(0, 256, (39, 39, 3), dtype=np.uint8)
-    tiled = mosaic(image, 512)
-    top = (512 - 39) // 2
-    assert tiled.shape == (512, 512, 3)
-    assert (tiled[top : top + 39, top : top + 39] == image).all()
-    assert (tiled[top - 39 : top, top : top + 39] == image).all()
-    spurge(tmp_path)
-    plain, tiles = (LeafySpurge(root=str(tmp_path), seed=0, tile=tile, tile_size=64) for tile in (False, True))
-    assert plain.identity() != tiles.identity()
-    assert plain.load().train[0].digest != tiles.load().train[0].digest
-    assert tiles.load().train[0].open().size == (64, 64)
 
 
 def test_absent_leafy_spurge_names_the_hub(tmp_path: Path) -> None:

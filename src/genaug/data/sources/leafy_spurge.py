@@ -2,18 +2,16 @@
 folders."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
-
-import numpy as np
 
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.image_folder import image_files
 from genaug.data.sources.published import Origin, Published, samples_of_files, tree_digest
 from genaug.data.sources.records import Export, load_hub
 from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY, digest_bytes
+from genaug.identity import NOT_IDENTITY
 from genaug.registry import component
 
 NAMES = ("no spurge", "leafy spurge")
@@ -38,12 +36,6 @@ class LeafySpurge(Published):
     """Read ``mpg-ranch/leafy_spurge`` from the Hub or its local cache instead of from folders."""
     revision: str | None = None
     """Commit of the Hub's repository."""
-    tile: bool = False
-    """Repeat each image in a mosaic of ``tile_size`` whose centre is the image itself: 39 px crops for a prior of
-    512 px."""
-    tile_size: int = 512
-    """Side of the mosaic in pixels."""
-
     version: ClassVar[int] = 1
     splits: ClassVar[tuple[str, ...]] = ("official", "reference")
     halves: ClassVar[bool] = True
@@ -79,22 +71,6 @@ class LeafySpurge(Published):
                 "write dataset.split=reference to halve each class by the trial's seed."
             )
         return self.dataset(NAMES, parts["train"], parts["test"])
-
-    def load(self) -> Dataset:
-        dataset = Published.load(self)
-        if not self.tile:
-            return dataset
-        return replace(
-            dataset,
-            **{
-                part: tuple(self._tiled(sample) for sample in getattr(dataset, part))
-                for part in ("train", "val", "test")
-            },
-        )
-
-    def _tiled(self, sample: Sample) -> Sample:
-        pixels = mosaic(np.asarray(sample.open()), self.tile_size)
-        return replace(sample, image=pixels, digest=digest_bytes(f"{sample.digest} tile {self.tile_size}".encode()))
 
     def _base(self) -> Path:
         """The folder that holds ``train``/``test``, or the class folders themselves."""
@@ -135,11 +111,3 @@ class LeafySpurge(Published):
             )
             for split in ("train", "test")
         }
-
-
-def mosaic(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [size, size, 3]: copies of ``image`` [h, w, 3], one of them in the very centre (rounded up and left)."""
-    h, w, _ = image.shape
-    top, left = (size - h) // 2, (size - w) // 2
-    rows, columns = (np.arange(size) - top) % h, (np.arange(size) - left) % w
-    return image[np.ix_(rows, columns)]
