@@ -1,16 +1,20 @@
 """Runs each generator once, end to end, on random weights in the exact shapes of Stable Diffusion 1.5.
 
-    python benchmarks/sd15_shapes.py                                  # CPU: 2 steps at 64 px, minutes and 8 GB of memory
+    python benchmarks/sd15_shapes.py --output benchmarks/results/sd15_shapes.json     # CPU: 2 steps at 64 px
     python benchmarks/sd15_shapes.py --device cuda --size 512 --steps 50 --batch 8 --dtype bfloat16
 
 The images are noise; shapes, number formats, tokenizer and text lengths, speed and memory are those of the real model.
-Prints one row per generator: seconds to fit and per image, network evaluations, peak memory.
+Each generator runs in a process of its own, so that its peak memory is its own. Prints one row per generator: seconds to fit
+and per image, network evaluations, peak memory.
 """
 
 import argparse
+import json
+import multiprocessing
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +25,14 @@ from genaug.data.sample import Boxes, Dataset, Sample
 from genaug.errors import GenaugError
 from genaug.identity import digest_bytes
 
+PARTS = ("unet", "vae", "text_encoder")
 # what keeps fitting as short as generating; everything else is the preset's
 SHORT = {
     "real_guidance": ["generator.t0=1.0"],
     "da_fusion": ["generator.t0=1.0", "generator.tokens.num_steps={steps}", "generator.tokens.batch_size=1"],
     "diff_mix": ["generator.t0=1.0", "generator.tokens.num_steps={steps}", "generator.tokens.batch_size=1"],
-    "psld": ["generator.teacher.num_steps=2"],
-    "psld_fast": ["generator.teacher.num_steps=2"],
+    "psld": ["generator.teacher.num_steps=2", "generator.teacher.warmup_steps=0"],
+    "psld_fast": ["generator.teacher.num_steps=2", "generator.teacher.warmup_steps=0"],
     "dreamda": ["generator.t0=1.0", "leakage=none"],
 }
 CLASSES = ("dining table", "potted plant")
@@ -70,7 +75,7 @@ def measure(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str,
         torch.cuda.reset_peak_memory_stats()
     prior = config.prior.load(arguments.device)
     prior.num_evaluations = 0
-    dataset = random_dataset(generator.tasks[0], arguments.size, arguments.batch)
+    dataset = random_dataset(generator.tasks[-1], arguments.size, arguments.batch)
     row: dict[str, Any] = {"generator": name}
     with tempfile.TemporaryDirectory() as work:
         fitted = None
@@ -87,13 +92,32 @@ def measure(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str,
         if cuda:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-    assert len(images) == len(variants)
+    assert len(images) == len(variants) and prior.num_evaluations > 0
+    assert not any(image.rejected for image in images)
     row["image_s"] = round(seconds / len(images), 3)
     row["evaluations_per_image"] = prior.num_evaluations / len(images)
     row["size"] = "x".join(map(str, images[0].image.size))
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     row["peak_GB"] = round(peak / 1e9, 2)
     return row
+
+
+def write_weights(folder: Path) -> dict[str, int]:
+    """Random weights in ``folder``, unless they are there; returns the bytes of each part in float32."""
+    from genaug.priors.random_weights import save_random_prior
+
+    if not (folder / "model_index.json").exists():
+        save_random_prior(folder, "sd15")
+    return {part: sum(file.stat().st_size for file in (folder / part).glob("*.safetensors")) for part in PARTS}
+
+
+def hardware() -> dict[str, object]:
+    """Machine, versions and threads of the measuring processes."""
+    import torch
+
+    from genaug.environment import describe_environment
+
+    return {**describe_environment(), "threads": torch.get_num_threads()}
 
 
 def main() -> None:
@@ -106,23 +130,27 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where the random weights (4.3 GB) are kept; a temporary folder if absent"
     )
-    parser.add_argument("generators", nargs="*", default=["real_guidance", "da_fusion", "psld", "dreamda"])
+    parser.add_argument("--output", type=Path, help="write the rows here too, as JSON")
+    parser.add_argument("generators", nargs="*", default=list(SHORT))
     arguments = parser.parse_args()
-    from genaug.priors.random_weights import save_random_prior
-
-    with tempfile.TemporaryDirectory() as temporary:
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as processes,
+    ):
         folder = arguments.folder or Path(temporary)
-        if not (folder / "model_index.json").exists():
-            start = time.perf_counter()
-            save_random_prior(folder, "sd15")
-            print(f"random weights written in {time.perf_counter() - start:.0f} s: {folder}")
+        weights = processes.submit(write_weights, folder).result()
+        rows = []
         for name in arguments.generators:
             try:
-                print(
-                    "  ".join(f"{key} {value}" for key, value in measure(name, folder, arguments).items()), flush=True
-                )
+                rows.append(processes.submit(measure, name, folder, arguments).result())
+                print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
             except GenaugError as error:
-                print(f"{name}: {error}", flush=True)
+                raise SystemExit(f"{name}: {error}") from error
+        if arguments.output:
+            setting = {key: getattr(arguments, key) for key in ("device", "size", "steps", "batch", "dtype")}
+            report = {**setting, "hardware": processes.submit(hardware).result(), "weight_bytes": weights, "rows": rows}
+            arguments.output.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
