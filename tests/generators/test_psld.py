@@ -205,7 +205,7 @@ def test_a_warm_start_takes_and_costs_the_later_steps_only(scenes):
     config = psld(num_steps=25, init="warm", init_t0=600)
     assert [row.t for row in config.rows(alphas)] == list(range(561, 0, -40))
     assert config.cost(variants) == 3 * 15 and psld(num_steps=25).cost(variants) == 3 * 25
-    assert psld(num_steps=25, init="warm", init_t0=600, guidance=2.0).cost(variants) == 3 * 34
+    assert psld(num_steps=25, init="warm", init_t0=600, guidance=2.0).cost(variants) == 3 * 30
     with pytest.raises(GenaugError, match=r"generator\.init_t0=0 lies below the first timestep of 25 steps"):
         psld(num_steps=25, init="warm", init_t0=0).check("detection")
 
