@@ -59,6 +59,12 @@ class RunConfig:
         """M of this cell: 0 when no synthetic image can reach training."""
         return self.mix.m if self.generator.makes_pool and self.mix.uses_pool else 0
 
+    @property
+    def synthesises(self) -> bool:
+        """Whether this cell fits or runs its generator."""
+        used = self.task == "train" and (self.pool_size > 0 or self.generator.online)
+        return used or self.task in ("fit", "generate")
+
     def prior_identity(self) -> Any:
         """The weights that generators work with: the prior's, and what is erased from them; None if none are used."""
         if not self.generator.uses_prior:

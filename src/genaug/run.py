@@ -26,10 +26,13 @@ from genaug.tracking import Record
 
 def run(cell: Cell) -> Result:
     """Compute and publish the result of a cell (or read it, if another process published it meanwhile)."""
-    cell.config.check()
-    check_writable(cell.config.paths.outputs)
+    cfg = cell.config
+    if cfg.synthesises and cfg.generator.uses_prior and not cfg.paths.store.has_pools:
+        cfg.prior.check_available()  # no earlier pool can do without the model, so its absence is said before the slow imports
+    cfg.check()
+    check_writable(cfg.paths.outputs)
     check_libraries()
-    with cell.config.paths.store.lock(cell.fingerprint):
+    with cfg.paths.store.lock(cell.fingerprint):
         if (known := cell.result()) is not None:  # another process finished it meanwhile
             return known
         with cell.claim() as record:
@@ -94,7 +97,7 @@ def synthesise(cell: Cell, dataset: Dataset, record: Record) -> Synthetic:
     """Erase, fit, generate and filter, as far as this cell's task and mix need them."""
     cfg = cell.config
     result = Synthetic()
-    if not (cfg.pool_size or cfg.generator.online or cfg.task in ("fit", "generate")):
+    if not cfg.synthesises:
         return result
     cfg.generator.check_dataset(dataset)
     erasures: dict[str, Path] = {}

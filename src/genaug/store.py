@@ -51,6 +51,11 @@ class Store:
     def __init__(self, root: Path):
         self.root = root
 
+    @property
+    def has_pools(self) -> bool:
+        """Whether any pool was ever published here."""
+        return any((self.root / "pools").glob("*"))
+
     @contextlib.contextmanager
     def lock(self, fingerprint: str, say: Callable[[str], None] = print) -> Iterator[None]:
         """Hold the lock of one fingerprint; says so when another process holds it."""

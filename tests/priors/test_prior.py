@@ -79,6 +79,28 @@ def test_an_unreachable_hub_fails_fast_and_says_what_to_do(monkeypatch, tmp_path
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.parametrize("pools", [False, True])
+def test_an_absent_model_is_said_before_the_slow_imports_unless_a_pool_may_do_without_it(monkeypatch, tmp_path, pools):
+    import huggingface_hub
+
+    import genaug.run
+    from genaug.app import compose_typed
+    from genaug.cell import Cell
+
+    def reached() -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(genaug.run, "check_libraries", reached)
+    config = compose_typed(["prior=sd15", f"paths.outputs_dir={tmp_path}/outputs"])
+    if pools:
+        (config.paths.store.root / "pools" / "0").mkdir(parents=True)
+    with pytest.raises(InterruptedError if pools else GenaugError):
+        genaug.run.run(Cell.of(config))
+    assert not (tmp_path / "outputs" / "runs").exists()
+
+
 @pytest.fixture
 def cached(folder, monkeypatch, tmp_path):
     """The Hub cannot be reached; the local cache holds the model ``owner/model`` at one commit."""

@@ -13,7 +13,7 @@ from omegaconf import II
 
 from genaug.errors import GenaugError
 from genaug.identity import NOT_IDENTITY, canonical
-from genaug.priors.hub import PARTS, model_folder
+from genaug.priors.hub import PARTS, cached_model, check_reachable
 from genaug.registry import component
 
 if TYPE_CHECKING:
@@ -104,10 +104,15 @@ class PriorConfig:
             fields.pop("lora_scale")
         return fields
 
+    def check_available(self) -> None:
+        """Raise ``GenaugError``, without slow imports or downloads, if the model can neither be found nor fetched."""
+        self.check()
+        if self.folder is None and cached_model(self.path, self.revision, self.variant) is None:
+            check_reachable(self.path, self.revision)
+
     def load(self, device: str) -> "Prior":
         """The model on ``device``, loaded once per process."""
-        if self.folder is None:  # before the slow imports: a model that cannot be had is said at once
-            model_folder(self.path, self.revision, self.variant)
+        self.check_available()
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "name"}
         return _load(tuple(fields.items()), device)
 

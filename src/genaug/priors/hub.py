@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from genaug.errors import GenaugError
@@ -13,19 +13,45 @@ HUB_TIMEOUT = 5.0  # seconds for the first answer of the Hub
 
 def model_folder(path: str, revision: str | None, variant: str | None) -> Path:
     """The snapshot of a Stable-Diffusion-shaped model with all its ``PARTS``."""
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    if (cached := cached_model(path, revision, variant)) is not None:
+        return cached
+    check_reachable(path, revision)
+    with _explained(path, revision):
+        return Path(snapshot_download(path, revision=revision, allow_patterns=_patterns(variant)))
+
+
+def cached_model(path: str, revision: str | None, variant: str | None) -> Path | None:
+    """The snapshot in the local cache, or None if parts of it are missing."""
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    with contextlib.suppress(LocalEntryNotFoundError):
+        patterns = _patterns(variant)
+        cached = Path(snapshot_download(path, revision=revision, allow_patterns=patterns, local_files_only=True))
+        return cached if all((cached / part).is_dir() for part in PARTS) else None
+    return None
+
+
+def check_reachable(path: str, revision: str | None) -> None:
+    """Raise ``GenaugError`` unless the Hub answers, within seconds, that it has the model."""
+    from huggingface_hub import HfApi
+
+    with _explained(path, revision):
+        HfApi().model_info(path, revision=revision, timeout=HUB_TIMEOUT)
+
+
+def _patterns(variant: str | None) -> list[str]:
     suffix = f".{variant}.safetensors" if variant else ".safetensors"
     patterns = [f"{part}/*.{ending}" for part in PARTS for ending in ("json", "txt")]
-    patterns += [f"{part}/{name}{suffix}" for part in PARTS for name in ("model", "diffusion_pytorch_model")]
-    with contextlib.suppress(LocalEntryNotFoundError):
-        cached = snapshot_download(path, revision=revision, allow_patterns=patterns, local_files_only=True)
-        if all((Path(cached) / part).is_dir() for part in PARTS):
-            return Path(cached)
+    return patterns + [f"{part}/{name}{suffix}" for part in PARTS for name in ("model", "diffusion_pytorch_model")]
+
+
+@contextlib.contextmanager
+def _explained(path: str, revision: str | None) -> Iterator[None]:
     try:
-        HfApi().model_info(path, revision=revision, timeout=HUB_TIMEOUT)
-        return Path(snapshot_download(path, revision=revision, allow_patterns=patterns))
+        yield
     except Exception as error:  # the Hub's client raises its transport's own errors, which change between releases
         raise GenaugError(
             f"prior.path={path} is not in the local cache and the Hub did not give it ({first_line(error)}). On a machine "
