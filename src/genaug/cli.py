@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from genaug.errors import GenaugError
+from genaug.passes import TRAIN_USE, USE
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at what `python train.py` has made.")
 Outputs = Annotated[Path, typer.Option(help="The outputs folder.")]
@@ -96,6 +97,8 @@ def plan(
     item: Item,
     overrides: Overrides = None,
     gpu: Annotated[str, typer.Option(help="h200, h100, a100, l40s, 4090, 3090 or v100")] = "h200",
+    use: Annotated[float, typer.Option(help="Share of the GPU's half-precision rate that sampling reaches.")] = USE,
+    train_use: Annotated[float, typer.Option(help="The same of training in mixed precision.")] = TRAIN_USE,
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Cells of an experiment by state, what they share, and what the missing ones will cost. Needs no data and no GPU."""
@@ -105,7 +108,7 @@ def plan(
     from genaug.tables.sweep import expand
 
     spec = read_spec(item)
-    typer.echo(report_plan(count(expand(item, overrides or [], outputs), spec), gpu))
+    typer.echo(report_plan(count(expand(item, overrides or [], outputs), spec), gpu, use, train_use))
 
 
 @app.command()

@@ -5,13 +5,17 @@ from a copy of the U-Net (ESD, arXiv 2303.07345) before tokens are learned and i
 can bring back an erased concept (arXiv 2308.01508), so model-centric prevention with learned tokens is a weak guarantee.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from genaug.errors import GenaugError
 from genaug.identity import NOT_IDENTITY
+from genaug.passes import LEARNING, Passes
 from genaug.registry import component
+from genaug.seeding import choice
 
+NUM_TIMESTEPS = 1000
 PARAMETERS = (
     "xattn",
     "noxattn",
@@ -88,6 +92,33 @@ class Erasure:
                 f"leakage.erasure.trajectories={self.trajectories} must be at least 1 and needs sampler_model=base: "
                 "trajectories of the student change while it learns. Write null to walk a new one for every state."
             )
+
+    def level(self, k: int, seed_words: Sequence[object]) -> tuple[int, int]:
+        """(number of DDIM steps walked, timestep t of the predictions) of the k-th of ``num_steps`` levels.
+
+        With N = 50: exact walks N - 1 - k of the steps 981, 961, …, 1 and predicts at the timestep reached, 20k + 1. ref2023
+        starts at 961, walks 50 - k of the 49 steps left (all of them for k = 0) and predicts at t ~ U[20k, 20k + 20).
+        """
+        width = NUM_TIMESTEPS // self.num_steps
+        if self.level_match == "exact":
+            return self.num_steps - 1 - k, width * k + 1
+        return min(self.num_steps - k, self.num_steps - 1), width * k + choice(width, *seed_words, "t")
+
+    def state(self, concept: str, iteration: int, i: int) -> tuple[tuple[object, ...], int, int]:
+        """Seed words, steps walked and timestep of the i-th noisy latent of an iteration."""
+        words = (self.seed, concept, iteration, i)
+        return words, *self.level(choice(self.num_steps, *words, "level"), words)
+
+    def cost(self, concept: str) -> Passes:
+        """U-Net passes of ``erase``: the walks, the frozen model's two predictions, the student's with its gradient."""
+        per_step = 2 if self.guidance != 1 else 1
+        states = [(i, b) for i in range(self.iterations) for b in range(self.batch_size)]
+        if self.trajectories is None:
+            walked = sum(self.state(concept, *state)[1] for state in states)
+        else:
+            walked = self.trajectories * self.num_steps
+        count = walked * per_step + 3 * len(states)
+        return Passes(network="U-Net", count=count, forwards=1 + (LEARNING - 1) * len(states) / count)
 
 
 @component("leakage", "default")

@@ -39,3 +39,21 @@ def test_every_preset_composes_under_its_own_name(group, name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes(name):
     assert compose(f"experiment={name}").experiment == name
+
+
+@pytest.mark.parametrize("name", [name for group, name in PRESETS if group == "downstream"])
+def test_the_operations_of_every_downstream_network_are_known(name):
+    work = compose(f"downstream={name}").downstream.training_passes()
+    assert work.count > 0 and work.gflop is not None, "run benchmarks/forward_gflop.py"
+
+
+def test_the_operations_of_a_backbone_are_those_that_torch_counts():
+    import timm
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from genaug.passes import forward_gflop
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        timm.create_model("test_resnet", num_classes=10).eval()(torch.zeros(1, 3, 32, 32))
+    assert forward_gflop("test_resnet", 32) == pytest.approx(counter.get_total_flops() / 1e9, rel=1e-3)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from genaug.data.mixing import Concat, RealOnly, Replace, Separate, Stream
 from genaug.data.transforms import Augment
 from genaug.downstream.amst import CHOICES, Amst
-from genaug.downstream.amst_batches import Labelled, SelfTrainingBatches, auxiliary_views
+from genaug.downstream.amst_batches import Labelled, SelfTrainingBatches
 from genaug.downstream.base import TrainingData
 from genaug.downstream.images import class_weights, decode
 from genaug.downstream.lightning_amst import MultiHeadNetwork
@@ -181,8 +181,28 @@ def batches(digits, pool, config, parts, num_given=0, tmp=Path(".")):
 def test_heads_share_a_view_or_have_their_own(digits, pool, views, expected):
     config = amst(head_views=views)
     images = batches(digits, pool, config, {"auxiliary"})[3]["auxiliary"].view(expected, 8, 3, 32, 32)
-    assert len(auxiliary_views(config)) == expected
+    assert len(config.auxiliary_views()) == expected
     assert all(not torch.equal(images[a], images[b]) for a in range(expected) for b in range(a))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"label": "pseudo"},
+        {"label": "seed"},
+        {"label": "pseudo", "head_views": "independent", "lambda_strong": 0.1, "mu": 2},
+        {"label": "multi_head_co_training", "head_views": "independent"},
+    ],
+)
+def test_the_plan_knows_the_images_of_a_training(digits, pool, fields):
+    config = amst(**fields)
+    phases = [(-1, config.pretrain_steps), (0, config.num_steps - config.pretrain_steps)]
+    total = 0
+    for number, steps in phases:
+        batch = batches(digits, pool, config, config.parts(number), num_given=4)[0]
+        names = ("labelled", "labelled_strong", "auxiliary", "weak", "strong")
+        total += steps * sum(len(batch[name]) for name in names if name in batch)
+    assert config.images_trained() == total
 
 
 def test_bootstrap_counts_resample_the_real_images(digits, pool):

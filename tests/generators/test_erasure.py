@@ -10,7 +10,7 @@ from genaug.data.sample import Dataset, Sample
 from genaug.errors import GenaugError
 from genaug.generators.base import Generated
 from genaug.generators.da_fusion import DAFusion, TextualInversion
-from genaug.generators.erasure import erase, erase_into, erased_groups, erasure_target, level, parameter_names
+from genaug.generators.erasure import erase, erase_into, erased_groups, erasure_target, parameter_names
 from genaug.generators.real_guidance import RealGuidance
 from genaug.identity import digest_bytes
 from genaug.leakage import PARAMETERS, Erasure
@@ -137,9 +137,9 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_levels_match_exactly_or_as_in_the_release_of_2023() -> None:
     exact, release = Erasure(), Erasure(level_match="ref2023")
     for k in range(50):
-        walked, t = level(exact, k, ("x",))
+        walked, t = exact.level(k, ("x",))
         assert t == 981 - 20 * walked  # the state after `walked` steps is at timestep t
-        walked, t = level(release, k, ("x",))
+        walked, t = release.level(k, ("x",))
         assert 20 * k <= t < 20 * k + 20
         if k >= 2:
             assert 961 - 20 * walked == 20 * k - 39  # where the state is, well below t
@@ -238,3 +238,11 @@ def test_tokens_are_learned_on_the_erased_network_of_their_class(erased_prior: P
 def test_wrong_settings_are_refused_with_what_to_write(fields: dict, words: str) -> None:
     with pytest.raises(GenaugError, match=words):
         Erasure(**fields)
+
+
+@pytest.mark.parametrize("fields", [{}, {"trajectories": 2}, {"guidance": 1.0}, {"level_match": "ref2023"}])
+def test_the_plan_knows_the_evaluations_of_an_erasure(prior: Prior, fields: dict[str, object]) -> None:
+    config = short(**fields)
+    before = prior.num_evaluations
+    erase(prior, "cat", config)
+    assert config.cost("cat").count == prior.num_evaluations - before

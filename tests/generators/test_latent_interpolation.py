@@ -253,3 +253,16 @@ def test_acai_and_gaussian_fits_run(digits, tmp_path):
         folder.mkdir()
         about = generator(num_steps=2, **fields).fit(digits, None, folder)
         assert np.isfinite(list(about["losses"].values())).all()
+
+
+@pytest.mark.parametrize("overrides", [{}, {"image_size": 64, "channels": 8, "decoder_channels": 64, "z_dim": 5}])
+def test_the_plan_knows_the_operations_of_the_autoencoder(overrides: dict[str, int]) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from genaug.generators.latent_fit import build_autoencoder
+
+    config = generator(**overrides)
+    aae = build_autoencoder(config, 0.1)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        aae.decoder(aae.encoder(torch.zeros(1, 3, config.image_size, config.image_size)))
+    assert config.autoencoder_gflop() == pytest.approx(counter.get_total_flops() / 1e9)

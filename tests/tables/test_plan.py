@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from genaug.app import compose_typed
 from genaug.errors import GenaugError
-from genaug.tables.plan import plan, report_plan, stand_in
+from genaug.passes import FORWARD_GFLOP
+from genaug.tables.plan import STAGES, plan, report_plan, stand_in
 from genaug.tables.spec import parse_spec, read_spec
 from tests.tables.finished_cells import EXPERIMENT, finish_all
 
@@ -17,17 +19,49 @@ def test_images_that_cells_share_are_counted_once(sweep_of) -> None:
     # six seeds, ten classes, M = 2: the two shots of a seed contain its one shot
     assert found.cost.images == 6 * 10 * 2 * 2
     assert found.cost.requested_images == 6 * 10 * (1 + 2) * 2
-    assert found.cost.evaluations == found.cost.images * 2 * 12  # t0 = 0.5 of 25 steps, two prompts each
+    assert found.cost.passes["generate"] == {
+        "U-Net": found.cost.images * 2 * 12
+    }  # t0 = 0.5 of 25 steps, two prompts each
     assert (found.cost.pools, found.cost.fitted) == (12, 0)
 
 
 def test_swept_alpha_costs_nothing_and_complete_cells_cost_nothing(sweep_of) -> None:
     spec = read_spec("paper/item")
     one, three = plan(sweep_of(), spec), plan(sweep_of("mix.alpha=0.3,0.5,0.7"), spec)
-    assert three.cost.images == one.cost.images and three.cost.evaluations == one.cost.evaluations
+    assert three.cost.images == one.cost.images and three.cost.passes["generate"] == one.cost.passes["generate"]
     assert three.distinct_cells == 12 + 3 * 12
     done = plan(finish_all(sweep_of()), spec)
     assert done.states == {"complete": 24} and done.cost.images == 0
+    assert done.cost.trainings == 0 and done.cost.count(*STAGES) == 0
+
+
+def test_training_is_counted_in_images_that_go_through_the_network(sweep_of) -> None:
+    found = plan(sweep_of(), read_spec("paper/item"))
+    assert found.cost.trainings == 24
+    assert found.cost.passes["train"] == {"test_resnet": 24 * 400 * 32}  # classifier_tiny: 400 steps of 32
+    tflop = 24 * 400 * 32 * FORWARD_GFLOP["test_resnet"][1] * 3 / 1000
+    assert found.cost.hours("a100", train_use=0.1)["train"] == pytest.approx(tflop / 31.2 / 3600)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "network", "count"),
+    [
+        (["generator=da_fusion"], "U-Net", 10 * 4 * 200),
+        (["generator=latent_interpolation"], "autoencoder", None),
+        (["dataset=digit_scenes", "downstream=detector_tiny", "generator=psld_fast"], "detector_tiny", None),
+    ],
+)
+def test_what_a_generator_learns_with_is_counted(overrides: list[str], network: str, count: int | None) -> None:
+    config = compose_typed(overrides)
+    work = config.generator.fit_cost(config.dataset.load())
+    assert work is not None and work.network == network and work.count > 0
+    if count is not None:
+        assert work.count == count
+
+
+def test_what_learns_nothing_costs_nothing_to_fit() -> None:
+    config = compose_typed(["generator=dreamda", "leakage=none"])
+    assert not config.generator.fits and config.generator.fit_cost(config.dataset.load()) is None
 
 
 def test_without_the_data_a_stand_in_of_the_stated_size_is_counted(sweep_of, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,25 +75,26 @@ def test_without_the_data_a_stand_in_of_the_stated_size_is_counted(sweep_of, mon
     monkeypatch.setattr(Digits, "read", absent)
     found = plan(sweep, parse_spec(section, "x"))
     assert found.cost.images == 240 and found.stand_ins
+    assert plan(sweep_of(), parse_spec(section, "x"), use_data=False).cost.images == 240
     without = plan(sweep, read_spec("paper/item"))
     assert without.cost.images == 0 and "table.scale" in without.uncounted[0]
 
 
 def test_hours_need_a_known_gpu_and_fall_with_its_rate(sweep_of) -> None:
     found = plan(sweep_of(), read_spec("paper/item"))
-    assert found.cost.hours("a100") == pytest.approx(found.cost.hours("h200") * 790 / 312)
+    for stage, spent in found.cost.hours("a100").items():
+        assert spent == pytest.approx(found.cost.hours("h200")[stage] * 790 / 312)
     with pytest.raises(GenaugError, match="gpu=h2o0 is not known"):
         found.cost.hours("h2o0")
     assert "on one H200" in report_plan(found, "h200")
 
 
 def test_a_stand_in_has_the_size_it_is_asked_for() -> None:
-    data = stand_in("voc", 20, 16)
+    data = stand_in("voc", "classification", 20, 16)
     assert len(data.train) == 320 and len({sample.digest for sample in data.train}) == 320
 
 
 def test_a_filter_is_part_of_a_cell_only_where_a_pool_reaches_training(project: Path) -> None:
-    from genaug.app import compose_typed
     from genaug.cell import cell_fingerprint
 
     prior = f"prior.path={project / 'prior'}"

@@ -143,6 +143,42 @@ class Amst(Classifier):
         rest = self.num_steps - self.pretrain_steps
         return [self.pretrain_steps + r * rest // rounds for r in range(rounds)]
 
+    def parts(self, number: int) -> frozenset[str]:
+        """Losses of a round's steps, or of pretraining (-1): ``supervised``, ``auxiliary``, ``unlabelled``."""
+        if number < 0:
+            return frozenset({"auxiliary"})
+        chosen = {"supervised"}
+        if self.label in SELF_TRAINED and self.lambda_aux > 0:
+            chosen.add("auxiliary")
+        if self.label not in ("none", "seed") and self.lambda_c > 0:
+            chosen.add("unlabelled")
+        return frozenset(chosen)
+
+    def auxiliary_views(self) -> list[tuple[str, int]]:
+        """Views of an auxiliary batch: (kind, number), one per kind or one per head."""
+        counts = {"weak": self.num_weak_heads, "strong": self.num_strong_heads}
+        return [
+            (kind, view)
+            for kind, n in counts.items()
+            for view in range(n if self.head_views == "independent" else min(n, 1))
+        ]
+
+    @property
+    def private_strong_views(self) -> bool:
+        """Whether each of the three co-training heads learns from its own strong view."""
+        return self.label == "multi_head_co_training" and self.head_views == "independent"
+
+    def images_trained(self) -> int:
+        """All views of all steps; labelling the unlabelled images is not counted."""
+        views = {
+            "supervised": 2 if self.lambda_strong > 0 else 1,
+            "auxiliary": len(self.auxiliary_views()),
+            "unlabelled": self.mu * (4 if self.private_strong_views else 2),
+        }
+        pretraining = sum(views[part] for part in self.parts(-1)) * self.pretrain_steps
+        rounds = sum(views[part] for part in self.parts(0)) * (self.num_steps - self.pretrain_steps)
+        return (pretraining + rounds) * self.batch_size
+
     def check_dataset(self, dataset: Dataset) -> None:
         """Also the number of classes and the unlabelled real images."""
         Classifier.check_dataset(self, dataset)

@@ -75,7 +75,7 @@ class SelfTrainingBatches(Dataset):
             batch["auxiliary"] = torch.cat(
                 [
                     self.views(rows, kind, ("auxiliary", kind, view), draws)
-                    for kind, view in auxiliary_views(self.config)
+                    for kind, view in self.config.auxiliary_views()
                 ]
             )
         if "unlabelled" in self.parts:
@@ -83,7 +83,7 @@ class SelfTrainingBatches(Dataset):
             batch["index"] = torch.tensor([self.unlabelled_order[d] for d in draws])
             rows = self.unlabelled[batch["index"]]
             batch["weak"] = self.views(rows, "weak", ("unlabelled weak",), draws)
-            num_views = 3 if private_strong_views(self.config) else 1
+            num_views = 3 if self.config.private_strong_views else 1
             batch["strong"] = torch.cat(
                 [self.views(rows, "strong", ("unlabelled strong", view), draws) for view in range(num_views)]
             )
@@ -119,18 +119,3 @@ class SelfTrainingBatches(Dataset):
             generator = torch.Generator().manual_seed(derive(self.config.seed, "bootstrap", head))
             weights.append(torch.bincount(torch.randint(n, (n,), generator=generator), minlength=n)[index].float())
         return torch.stack(weights)
-
-
-def private_strong_views(config: Amst) -> bool:
-    """Whether each of the three co-training heads learns from its own strong view."""
-    return config.label == "multi_head_co_training" and config.head_views == "independent"
-
-
-def auxiliary_views(config: Amst) -> list[tuple[str, int]]:
-    """Views of an auxiliary batch: (kind, number), one per kind or one per head."""
-    counts = {"weak": config.num_weak_heads, "strong": config.num_strong_heads}
-    return [
-        (kind, view)
-        for kind, n in counts.items()
-        for view in range(n if config.head_views == "independent" else min(n, 1))
-    ]

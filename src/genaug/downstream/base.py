@@ -12,6 +12,7 @@ from genaug.data.pool import Pool
 from genaug.data.sample import Dataset
 from genaug.errors import GenaugError
 from genaug.identity import NOT_IDENTITY
+from genaug.passes import Passes
 from genaug.trainer import TrainerConfig
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ class Downstream:
         """Raise ``GenaugError`` if ``dataset`` lacks a split that is needed; called before anything is generated."""
         if not dataset.test:
             raise GenaugError(f"{dataset.name} has no test images: nothing could be measured. Give it a test split.")
+
+    def training_passes(self) -> Passes:
+        """Images through the network in one training, for ``genaug plan``; evaluations are not counted."""
+        raise AssertionError(f"{type(self).__name__} does not train")
 
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
         """Train, select, and score every test image exactly once.

@@ -8,6 +8,7 @@ from genaug.data.sample import Dataset
 from genaug.data.transforms import NORMALIZATIONS, RESIZES
 from genaug.downstream.base import Downstream, TrainingData
 from genaug.errors import GenaugError, check_choice
+from genaug.passes import LEARNING, Passes, forward_gflop
 from genaug.registry import component
 from genaug.trainer import TrainerConfig
 
@@ -159,6 +160,23 @@ class Classifier(Downstream):
                 "validation split (dataset.val_fraction or a val folder), or write downstream.select=last. "
                 "downstream.select=oracle reads the test split and is marked in every table."
             )
+
+    @property
+    def network(self) -> str:
+        """The backbone without the name of its weights."""
+        return self.backbone.partition(".")[0]
+
+    def images_trained(self) -> int:
+        """Images that go through the backbone in one training."""
+        return self.num_steps * self.batch_size
+
+    def training_passes(self) -> Passes:
+        return Passes(
+            network=self.network,
+            count=self.images_trained(),
+            gflop=forward_gflop(self.network, self.image_size),
+            forwards=1.0 if self.mode == "linear_probe" else LEARNING,
+        )
 
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
         from genaug.downstream.lightning_classifier import train_classifier

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from genaug.data.sample import Dataset
 from genaug.downstream.base import Downstream, TrainingData
 from genaug.errors import GenaugError, check_choice
+from genaug.passes import LEARNING, Passes, forward_gflop
 from genaug.registry import component
 from genaug.trainer import TrainerConfig
 
@@ -138,6 +139,14 @@ class Detector(Downstream):
             )
         if not any(len(sample.boxes.xyxy) for sample in dataset.train if sample.boxes is not None):
             raise GenaugError(f"No training image of {dataset.name} has a box: there is nothing to detect.")
+
+    @property
+    def network(self) -> str:
+        return "detector_tiny" if self.architecture == "tiny" else self.architecture
+
+    def training_passes(self) -> Passes:
+        gflop = forward_gflop(self.network, self.image_size)
+        return Passes(network=self.network, count=self.num_steps * self.batch_size, gflop=gflop, forwards=LEARNING)
 
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
         from genaug.downstream.lightning_detector import train_detector

@@ -12,13 +12,7 @@ from torch.nn import functional
 from genaug.data.sample import Sample
 from genaug.downstream import pseudo_labels as rules
 from genaug.downstream.amst import SELF_TRAINED, Amst
-from genaug.downstream.amst_batches import (
-    Batch,
-    Labelled,
-    SelfTrainingBatches,
-    auxiliary_views,
-    private_strong_views,
-)
+from genaug.downstream.amst_batches import Batch, Labelled, SelfTrainingBatches
 from genaug.downstream.base import TrainingData
 from genaug.downstream.images import Inputs, class_weights, step_loader
 from genaug.downstream.lightning_classifier import (
@@ -155,13 +149,8 @@ class LightningAmst(LightningClassifier):
         labelled = Labelled(
             torch.cat([rows, self.unlabelled_rows[accepted]]), torch.cat([targets, given[accepted]]), len(rows)
         )
-        parts = {"auxiliary"} if number < 0 else {"supervised"}
-        if number >= 0 and config.label in SELF_TRAINED and config.lambda_aux > 0:
-            parts.add("auxiliary")
-        if number >= 0 and config.label not in ("none", "seed") and config.lambda_c > 0:
-            parts.add("unlabelled")
         transform = self.data.augment.image_transform(config.image_size)
-        return SelfTrainingBatches(config, self.inputs, labelled, self.unlabelled_rows, transform, frozenset(parts))
+        return SelfTrainingBatches(config, self.inputs, labelled, self.unlabelled_rows, transform, config.parts(number))
 
     # labelling
 
@@ -248,7 +237,7 @@ class LightningAmst(LightningClassifier):
     def auxiliary_loss(self, features: Tensor, batch: Batch) -> Tensor:
         """L_pre: each auxiliary head on a view of its kind."""
         config, b = self.config, len(batch["auxiliary_targets"])
-        by_view = dict(zip(auxiliary_views(config), features.split(b), strict=True))
+        by_view = dict(zip(config.auxiliary_views(), features.split(b), strict=True))
         kinds = [("weak", i) for i in range(config.num_weak_heads)] + [
             ("strong", i) for i in range(config.num_strong_heads)
         ]
@@ -275,7 +264,7 @@ class LightningAmst(LightningClassifier):
         """The loss on unlabelled images by the rule of ``config.label``, and which of them it accepted."""
         config, network = self.config, self.network
         if config.label == "multi_head_co_training":
-            chunks = views["strong"].chunk(3) if private_strong_views(config) else (views["strong"],) * 3
+            chunks = views["strong"].chunk(3) if config.private_strong_views else (views["strong"],) * 3
             strong_heads = [head(x) for head, x in zip([network.head, *network.auxiliary], chunks, strict=True)]
             weak_heads = [network.head(views["weak"]), *network.heads(views["weak"])]
             return rules.multi_head_co_training(weak_heads, strong_heads)

@@ -13,6 +13,7 @@ from omegaconf import II
 
 from genaug.data.sample import Boxes, Dataset, Sample
 from genaug.identity import NOT_IDENTITY, canonical, fingerprint
+from genaug.passes import Passes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -117,9 +118,14 @@ class Generator:
         """What files on disk add to the identity: a digest of their content; None where there are none."""
         return None
 
-    def fit_cost(self, dataset: Dataset) -> int:
-        """Network evaluations (U-Net passes per sample) that ``fit`` will make."""
-        return 0
+    def fit_cost(self, dataset: Dataset) -> Passes | None:
+        """Passes of training images that ``fit`` will make; None where nothing is learned."""
+        return None
+
+    @property
+    def images_per_draw(self) -> int:
+        """Images that each image of a minibatch becomes inside training (online generators)."""
+        return 1
 
     @property
     def makes_pool(self) -> bool:

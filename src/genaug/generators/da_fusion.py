@@ -17,6 +17,7 @@ from genaug.errors import GenaugError
 from genaug.generators.image_to_image import RESIZES, ImageToImage
 from genaug.generators.prompts import check_prompts, slug
 from genaug.identity import DRAWN, FIT, NOT_IDENTITY
+from genaug.passes import TO_INPUT, Passes
 from genaug.registry import component
 
 if TYPE_CHECKING:
@@ -96,9 +97,10 @@ class DAFusion(ImageToImage):
                 "leakage=data_centric forbids. Write generator.tokens.init=the, or allow class names with leakage=none."
             )
 
-    def fit_cost(self, dataset: Dataset) -> int:
-        """One forward pass per class, step and sample; the backward pass is not counted."""
-        return len(dataset.class_names) * self.tokens.num_steps * self.tokens.batch_size
+    def fit_cost(self, dataset: Dataset) -> Passes:
+        """One pass per class, step and sample, with a gradient to the token."""
+        count = len(dataset.class_names) * self.tokens.num_steps * self.tokens.batch_size
+        return Passes(network="U-Net", count=count, forwards=TO_INPUT)
 
     def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
         import torch

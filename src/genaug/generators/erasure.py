@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from genaug.priors.prior import Prior
 
 OUTER = ("conv_norm_out", "conv_out", "time_embedding")  # CompVis names: out., time_embed
-NUM_TIMESTEPS = 1000
 
 
 def parameter_names(unet: nn.Module, parameters: str) -> list[str]:
@@ -152,18 +151,6 @@ def erase_into(folder: Path, prior: "Prior", concept: str, config: Erasure) -> d
     return about
 
 
-def level(config: Erasure, k: int, seed_words: Sequence[object]) -> tuple[int, int]:
-    """(number of DDIM steps walked, timestep t of the predictions) of the k-th of ``num_steps`` levels.
-
-    With N = 50: exact walks N - 1 - k of the steps 981, 961, …, 1 and predicts at the timestep reached, 20k + 1. ref2023
-    starts at 961, walks 50 - k of the 49 steps left (all of them for k = 0) and predicts at t ~ U[20k, 20k + 20).
-    """
-    width = NUM_TIMESTEPS // config.num_steps
-    if config.level_match == "exact":
-        return config.num_steps - 1 - k, width * k + 1
-    return min(config.num_steps - k, config.num_steps - 1), width * k + choice(width, *seed_words, "t")
-
-
 def _states(
     prior: "Prior",
     concept: str,
@@ -177,8 +164,7 @@ def _states(
     """Noisy latents [b, 4, h, w] of the concept and the timesteps [b] at which they are predicted."""
     states, timesteps = [], []
     for i in range(config.batch_size):
-        words = (config.seed, concept, iteration, i)
-        num_walked, t = level(config, choice(config.num_steps, *words, "level"), words)
+        words, num_walked, t = config.state(concept, iteration, i)
         if walked is not None:
             states.append(walked[num_walked, choice(walked.shape[1], *words, "trajectory")])
         else:

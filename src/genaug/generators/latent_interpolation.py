@@ -20,6 +20,7 @@ from genaug.data.sources.image_folder import EXTENSIONS
 from genaug.errors import GenaugError, check_choice
 from genaug.generators.base import Generated, Generator, Variant
 from genaug.identity import DRAWN, FIT, NOT_IDENTITY, digest_bytes, fingerprint
+from genaug.passes import LEARNING, Passes
 from genaug.registry import component
 from genaug.seeding import choice, uniform
 from genaug.trainer import TrainerConfig
@@ -237,6 +238,39 @@ class LatentInterpolation(Generator):
     @property
     def uses_prior(self) -> bool:  # type: ignore[override]
         return self.space == "prior_vae"
+
+    @property
+    def images_per_draw(self) -> int:
+        return self.num_interp + int(self.keep_real) if self.online else 1
+
+    def fit_cost(self, dataset: Dataset) -> Passes | None:
+        """Images through encoder and decoder; discriminator and critic are not counted."""
+        if not self.fits:
+            return None
+        return Passes(
+            network="autoencoder",
+            count=self.num_steps * self.batch_size * (2 if self.figure else 1),
+            gflop=self.autoencoder_gflop(),
+            forwards=LEARNING,
+        )
+
+    def autoencoder_gflop(self) -> float:
+        """One image through the convolutions and linear layers of encoder and decoder, in closed form."""
+        depth, side = self.image_size.bit_length() - 3, self.image_size
+        last, taps = self.decoder_channels >> depth, 25  # 5x5 kernels
+        widths = [3, *(self.channels * 2**i for i in range(depth))]
+        macs = taps * side**2 * (last * (last // 2) + (last // 2) * 3)
+        for i in range(depth):
+            macs += taps * widths[i] * widths[i + 1] * (side >> (i + 1)) ** 2
+            macs += (
+                taps
+                * (self.decoder_channels >> (depth - 1 - i))
+                * (self.decoder_channels >> (depth - i))
+                * (side >> (i + 1)) ** 2
+            )
+        smallest = (side >> depth) ** 2
+        macs += self.z_dim * smallest * (widths[-1] + self.decoder_channels)
+        return 2 * macs / 1e9
 
     def content(self) -> Any:
         if self.extra_dir is None or not self.fits:

@@ -15,6 +15,7 @@ from genaug.errors import GenaugError, check_choice
 from genaug.generators.base import Generated, Generator, Variant
 from genaug.generators.masks import BOX_AWARE, BOX_FREE, MASK_TYPES, SPECKLED
 from genaug.identity import FIT, NOT_IDENTITY
+from genaug.passes import Passes
 from genaug.registry import component
 
 if TYPE_CHECKING:
@@ -305,6 +306,9 @@ class Psld(Generator):
     def cost(self, variants: list[Variant]) -> int:
         per_image = self.num_taken() * (2 if self.guidance != 1 else 1)
         return len(variants) * per_image * (self.joint_copies if self.norm_over_batch else 1)
+
+    def fit_cost(self, dataset: Dataset) -> Passes | None:
+        return self.teacher.training_passes() if dataset.task == "detection" else None
 
     def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
         if dataset.task != "detection":

@@ -5,7 +5,7 @@ experiment's ``table.scale`` states.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,15 @@ from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import few_shot, fraction_of
 from genaug.errors import GenaugError
 from genaug.generators.base import Variant
+from genaug.generators.prompts import readable, slug
 from genaug.identity import canonical, fingerprint
+from genaug.passes import GPUS, TRAIN_USE, USE, Passes, hours, unet_gflop, vae_gflop
+from genaug.priors.config import TINY
 from genaug.tables.spec import TableSpec
 from genaug.tables.sweep import PlannedCell, Sweep
 
-UNET_GFLOP = {256: 180.0, 384: 423.0, 512: 803.0, 768: 2148.0}
-"""One forward of the SD 1.x U-Net, by image side in pixels (FlopCounterMode, 1 MAC = 2 FLOP)."""
-VAE_GFLOP = 1117.0 + 2515.0
-"""Encode and decode of the SD VAE at 512 px."""
-GPUS = {"h200": 790.0, "h100": 790.0, "a100": 312.0, "l40s": 362.0, "4090": 165.0, "3090": 71.0, "v100": 125.0}
-"""Dense half-precision TFLOP/s: measured on a large product for the H200, from the data sheets for the others."""
 STAND_IN = "stand-in for "
-USE = 0.4
-"""Share of that rate which batched sampling reaches."""
+STAGES = ("erase", "fit", "generate", "train")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,16 +41,26 @@ class Cost:
     known_fitted: int = 0
     pools: int = 0
     """Distinct pools that the missing cells read."""
-    evaluations: int = 0
-    """Network evaluations of generating the images."""
-    fit_evaluations: int = 0
-    tflop: float = 0.0
+    trainings: int = 0
+    """Distinct cells that train a downstream model."""
+    passes: dict[str, dict[str, int]] = field(default_factory=lambda: {stage: {} for stage in STAGES})
+    """Images through each network, by stage and network."""
+    tflop: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    """Floating-point operations by stage, 1e12."""
 
-    def hours(self, gpu: str) -> float:
-        """Expected hours on a named GPU at 40 % of its dense half-precision rate."""
-        if gpu.lower() not in GPUS:
-            raise GenaugError(f"gpu={gpu} is not known. Write one of {', '.join(GPUS)}.")
-        return self.tflop / (GPUS[gpu.lower()] * USE) / 3600
+    def add(self, stage: str, work: Passes, gflop: float) -> None:
+        """Count passes whose forward costs ``gflop``."""
+        known = self.passes[stage]
+        known[work.network] = known.get(work.network, 0) + work.count
+        self.tflop[stage] += work.count * gflop * work.forwards / 1000
+
+    def count(self, *stages: str) -> int:
+        """Images through networks in these stages."""
+        return sum(sum(self.passes[stage].values()) for stage in stages)
+
+    def hours(self, gpu: str, use: float = USE, train_use: float = TRAIN_USE) -> dict[str, float]:
+        """Expected hours of each stage on a named GPU of whose rate these shares are reached."""
+        return {s: hours(tflop, gpu, train_use if s == "train" else use) for s, tflop in self.tflop.items()}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -69,8 +75,12 @@ class Plan:
     """What could not be counted, and what to write so that it can."""
 
 
-def plan(sweep: Sweep, spec: TableSpec) -> Plan:
-    """Count what the cells that are not complete would need."""
+def plan(sweep: Sweep, spec: TableSpec, use_data: bool = True) -> Plan:
+    """Count what the cells that are not complete would need.
+
+    Args:
+        use_data: false takes the stand-in also where the data set is on this machine, so that every machine counts alike.
+    """
     states: dict[str, int] = {}
     for cell in sweep.cells:
         states[cell.state] = states.get(cell.state, 0) + 1
@@ -80,8 +90,8 @@ def plan(sweep: Sweep, spec: TableSpec) -> Plan:
         distinct_cells=len({_identity(cell) for cell in sweep.cells}),
         cost=Cost(),
     )
-    missing = [c for c in sweep.cells if c.config is not None and c.state != "complete" and c.config.pool_size]
-    _Counter(result, spec).add(missing)
+    missing = {_identity(c): c.config for c in sweep.cells if c.config is not None and c.state != "complete"}
+    _Counter(result, spec, use_data).add([config for config in missing.values() if config is not None])
     return result
 
 
@@ -90,45 +100,56 @@ def _identity(cell: PlannedCell) -> Any:
     config = cell.config
     if cell.fingerprint is not None or config is None:
         return cell.fingerprint or cell.overrides
-    synthetic = [config.generator, config.mix] if config.pool_size else None
+    synthetic = [config.generator, config.mix] if config.pool_size or config.generator.online else None
     return fingerprint(config.seed, config.dataset, synthetic, config.augment, config.downstream)
 
 
 class _Counter:
     """Goes through the cells once and counts what differs."""
 
-    def __init__(self, plan: Plan, spec: TableSpec):
-        self.plan, self.spec, self.cost = plan, spec, plan.cost
-        self.images: dict[Any, tuple[Variant, RunConfig]] = {}
+    def __init__(self, plan: Plan, spec: TableSpec, use_data: bool):
+        self.plan, self.spec, self.use_data, self.cost = plan, spec, use_data, plan.cost
+        self.images: dict[str, dict[Any, Variant]] = {}  # by law, then by what differs under it
+        self.configs: dict[str, RunConfig] = {}  # one for each law
         self.seen: dict[tuple[str, str], int] = {}  # variants counted so far, by generator with weights and by source
         self.fitted: set[str] = set()
+        self.erased: set[str] = set()
         self.pools: set[str] = set()
         self.datasets: dict[str, Dataset | None] = {}
 
-    def add(self, cells: Iterable[PlannedCell]) -> None:
-        for cell in cells:
-            assert cell.config is not None
-            dataset = self._dataset(cell.config)
+    def add(self, configs: Iterable[RunConfig]) -> None:
+        for config in configs:
+            self._add_training(config)
+            if not (config.pool_size or config.generator.online):
+                continue
+            dataset = self._dataset(config)
             if dataset is not None:
-                self._add_cell(cell.config, dataset)
-        by_generator: dict[str, list[tuple[Variant, RunConfig]]] = {}
-        for variant, config in self.images.values():
-            by_generator.setdefault(fingerprint(config.generator, config.prior.image_size), []).append(
-                (variant, config)
-            )
-        for members in by_generator.values():
-            config = members[0][1]
-            evaluations = config.generator.cost([variant for variant, _ in members])
-            self.cost.images += len(members)
-            self.cost.evaluations += evaluations
+                self._add_synthesis(config, dataset)
+        for law, images in self.images.items():
+            config = self.configs[law]
+            self.cost.images += len(images)
+            count = config.generator.cost(list(images.values()))
+            if count:
+                work = Passes(network="U-Net", count=count)
+                self.cost.add("generate", work, self._gflop(config, work))
             if config.generator.uses_prior:
-                self.cost.tflop += evaluations * self._gflop(config) / 1000
-                self.cost.tflop += len(members) * VAE_GFLOP * (config.prior.image_size / 512) ** 2 / 1000
+                self.cost.tflop["generate"] += len(images) * vae_gflop(*_size(config)) / 1000
         self.cost.pools = len(self.pools)
 
-    def _add_cell(self, config: RunConfig, dataset: Dataset) -> None:
+    def _add_training(self, config: RunConfig) -> None:
+        if config.task != "train":
+            return
+        work = config.downstream.training_passes()
+        if config.generator.online:
+            work = replace(work, count=work.count * config.generator.images_per_draw)
+        self.cost.trainings += 1
+        self.cost.add("train", work, self._gflop(config, work))
+
+    def _add_synthesis(self, config: RunConfig, dataset: Dataset) -> None:
         generator, store = config.generator, config.paths.store
-        prior = config.prior.identity() if generator.uses_prior else None
+        if config.leakage.erasure is not None and generator.uses_prior:
+            self._add_erasures(config, dataset)
+        prior = config.prior_identity()
         fitted = generator.fit_fingerprint(dataset, prior)
         if generator.fits and fitted not in self.fitted:
             self.fitted.add(fitted)
@@ -136,38 +157,61 @@ class _Counter:
                 self.cost.known_fitted += 1
             else:
                 self.cost.fitted += 1
-                spent = generator.fit_cost(dataset)
-                self.cost.fit_evaluations += spent
-                # a step of inversion is a forward and a backward pass to the embedding: 2.08 forwards
-                self.cost.tflop += spent * 2.08 * self._gflop(config) / 1000 if generator.uses_prior else 0.0
+                if (work := generator.fit_cost(dataset)) is not None:
+                    self.cost.add("fit", work, self._gflop(config, work))
+        if config.pool_size:
+            self._add_pool(config, dataset, fitted)
+
+    def _add_erasures(self, config: RunConfig, dataset: Dataset) -> None:
+        erasure = config.leakage.erasure
+        assert erasure is not None
+        for name in sorted({dataset.class_names[sample.class_index] for sample in dataset.train}):
+            identity = fingerprint(config.prior.identity(), erasure, readable(name))
+            folder = config.paths.store.root / "erasures" / f"{slug(name)}-{identity}"
+            if identity not in self.erased and not folder.exists():
+                work = erasure.cost(readable(name))
+                self.cost.add("erase", work, self._gflop(config, work))
+            self.erased.add(identity)
+
+    def _add_pool(self, config: RunConfig, dataset: Dataset, fitted: str) -> None:
+        generator = config.generator
         self.pools.add(fingerprint(fitted, generator, dataset.train_identity()))
-        law, whole = fingerprint(fitted, canonical(generator, stage="sample")), fingerprint(fitted, generator)
+        law = fingerprint(fitted, canonical(generator, stage="sample"), config.prior.image_size)
+        whole = fingerprint(fitted, generator)
+        self.configs.setdefault(law, config)
         self.cost.requested_images += len(dataset.train) * config.pool_size
         for source in dataset.train:
             for j in range(self.seen.get((whole, source.digest), 0), config.pool_size):
-                self._add_image(config, dataset, source, j, fitted, law)
+                self._add_image(config, dataset, source, j, fitted, self.images.setdefault(law, {}))
             self.seen[whole, source.digest] = max(self.seen.get((whole, source.digest), 0), config.pool_size)
 
-    def _add_image(self, config: RunConfig, dataset: Dataset, source: Sample, j: int, fitted: str, law: str) -> None:
-        generator = config.generator
-        draws = generator.draw(source, j, dataset)
-        key = (law, source.digest, tuple(draws.items()), j)
-        if key in self.images:
+    def _add_image(
+        self, config: RunConfig, dataset: Dataset, source: Sample, j: int, fitted: str, known: dict[Any, Variant]
+    ) -> None:
+        draws = config.generator.draw(source, j, dataset)
+        key = (source.digest, tuple(draws.items()), j)
+        if key in known:
             return
-        variant = Variant(source=source, index=j, draws=draws, fingerprint="")
+        # a generator that shares work among an image's variants asks for the source alone
+        variant = Variant(source=source, index=j, draws=draws, fingerprint=f"{source.digest}-{j}")
         if not dataset.name.startswith(STAND_IN):
-            variant = generator.variant(source, j, dataset, fitted)
+            variant = config.generator.variant(source, j, dataset, fitted)
             if config.paths.store.has_image(variant.fingerprint):
                 self.cost.known_images += 1
                 return
-        self.images[key] = (variant, config)
+        known[key] = variant
 
-    def _gflop(self, config: RunConfig) -> float:
-        if config.generator.name in self.spec.gflop:
-            return self.spec.gflop[config.generator.name]
-        size = config.prior.image_size
-        # between the measured sizes the cost follows the number of latent cells
-        return UNET_GFLOP.get(size, UNET_GFLOP[512] * (size / 512) ** 2)
+    def _gflop(self, config: RunConfig, work: Passes) -> float:
+        """GFLOP of one forward pass; 0, and a line in the plan, for a network that nobody counted."""
+        if work.gflop is not None:
+            return work.gflop
+        if work.network == "U-Net":
+            given = self.spec.gflop.get(config.generator.name)
+            return unet_gflop(*_size(config)) if given is None else given
+        hint = f"{work.network} is not in FORWARD_GFLOP of genaug.passes: its hours are missing."
+        if hint not in self.plan.uncounted:
+            self.plan.uncounted.append(hint)
+        return 0.0
 
     def _dataset(self, config: RunConfig) -> Dataset | None:
         source = config.dataset
@@ -178,11 +222,12 @@ class _Counter:
 
     def _load(self, config: RunConfig) -> Dataset | None:
         source = config.dataset
-        try:
-            return source.load()
-        except (GenaugError, OSError, ImportError):
-            pass
         scale = self.spec.scale.get(source.name)
+        if self.use_data or source.embedded:
+            try:
+                return source.load()
+            except (GenaugError, OSError, ImportError):
+                pass
         if scale is None:
             hint = f"{source.name} is neither on this machine nor under table.scale of the experiment: no image is counted."
             if hint not in self.plan.uncounted:
@@ -191,13 +236,17 @@ class _Counter:
         text = f"{source.name} ({scale.classes} classes, {scale.train} training images per class)"
         if text not in self.plan.stand_ins:
             self.plan.stand_ins.append(text)
-        full = stand_in(source.name, scale.classes, max(scale.train, source.shots or 1))
+        full = stand_in(source.name, source.task, scale.classes, max(scale.train, source.shots or 1))
         if source.shots is not None:
             return few_shot(full, source.shots, source.seed)
         return full if source.fraction is None else fraction_of(full, source.fraction, source.seed)
 
 
-def stand_in(name: str, num_classes: int, per_class: int) -> Dataset:
+def _size(config: RunConfig) -> tuple[int, bool]:
+    return config.prior.image_size, config.prior.path == TINY
+
+
+def stand_in(name: str, task: str, num_classes: int, per_class: int) -> Dataset:
     """A data set of the right size without pixels: enough to count what distinct images a sweep asks for."""
     blank = np.zeros((1, 1, 3), dtype=np.uint8)
     train = tuple(
@@ -206,10 +255,10 @@ def stand_in(name: str, num_classes: int, per_class: int) -> Dataset:
         for i in range(per_class)
     )
     names = tuple(f"class {c}" for c in range(num_classes))
-    return Dataset(name=f"{STAND_IN}{name}", task="classification", class_names=names, train=train, val=(), test=())
+    return Dataset(name=f"{STAND_IN}{name}", task=task, class_names=names, train=train, val=(), test=())
 
 
-def report_plan(found: Plan, gpu: str) -> str:
+def report_plan(found: Plan, gpu: str, use: float = USE, train_use: float = TRAIN_USE) -> str:
     """The plan as a paragraph per question."""
     cost, sweep = found.cost, found.sweep
     total = len(sweep.cells)
@@ -222,13 +271,16 @@ def report_plan(found: Plan, gpu: str) -> str:
         f"images       {cost.images:,} to make, {cost.known_images:,} in the store; {found.cost.pools} pools; "
         f"made for each cell anew they would be {cost.requested_images:,}"
     )
+    spent = cost.hours(gpu, use, train_use)
+    titles = {"erase": "erasing", "fit": "fitting", "generate": "generating", "train": "training"}
+    for stage in STAGES:
+        counts = ", ".join(f"{count:,} through {name}" for name, count in cost.passes[stage].items())
+        beside = f" in {cost.trainings} cells" if stage == "train" else ""
+        if counts:
+            lines.append(f"{titles[stage]:<13}{counts}{beside}: {spent[stage]:.1f} h")
     lines.append(
-        f"evaluations  {cost.evaluations:,} to generate, {cost.fit_evaluations:,} to fit (network evaluations)"
+        f"time         {sum(spent.values()):.1f} h on one {gpu.upper()}, at {use:.0%} of its {GPUS[gpu.lower()]:.0f} "
+        f"half-precision TFLOP/s (--use), {train_use:.0%} in training (--train-use); evaluations are not counted"
     )
-    hours = cost.hours(gpu)
-    lines.append(
-        f"time         {hours:.1f} h on one {gpu.upper()} for fitting and generating, at {USE:.0%} of {GPUS[gpu.lower()]:.0f} "
-        "TFLOP/s; training is not counted"
-    )
-    lines += [f"stand-in     {text}: not on this machine" for text in found.stand_ins]
+    lines += [f"stand-in     {text}" for text in found.stand_ins]
     return "\n".join([*lines, *(f"not counted  {text}" for text in found.uncounted)])

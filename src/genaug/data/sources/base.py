@@ -28,6 +28,8 @@ class Source:
 
     version: ClassVar[int] = 1
     task: ClassVar[str] = "classification"
+    embedded: ClassVar[bool] = False
+    """Whether the images come with the installed packages."""
 
     def __post_init__(self) -> None:
         if self.shots is not None and self.shots < 1:

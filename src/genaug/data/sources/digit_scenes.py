@@ -43,6 +43,7 @@ class DigitScenes(DetectionSource):
     scene_seed: int = 0
     """Seed of all scenes; not the trial's seed, so every trial has the same test."""
 
+    embedded: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ TEST_FRACTION, VAL_FRACTION = 0.4, 0.25  # of all, and of what is left
 class Digits(Source):
     """Ten classes; 8x8 grey values enlarged to ``image_size`` (bicubic). Splits are fixed: 809 train, 269 val, 719 test."""
 
+    embedded: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
     def read(self) -> Dataset:

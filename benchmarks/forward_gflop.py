@@ -1,0 +1,64 @@
+"""Counts the floating-point operations that ``genaug plan`` reckons with; prints the constants of src/genaug/passes.py.
+
+    python benchmarks/forward_gflop.py
+
+One image through the shipped prior and through every network of conf/downstream at its preset's size, by torch's
+FlopCounterMode (a multiplication and an addition are 2). Nothing is downloaded.
+"""
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from genaug.app import compose_typed, project_root
+from genaug.downstream.detector import Detector
+from genaug.errors import GenaugError
+
+
+def gflop_of(call: Any) -> float:
+    """GFLOP of what ``call`` does."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call()
+    return counter.get_total_flops() / 1e9
+
+
+def downstream_gflop(config: Any) -> float:
+    """One image of the configured size through a classifier's backbone or a detector."""
+    import timm
+
+    import genaug.downstream.cifar_backbones  # noqa: F401  (registers the backbones that timm lacks)
+    from genaug.downstream.detection_network import build_network
+
+    side = config.image_size
+    if isinstance(config, Detector):
+        config.weights = "none"
+        network = build_network(config, num_classes=10).eval()
+        return gflop_of(lambda: network([torch.rand(3, side, side)]))
+    network = timm.create_model(config.network, num_classes=10).eval()
+    return gflop_of(lambda: network(torch.rand(1, 3, side, side)))
+
+
+def main() -> None:
+    prior = compose_typed([]).prior.load("cpu")
+    x, t = torch.rand(1, 4, 4, 4), torch.tensor([500])
+    prompt = prior.embed([""])
+    print(f"TINY_UNET_GFLOP = {gflop_of(lambda: prior.predict_noise(x, t, prompt)):.4g}")
+    image = torch.rand(1, 3, 32, 32)
+    print(f"TINY_VAE_GFLOP = {gflop_of(lambda: prior.vae(image)):.4g}")
+    counted = {}
+    for path in sorted((project_root() / "conf" / "downstream").glob("*.yaml")):
+        for dataset in ("digits", "digit_scenes"):
+            try:
+                config = compose_typed([f"downstream={path.stem}", f"dataset={dataset}"]).downstream
+                config.check("detection" if dataset == "digit_scenes" else "classification")
+            except GenaugError:
+                continue  # the other task
+            if config.network not in counted:
+                counted[config.network] = (config.image_size, downstream_gflop(config))
+    for network, (side, gflop) in sorted(counted.items()):
+        print(f'    "{network}": ({side}, {gflop:.4g}),')
+
+
+if __name__ == "__main__":
+    main()
