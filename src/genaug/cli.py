@@ -115,9 +115,11 @@ def plan(
 def table(
     item: Item,
     overrides: Overrides = None,
+    record: Annotated[bool, typer.Option("--record", help="Write the values to experiments/results, too.")] = False,
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """An experiment's table, ours beside the published values, as md, csv, tex and json below outputs/tables."""
+    from genaug.tables.record import write_record
     from genaug.tables.render import markdown, write_table
     from genaug.tables.spec import read_spec
     from genaug.tables.sweep import expand
@@ -126,6 +128,8 @@ def table(
     spec = read_spec(item)
     found = collect(expand(item, overrides, outputs), spec)
     paths = write_table(found, outputs / "tables")
+    if record:
+        paths.append(write_record(found))
     typer.echo(markdown(found))
     typer.echo("\n".join(str(path) for path in paths))
 

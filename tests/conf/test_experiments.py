@@ -1,14 +1,17 @@
 """Every experiment composes, plainly and shrunk, its table section fits its sweep, and the overview is up to date."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
-from genaug.tables.overview import num_combinations, stale
+from genaug.tables.overview import FIRST_SEED, num_combinations, stale
 from genaug.tables.render import markdown
 from genaug.tables.spec import items, read_spec
 from genaug.tables.sweep import Sweep, expand
 from genaug.tables.table import collect
+from tests.conftest import ROOT
 
 
 def problems(sweep: Sweep) -> list[str]:
@@ -17,10 +20,11 @@ def problems(sweep: Sweep) -> list[str]:
 
 @pytest.mark.parametrize("item", items())
 def test_an_experiment_composes_and_its_table_section_reads_its_sweep(item: str, tmp_path: Path) -> None:
-    sweep = expand(item, ["seed=0"], tmp_path)
+    sweep = expand(item, FIRST_SEED, tmp_path)
     assert not problems(sweep)
     spec = read_spec(item)  # a published value without a cell is refused
     assert spec.title in markdown(collect(sweep, spec))
+    assert not stale(item, sweep), "run: genaug experiments --write"
 
 
 @pytest.mark.parametrize("item", items())
@@ -39,5 +43,17 @@ def test_combinations_are_counted_as_hydra_sweeps_them() -> None:
     assert num_combinations({"generator": "none,psld", "generator.t0": "0.5,[0.25,0.5]", "seed": "range(0,8)"}) == 32
 
 
-def test_the_overview_of_experiments_is_up_to_date() -> None:
-    assert not stale(), "run: genaug experiments --write"
+def test_the_overview_lists_every_experiment_and_no_other() -> None:
+    text = (ROOT / "experiments" / "README.md").read_text()
+    assert re.findall(r"^\| \[([\w/]+)\]", text, flags=re.MULTILINE) == items()
+
+
+def test_every_record_belongs_to_an_experiment_and_names_its_run() -> None:
+    root = ROOT / "experiments" / "results"
+    for path in root.rglob("*.json"):
+        record = json.loads(path.read_text())
+        assert record["item"] == path.relative_to(root).with_suffix("").as_posix() and record["item"] in items()
+        assert record["reduced"] == any(not override.startswith("seed=") for override in record["overrides"])
+        assert record["states"].get("complete") and record["entries"]
+        for environment in record["environments"]:
+            assert environment["git_revision"] and (environment["gpu"] or environment["cpu"])

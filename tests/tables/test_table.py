@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from genaug.errors import GenaugError
+from genaug.tables.overview import FIRST_SEED, row
+from genaug.tables.record import write_record
 from genaug.tables.render import as_json, comma_separated, latex, markdown, write_table
 from genaug.tables.spec import parse_spec, read_spec, to_fraction, to_unit
 from genaug.tables.sweep import PlannedCell, expand
@@ -182,3 +184,39 @@ def test_latex_compiles_in_principle(project: Path, sweep_of) -> None:
     body = [line for line in text.splitlines() if line.endswith("\\\\")]
     assert {line.count("&") for line in body} == {3}
     assert "_" not in text.replace("\\_", "").replace("% python train.py -m experiment=paper/item", "")
+
+
+def test_a_record_holds_values_seeds_and_hardware_and_yields_to_no_smaller_run(project: Path, sweep_of) -> None:
+    spec = read_spec("paper/item")
+    with pytest.raises(GenaugError, match="No cell of paper/item is complete"):
+        write_record(collect(sweep_of(), spec))
+    small = collect(finish_all(sweep_of("preset=smoke")), spec)
+    record = json.loads(write_record(small).read_text())
+    assert record["reduced"] and record["overrides"] == ["preset=smoke"]
+    assert all(entry["published"] is None for entry in record["entries"])
+    full = collect(finish_all(sweep_of()), spec)
+    path = write_record(full)
+    assert path == project / "experiments" / "results" / "paper" / "item.json"
+    record = json.loads(path.read_text())
+    assert not record["reduced"] and record["states"] == {"complete": 24}
+    entry = record["entries"][0]
+    assert entry["row"] == {"generator": "none"} and entry["published"] == 0.5
+    assert entry["values"] == {str(seed): value for seed, value in full.entries[0].values.items()}
+    assert record["environments"][0]["cells"] == 24 and record["environments"][0]["git_revision"]
+    with pytest.raises(GenaugError, match="must not replace"):
+        write_record(small)
+
+
+def test_the_overview_shows_records_and_marks_smoke_runs(project: Path, sweep_of, tmp_path: Path) -> None:
+    spec = read_spec("paper/item")
+    first_seed = expand("paper/item", FIRST_SEED, tmp_path / "nothing")
+    before = row("paper/item", first_seed)
+    assert "| – | 3 values, 0.3 to 0.9 (Paper, Fig. 1) | not run: needs " in before
+    assert "| 24 | " in before and "`python train.py -m experiment=paper/item`" in before
+    write_record(collect(finish_all(sweep_of("preset=smoke")), spec))
+    assert "preset=smoke: 4 of 4 cells |" in row("paper/item", first_seed)
+    write_record(collect(finish_all(sweep_of()), spec))
+    after = row("paper/item", first_seed)
+    assert (
+        "24 of 24 cells; " in after and "published values reproduced" in after and "(results/paper/item.json)" in after
+    )

@@ -189,7 +189,7 @@ class _Counter:
         self, config: RunConfig, dataset: Dataset, source: Sample, j: int, fitted: str, known: dict[Any, Variant]
     ) -> None:
         draws = config.generator.draw(source, j, dataset)
-        key = (source.digest, tuple(draws.items()), j)
+        key = (source.digest, str(draws), j)
         if key in known:
             return
         # a generator that shares work among an image's variants asks for the source alone
@@ -228,6 +228,8 @@ class _Counter:
                 return source.load()
             except (GenaugError, OSError, ImportError):
                 pass
+        if scale is None and not config.pool_size:  # what an online generator learns costs the same on any data
+            return stand_in(source.name, source.task, num_classes=2, per_class=2)
         if scale is None:
             hint = f"{source.name} is neither on this machine nor under table.scale of the experiment: no image is counted."
             if hint not in self.plan.uncounted:

@@ -64,6 +64,8 @@ class Table:
     item: str
     spec: "TableSpec"
     command: str
+    overrides: tuple[str, ...]
+    """Overrides beside the experiment's own, without those that change no result."""
     reduced: bool
     """Whether overrides beside the experiment's own took part: then published values belong to another setting."""
     rows: list[tuple[str, ...]]
@@ -105,11 +107,13 @@ def collect(sweep: "Sweep", spec: "TableSpec") -> Table:
     for row in rows:
         for column in columns:
             entries.setdefault((row, column), Entry(row=row, column=column, wanted=0, values={}))
+    overrides = tuple(override for override in sweep.extra if not override.startswith(HIDDEN))
     table = Table(
         item=sweep.item,
         spec=spec,
         command=sweep.command,
-        reduced=any(not override.startswith((f"{spec.over}=", *HIDDEN)) for override in sweep.extra),
+        overrides=overrides,
+        reduced=any(not override.startswith(f"{spec.over}=") for override in overrides),
         rows=rows,
         columns=columns,
         entries=[entries[row, column] for row in rows for column in columns],
