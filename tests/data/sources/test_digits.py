@@ -27,3 +27,14 @@ def test_images_are_the_library_s_enlarged():
 def test_the_seed_is_identity_only_where_something_is_drawn():
     assert Digits(seed=0).identity() == Digits(seed=1).identity()
     assert Digits(seed=0, shots=2).identity() != Digits(seed=1, shots=2).identity()
+
+
+def test_masks_cover_the_ink_and_change_nothing_where_they_are_not_asked_for():
+    plain, masked = Digits(name="digits", seed=0), Digits(name="digits", seed=0, masks=True)
+    assert "masks" not in plain.identity()[0] and plain.identity() != masked.identity()
+    assert all(sample.mask is None for sample in plain.load().train)
+    for before, after in zip(plain.load().train, masked.load().train, strict=True):
+        assert before.digest == after.digest and after.mask is not None
+        grey = np.asarray(after.image)[:, :, 0]
+        assert after.mask.any() and not after.mask.all()
+        assert grey[after.mask].min() > grey[~after.mask].max()

@@ -18,6 +18,7 @@ from genaug.registry import component
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPLIT_SEED = 0
+INK = 64  # of 255
 TEST_FRACTION, VAL_FRACTION = 0.4, 0.25  # of all, and of what is left
 
 
@@ -26,8 +27,17 @@ TEST_FRACTION, VAL_FRACTION = 0.4, 0.25  # of all, and of what is left
 class Digits(Source):
     """Ten classes; 8x8 grey values enlarged to ``image_size`` (bicubic). Splits are fixed: 809 train, 269 val, 719 test."""
 
+    masks: bool = False
+    """Give every image the mask of its ink, for generators that keep or edit the object."""
+
     embedded: ClassVar[bool] = True
     version: ClassVar[int] = 1
+
+    def identity(self) -> Any:
+        fields, content = Source.identity(self)
+        if not self.masks:
+            fields.pop("masks")  # digits as they always were keep their identity
+        return [fields, content]
 
     def read(self) -> Dataset:
         from sklearn.datasets import load_digits
@@ -39,8 +49,9 @@ class Digits(Source):
             grey = np.asarray(small.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC))
             digest = digest_bytes(values.tobytes())
             pixels = np.repeat(grey[:, :, None], 3, axis=2)
+            mask = grey > INK if self.masks else None
             samples.setdefault(
-                digest, Sample(id=f"digits/{i:04d}", digest=digest, image=pixels, label={int(target): 1.0})
+                digest, Sample(id=f"digits/{i:04d}", digest=digest, image=pixels, label={int(target): 1.0}, mask=mask)
             )
         rest, test = carve(list(samples.values()), len(NAMES), TEST_FRACTION, SPLIT_SEED)
         train, val = carve(rest, len(NAMES), VAL_FRACTION, SPLIT_SEED)
