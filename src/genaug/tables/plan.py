@@ -4,8 +4,9 @@ Where the data set is on this machine its own images are counted; where it is no
 experiment's ``table.scale`` states.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from genaug.generators.base import Variant
 from genaug.generators.prompts import readable, slug
 from genaug.identity import canonical, fingerprint
 from genaug.passes import GPUS, TRAIN_USE, USE, Passes, hours, unet_gflop, vae_gflop
+from genaug.paths import Paths
 from genaug.priors.config import TINY
 from genaug.tables.spec import TableSpec
 from genaug.tables.sweep import PlannedCell, Sweep
 
 STAND_IN = "stand-in for "
+NOWHERE = "no outputs"  # a folder that does not exist: nothing is in its store
 STAGES = ("erase", "fit", "generate", "train")
 
 
@@ -93,6 +96,19 @@ def plan(sweep: Sweep, spec: TableSpec, use_data: bool = True) -> Plan:
     missing = {_identity(c): c.config for c in sweep.cells if c.config is not None and c.state != "complete"}
     _Counter(result, spec, use_data).add([config for config in missing.values() if config is not None])
     return result
+
+
+def evaluations_alone(configs: Sequence[RunConfig], spec: TableSpec) -> list[int]:
+    """Network evaluations that each of these cells would need with an empty store: what its gain costs on its own."""
+    datasets: dict[str, Dataset | None] = {}
+    counts = []
+    for config in configs:
+        empty = Plan(sweep=Sweep(item="", extra=(), cells=[], outputs=Path()), states={}, distinct_cells=1, cost=Cost())
+        counter = _Counter(empty, spec, use_data=True)
+        counter.datasets = datasets
+        counter.add([replace(config, paths=Paths(outputs_dir=NOWHERE))])
+        counts.append(empty.cost.count("erase", "fit", "generate"))
+    return counts
 
 
 def _identity(cell: PlannedCell) -> Any:

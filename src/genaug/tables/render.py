@@ -18,6 +18,13 @@ REDUCED = (
 )
 
 
+COST_HEADS = ("synthetic images", "evaluations spent", "evaluations per cell alone", "seconds", "seconds per cell")
+COST_LEGEND = (
+    "Evaluations (network passes of erasing, fitting and generating) and seconds are what these cells spent; what an earlier "
+    "cell had made costs nothing again. Alone: what one cell of the row would need with an empty store, on average."
+)
+
+
 def write_table(table: Table, folder: Path) -> list[Path]:
     """Write ``<item>.{md,csv,tex,json}`` below ``folder`` and return their paths."""
     base = folder / table.item
@@ -134,12 +141,12 @@ def markdown(table: Table) -> str:
         lines += ["", f"## Against {baseline}, paired by {spec.over}", ""]
         lines += _rule([*spec.rows, *(["column"] if spec.columns else []), *heads])
         lines += [_row(comparison_cells(table, entry)) for entry in compared]
-    heads = ["synthetic images", "network evaluations", "seconds", "seconds per cell"]
+    heads = COST_HEADS
     lines += ["", "## Cost", "", *_rule([*spec.rows, *heads])]
     lines += [_row([*label(table, row), *cost(table, row)]) for row in table.rows]
     lines += [
         "",
-        "Evaluations and seconds are what these cells spent; what an earlier cell had made costs nothing again.",
+        COST_LEGEND,
     ]
     lines += _published_section(table)
     if spec.notes:
@@ -169,15 +176,17 @@ def comparison_cells(table: Table, entry: Entry) -> list[str]:
 
 
 def cost(table: Table, row: tuple[str, ...]) -> list[str]:
-    """Images, evaluations, seconds and seconds per cell of one row; areas repeat the cells of their curve."""
+    """One row under ``COST_HEADS``; areas repeat the cells of their curve and are left out."""
     own = [e for e in table.entries if e.row == row and not any(part.startswith("area(") for part in e.column)]
     cells = sum(entry.n for entry in own)
     if not cells:
-        return [MISSING] * 4
+        return [MISSING] * len(COST_HEADS)
+    alone = [entry.alone for entry in own if entry.alone is not None]
     seconds = sum(entry.seconds for entry in own)
     return [
         f"{sum(entry.images for entry in own):,}",
         f"{sum(entry.evaluations for entry in own):,}",
+        f"{sum(alone) / len(alone):,.0f}" if alone else MISSING,
         f"{seconds:.0f}",
         f"{seconds / cells:.1f}",
     ]
@@ -232,7 +241,8 @@ def comma_separated(table: Table) -> str:
     writer.writerow([
         *table.spec.keys(), "metric", "unit", "mean", "low", "high", "n", "wanted", "oracle", "published", "tolerance",
         "evidence", "source", "difference", "difference_low", "difference_high", "two_level_low", "two_level_high", "p",
-        "p_holm", "underpowered", "images", "network_evaluations", "seconds", "comparable_with_published",
+        "p_holm", "underpowered", "images", "network_evaluations",
+        "network_evaluations_alone", "seconds", "comparable_with_published",
     ])  # fmt: skip
     for entry in table.entries:
         comparison, published = entry.comparison, entry.published
@@ -245,7 +255,7 @@ def comma_separated(table: Table) -> str:
             published.evidence if published else None, published.source if published else None,
             comparison.mean if comparison else None, difference_low, difference_high, two_low, two_high,
             comparison.p_value if comparison else None, entry.p_adjusted, entry.underpowered if comparison else None,
-            entry.images, entry.evaluations, round(entry.seconds, 1), not table.reduced,
+            entry.images, entry.evaluations, entry.alone, round(entry.seconds, 1), not table.reduced,
         ])  # fmt: skip
     return out.getvalue()
 

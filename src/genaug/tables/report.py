@@ -17,7 +17,8 @@ from genaug.gallery import caption
 from genaug.store import read_json
 from genaug.tables import charts, render
 from genaug.tables.charts import Point, Series
-from genaug.tables.table import Entry, Table
+from genaug.tables.collect import value_at
+from genaug.tables.table import Entry, Table, text_of
 
 NUM_CLASSES, NUM_VARIANTS, NUM_PAIRS = 10, 4, 8
 THUMBNAIL = 96  # pixels
@@ -41,7 +42,7 @@ def write_report(tables: Sequence[Table], outputs: Path, path: Path) -> None:
             galleries=[view for result in pools.values() if (view := gallery_view(result, outputs)) is not None],
             quality=quality_view(tables, pools, outputs),
             leaks=[view for pool in pools if (view := leak_view(pool, outputs)) is not None],
-            provenance=list(dict.fromkeys(line for table in tables for line in render.provenance(table))),
+            provenance=[{"item": table.item, "lines": render.provenance(table)} for table in tables],
         )
     )
 
@@ -79,6 +80,8 @@ def table_view(table: Table) -> dict[str, Any]:
         "num_names": len(names),
         "comparison_heads": [*names, *heads],
         "comparisons": [render.comparison_cells(table, entry) for entry in compared],
+        "cost_heads": render.COST_HEADS,
+        "cost_legend": render.COST_LEGEND,
         "costs": [[*render.label(table, row), *render.cost(table, row)] for row in table.rows],
         "notes": spec.notes,
         "sources": list(dict.fromkeys(f"{p.source} ({p.evidence})" for p in spec.published)),
@@ -129,16 +132,16 @@ def _add_point(series: Series, table: Table, entry: Entry, x: float) -> None:
 
 
 def gain_view(table: Table) -> dict[str, Any] | None:
-    """Gain over the baseline against the network evaluations per cell."""
+    """Gain over the baseline against the network evaluations that a cell would need on its own."""
     series = []
     for entry in table.entries:
         comparison = entry.comparison
-        if comparison is None or any(part.startswith("area(") for part in entry.column):
+        if comparison is None or entry.alone is None:
             continue
         name = ", ".join([*render.label(table, entry.row), *render.label(table, entry.column)])
         interval = comparison.interval
         point = Point(
-            x=entry.evaluations / max(entry.n, 1),
+            x=entry.alone,
             y=comparison.mean,
             low=interval.low if interval else None,
             high=interval.high if interval else None,
@@ -147,7 +150,7 @@ def gain_view(table: Table) -> dict[str, Any] | None:
         series.append(Series(name=name, points=[point]))
     if not series:
         return None
-    svg = charts.scatter_chart(series, "network evaluations spent per cell", "difference to the baseline")
+    svg = charts.scatter_chart(series, "network evaluations of one cell", "difference to the baseline")
     return _chart(svg, series, "Cost against gain: mean difference over seeds with its interval.")
 
 
@@ -171,12 +174,16 @@ def _as_number(text: str) -> float | None:
 
 
 def _pools(tables: Sequence[Table], outputs: Path) -> dict[str, dict[str, Any]]:
-    """One result per generator and data set that used a pool: its gallery stands for all its seeds."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    """One result per data set and setting of a generator that used a pool: its gallery stands for all its seeds."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
     for table in tables:
+        swept = [key for key in table.spec.keys() if key.startswith("generator.")]
         for result in table.results:
             if result["pool"] and (outputs / "store" / "pools" / result["pool"]).is_dir():
-                found.setdefault((result["names"]["dataset"], result["names"]["generator"]), result)
+                values = [f"{key}={text_of(value_at(result['config'], key))}" for key in swept]
+                names = result["names"]
+                setting = " ".join([names["generator"], *values])
+                found.setdefault((names["dataset"], setting), {**result, "setting": setting})
     return {result["pool"]: result for result in found.values()}
 
 
@@ -190,7 +197,7 @@ def gallery_view(result: dict[str, Any], outputs: Path) -> dict[str, Any] | None
         return None  # the data set has left this machine, and with it the labels of the pool
     pool = read_pool(outputs / "store" / "pools" / result["pool"], dataset, NUM_VARIANTS)
     names = result["names"]
-    title = f"{names['generator']} on {names['dataset']}, seed {result['seed']}"
+    title = f"{result['setting']} on {names['dataset']}, seed {result['seed']}"
     return {"title": title, "pool": pool.fingerprint, "strips": _strips(pool, dataset)}
 
 

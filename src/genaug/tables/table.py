@@ -45,6 +45,8 @@ class Entry:
     """Synthetic images that the cells drew from, whoever made them."""
     evaluations: int = 0
     """Network evaluations spent by these cells: fitting and generating what no earlier cell had made."""
+    alone: int | None = None
+    """Network evaluations that one cell would need with an empty store (its first seed); None for an area."""
     seconds: float = 0.0
 
     @property
@@ -127,6 +129,7 @@ def collect(sweep: "Sweep", spec: "TableSpec") -> Table:
     )
     for entry in table.entries:
         _summarise(entry)
+    _add_costs(table, groups)
     _add_published(table)
     _add_comparisons(table, groups)
     return table
@@ -230,6 +233,17 @@ def _summarise(entry: Entry) -> None:
         values = list(entry.values.values())
         entry.mean = sum(values) / len(values)
         entry.interval = bootstrap_interval(values)
+
+
+def _add_costs(table: Table, groups: "dict[tuple[tuple[str, ...], tuple[str, ...]], list[PlannedCell]]") -> None:
+    from genaug.tables.plan import evaluations_alone
+
+    measured = [
+        (e, groups[e.row, e.column][0].config) for e in table.entries if e.values and (e.row, e.column) in groups
+    ]
+    counts = evaluations_alone([config for _, config in measured if config is not None], table.spec)
+    for (entry, _), count in zip(measured, counts, strict=True):
+        entry.alone = count
 
 
 def _add_published(table: Table) -> None:
