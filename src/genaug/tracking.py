@@ -14,7 +14,12 @@ from genaug.errors import GenaugError
 from genaug.registry import component
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from PIL.Image import Image
+
     from genaug.cell import Cell
+    from genaug.wandb_sync import Box
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -76,6 +81,17 @@ class Record:
             import wandb
 
             self.run.log({key: wandb.Image(str(path))})
+
+    def detections(
+        self, key: str, images: "Sequence[tuple[Image, Mapping[str, Sequence[Box]]]]", names: "Sequence[str]"
+    ) -> None:
+        """Pictures with sets of boxes, of classes ``names``, that W&B draws and filters by score."""
+        if self.run is not None:
+            import wandb
+
+            from genaug.wandb_sync import boxes_of
+
+            self.run.log({key: [wandb.Image(image, boxes=boxes_of(sets, names)) for image, sets in images]})
 
     def pool(self, folder: Path) -> None:
         """A pool's manifest as a W&B table: source, variant, level, scores."""

@@ -5,7 +5,8 @@ again and makes no duplicates.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from genaug.errors import GenaugError
 from genaug.tracking import wandb_mode
 
 COLUMNS = ("source", "variant", "source id", "index", "t0", "label", "prompt", "rejected", "seconds", "scores")
+PICTURES = ("gallery", "detections")
 MAX_ROWS = 200  # images of one pool's table
 
 
@@ -53,6 +55,9 @@ def sync(
         if not run.resumed:  # the server already has the history of a resumed run: logging it again would double it
             for row in _lines(folder / "metrics.jsonl"):
                 run.log(row)
+            for name in PICTURES:
+                if (folder / f"{name}.png").exists():
+                    run.log({name: wandb.Image(str(folder / f"{name}.png"))})
             if result["pool"] is not None and (table := pool_table(outputs / "store" / "pools" / result["pool"])):
                 run.log({"pool": table})
         run.summary.update(summary_of(result))
@@ -101,13 +106,59 @@ def pool_table(folder: Path) -> Any:
         return None
     table = wandb.Table(columns=list(COLUMNS))
     scores = _scores(folder)
+    classes = sorted({item["category"] for row in rows for item in row.get("objects", [])})
     for row in rows:
-        picture = wandb.Image(str(folder / row["file_name"]))
+        picture = wandb.Image(
+            str(folder / row["file_name"]), boxes=boxes_of({"synthetic": _objects(row)}, classes) if classes else None
+        )
         source = row["source_id"].rpartition("/")[2]
-        label = ", ".join(f"{name} {weight:g}" for name, weight in row["label"].items())
+        objects = [item["category"] for item in row.get("objects", [])]
+        label = ", ".join([*(f"{name} {weight:g}" for name, weight in row["label"].items()), *objects])
         cells = (row.get("t0"), label, row.get("prompt"), row["rejected"], row["seconds"])
         table.add_data(source, picture, row["source_id"], row["index"], *cells, scores.get(row["fingerprint"]))
     return table
+
+
+@dataclass(kw_only=True, slots=True)
+class Box:
+    """One object for W&B to draw over a picture."""
+
+    xyxy: Sequence[float]
+    """Left, top, right, bottom in pixels."""
+    name: str
+    """Of its class."""
+    score: float | None = None
+    """Confidence of a detection."""
+
+
+def boxes_of(sets: Mapping[str, Sequence[Box]], names: Sequence[str]) -> dict[str, Any]:
+    """Sets of boxes (``ground truth``, ``prediction``, ``synthetic``) as ``wandb.Image`` takes them.
+
+    Args:
+        names: every class of the data set; pictures of one table must share them.
+    """
+    return {
+        key: {
+            "class_labels": dict(enumerate(names)),
+            "box_data": [
+                {
+                    "position": dict(zip(("minX", "minY", "maxX", "maxY"), map(float, box.xyxy), strict=True)),
+                    "domain": "pixel",
+                    "class_id": names.index(box.name),
+                    "box_caption": box.name if box.score is None else f"{box.name} {box.score:.2f}",
+                    **({} if box.score is None else {"scores": {"score": float(box.score)}}),
+                }
+                for box in boxes
+            ],
+        }
+        for key, boxes in sets.items()
+    }
+
+
+def _objects(row: dict[str, Any]) -> list[Box]:
+    """Boxes of a manifest row, from x, y, width, height."""
+    corners = [(item["category"], *item["bbox"]) for item in row.get("objects", [])]
+    return [Box(xyxy=(x, y, x + width, y + height), name=name) for name, x, y, width, height in corners]
 
 
 def _scores(folder: Path) -> dict[str, str]:

@@ -59,6 +59,8 @@ def read_offline(folder: Path) -> dict[str, Any]:
         elif kind == "history":
             items = record.history.item
             found["history"].append({i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items})
+        elif kind == "artifact":
+            found["artefact"] = {c.path: Path(c.local_path) for c in record.artifact.manifest.contents}
         elif kind == "summary":
             updates = record.summary.update
             found["summary"] |= {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in updates}
@@ -94,3 +96,47 @@ def test_a_sync_writes_each_cell_once_under_its_fingerprint(
     assert [row["pool/_type"] for row in tables] == ["table-file"]
     assert (tables[0]["pool/nrows"], tables[0]["pool/ncols"]) == (20, 10)
     assert "alpha" not in baseline["summary"]  # it draws no synthetic image
+
+
+@pytest.mark.parametrize("source", ["pool", "detections"])
+def test_boxes_arrive_with_their_classes_and_scores(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    from genaug.tracking import Record
+    from genaug.wandb_sync import Box
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
+    settings = wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
+    run = wandb.init(project="genaug", dir=str(tmp_path), settings=settings)
+    record = Record(tmp_path, run)
+    picture = Image.new("RGB", (32, 24))
+    if source == "pool":
+        picture.save(tmp_path / "0.png")
+        two, one = ({"bbox": [2, 3, 10, 8], "category": name, "crowd": False} for name in ("two", "one"))
+        row = {"file_name": "0.png", "fingerprint": "f", "source_id": "s", "index": 0, "label": {}, "rejected": None,
+               "seconds": 0.1}  # fmt: skip
+        rows = [{**row, "objects": objects} for objects in ([two], [one, two], [])]  # other classes, and none
+        (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        record.pool(tmp_path)
+    else:
+        truth, found = Box(xyxy=(2, 3, 12, 11), name="two"), Box(xyxy=(1, 3, 12, 10), name="one", score=0.75)
+        record.detections("test/boxes", [(picture, {"ground truth": [truth], "prediction": [found]})], ["one", "two"])
+    record.finish({})
+    folder = next((tmp_path / "wandb").glob("offline-run-*"))
+    run_file = read_offline(folder)
+    if source == "pool":  # a table carries its boxes inside its artefact
+        rows = json.loads(run_file["artefact"]["pool.table.json"].read_text())["data"]
+        drawn = [row[1]["boxes"]["synthetic"] for row in rows]
+        assert [len(boxes) for boxes in drawn] == [1, 2, 0]
+    else:
+        drawn = [json.loads(path.read_text())["box_data"] for path in folder.rglob("*.boxes2D.json")]
+    boxes = {box["box_caption"]: box for some in drawn for box in some}
+    if source == "pool":
+        assert set(boxes) == {"one", "two"} and (boxes["one"]["class_id"], boxes["two"]["class_id"]) == (0, 1)
+    else:
+        assert set(boxes) == {"two", "one 0.75"} and boxes["one 0.75"]["scores"] == {"score": 0.75}
+    assert boxes["two"]["position"] == {"minX": 2.0, "minY": 3.0, "maxX": 12.0, "maxY": 11.0}
+    assert boxes["two"]["domain"] == "pixel"

@@ -22,11 +22,13 @@ from genaug.downstream.lightning_base import LightningLearner, scheduled, seed_d
 from genaug.downstream.training import Evaluations, build_trainer, fit, quiet_lightning
 from genaug.seeding import derive
 from genaug.trainer import TrainerConfig
+from genaug.wandb_sync import Box
 
 if TYPE_CHECKING:
     from genaug.tracking import Record
 
 SCORING_BATCH = 16  # images per forward pass when nothing is learned
+NUM_SHOWN, SHOWN_SCORE = 16, 0.3  # test images whose boxes W&B draws, and the least score of a drawn detection
 
 
 class LightningDetector(LightningLearner):
@@ -160,6 +162,9 @@ def _train(
     sheet = folder / "detections.png"
     detection_sheet(splits["test"], found["test"], dataset.class_names).save(sheet)
     record.image("detections", sheet)
+    shown = list(zip(splits["test"], found["test"], strict=True))[:NUM_SHOWN]
+    names = dataset.class_names
+    record.detections("test/boxes", [(s.open(), _box_sets(s, boxes, names)) for s, boxes in shown], names)
     return {
         "metrics": metrics,
         "protocol": {
@@ -175,6 +180,19 @@ def _train(
         "predictions": [
             {"id": sample.id, **_target(sample), **predicted}
             for sample, predicted in zip(splits["test"], found["test"], strict=True)
+        ],
+    }
+
+
+def _box_sets(sample: Sample, found: dict[str, Any], names: Sequence[str]) -> dict[str, list[Box]]:
+    """Labelled and confidently detected objects of a test image."""
+    target = _target(sample)
+    labelled = zip(target["target_boxes"], target["target_labels"], strict=True)
+    detected = zip(found["boxes"], found["labels"], found["scores"], strict=True)
+    return {
+        "ground truth": [Box(xyxy=box, name=names[label]) for box, label in labelled],
+        "prediction": [
+            Box(xyxy=box, name=names[label], score=score) for box, label, score in detected if score >= SHOWN_SCORE
         ],
     }
 
