@@ -178,14 +178,19 @@ PoolName = Annotated[str, typer.Argument(help="A pool's fingerprint (its first d
 
 
 @app.command()
-def quality(pool: PoolName, features: Features, outputs: Outputs = Path("outputs")) -> None:
+def quality(
+    pool: PoolName,
+    features: Features,
+    lpips: Annotated[bool, typer.Option("--lpips", help="Also LPIPS; downloads AlexNet's weights once.")] = False,
+    outputs: Outputs = Path("outputs"),
+) -> None:
     """KID, FID, precision, recall, density, coverage, distances, label agreement and a synthetic-to-real probe of a pool."""
     from genaug.evaluation.quality import measure
     from genaug.gallery import find_pool
     from genaug.store import Store, write_json
 
     found, dataset = find_pool(outputs, pool, ALL_VARIANTS)
-    values = measure(found, dataset, Store(outputs / "store"), features)
+    values = measure(found, dataset, Store(outputs / "store"), features, lpips)
     generator = found.samples[0].about["generator"] if found.samples else ""
     path = outputs / "quality" / f"{found.fingerprint}.json"
     write_json(path, {"pool": found.fingerprint, "generator": generator, **values})

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genaug.data.filters import Blank, ClassifierAgreement, DistanceBand, NearDuplicate, NoFilter
+from genaug.data.filters import Blank, ClassifierAgreement, ClipMargin, DistanceBand, NearDuplicate, NoFilter
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
 from genaug.errors import GenaugError
@@ -96,3 +96,10 @@ def test_a_threshold_is_part_of_the_cell_and_not_of_the_scores() -> None:
     assert canonical(loose) != canonical(strict)
     assert canonical(loose, stage="sample") == canonical(strict, stage="sample")
     assert not NoFilter(name="none").active
+
+
+def test_a_clip_model_that_is_not_there_is_named_with_what_to_write_instead(dataset: Dataset, tmp_path: Path) -> None:
+    chosen = ClipMargin(name="clip", path=str(tmp_path / "none"))
+    sample = SyntheticSample(id="s", digest="s", image=flat(9), label={0: 1.0}, source_id="train/0", index=0)
+    with pytest.raises(GenaugError, match=r"cannot be loaded .* or filter=classifier"):
+        chosen.score([sample], dataset, Store(tmp_path))

@@ -137,3 +137,35 @@ def test_planted_copies_of_test_and_training_images_are_found(dataset: Dataset, 
     assert all(
         (tmp_path / "dirty" / pair[side]["file"]).exists() for pair in dirty["pairs"] for side in ("synthetic", "real")
     )
+
+
+def test_lpips_is_that_of_the_network_and_zero_for_copies(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from torchvision.models import AlexNet_Weights, alexnet
+
+    torch.manual_seed(0)
+    state = alexnet().state_dict()  # random, where the published weights would be downloaded
+    monkeypatch.setattr(AlexNet_Weights, "get_state_dict", lambda self, *args, **kwargs: state)
+    copies = [np.asarray(sample.image) for sample in dataset.train]
+    changed = [255 - image for image in copies]
+    found = measure(pool_of(dataset, [*copies, *changed], tmp_path), dataset, Store(tmp_path), "pixels", lpips=True)
+    assert found["measures"]["LPIPS to source"]["low"] == pytest.approx(0, abs=1e-6)
+    assert found["measures"]["LPIPS to source"]["high"] > 0.01
+    assert found["measures"]["LPIPS within source"]["low"] > 0.01  # each copy beside its negative
+
+
+def test_without_its_weights_lpips_says_what_to_do(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.models import AlexNet_Weights
+
+    def absent(self: AlexNet_Weights, *args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(AlexNet_Weights, "get_state_dict", absent)
+    pool = pool_of(dataset, [np.asarray(sample.image) for sample in dataset.train], tmp_path)
+    with pytest.raises(GenaugError, match=r"weights of LPIPS .* without --lpips"):
+        measure(pool, dataset, Store(tmp_path), "pixels", lpips=True)
+    assert "LPIPS to source" not in measure(pool, dataset, Store(tmp_path), "pixels")["measures"]

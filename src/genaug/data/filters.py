@@ -181,8 +181,9 @@ def lpips_distances(pairs: Sequence[tuple[Sample, Sample]], side: int = 64) -> l
         network = LearnedPerceptualImagePatchSimilarity("alex", reduction="mean", normalize=True)
     except Exception as error:  # whatever the download raises
         raise GenaugError(
-            f"The weights of LPIPS cannot be had here ({type(error).__name__}). Write filter.features=pixels or a timm "
-            "backbone whose weights are here, and a band on that scale."
+            f"The weights of LPIPS (torchvision's AlexNet) cannot be had here ({type(error).__name__}). In filter=lpips_band "
+            "write filter.features=pixels or a timm backbone whose weights are here, and a band on that scale; genaug quality "
+            "measures distances in its own features without --lpips."
         ) from error
 
     def tensor(sample: Sample) -> Any:
@@ -248,7 +249,10 @@ class ClipMargin(Filter):
         try:
             model, processor = CLIPModel.from_pretrained(self.path).eval(), CLIPProcessor.from_pretrained(self.path)
         except OSError as error:
-            raise GenaugError(f"filter.path={self.path} cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise GenaugError(
+                f"filter.path={self.path} cannot be loaded ({str(error).splitlines()[0]}). Write the folder of a CLIP model in "
+                "transformers' layout, or filter=classifier, which needs no weights and reads no class name."
+            ) from error
         texts = [self.template.format(name=name) for name in dataset.class_names]
         margins = []
         with torch.inference_mode():

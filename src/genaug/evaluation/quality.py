@@ -5,11 +5,13 @@ KID (Binkowski et al., 2018), FID (Heusel et al., 2017), precision and recall (K
 synthetic images alone and scored on real ones.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from genaug.data.filters import lpips_distances
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
 from genaug.evaluation.features import features_of, normalised
@@ -119,8 +121,25 @@ def macro_accuracy(predicted: np.ndarray, target: np.ndarray) -> float:
     return float(np.mean([(predicted[target == c] == c).mean() for c in np.unique(target)]))
 
 
-def measure(pool: Pool, dataset: Dataset, store: Store, backbone: str) -> dict[str, Any]:
+def lpips_measures(pool: Pool, dataset: Dataset) -> dict[str, list[float]]:
+    """LPIPS of each variant to its source, and of neighbouring variants of one source.
+
+    Raises:
+        GenaugError: if the weights cannot be had.
+    """
+    sources = {sample.id: sample for sample in dataset.train}
+    groups = pool.by_source()
+    found = {
+        "LPIPS to source": [(sources[s.source_id], s) for s in pool.samples if s.source_id in sources],
+        "LPIPS within source": [pair for members in groups.values() for pair in itertools.pairwise(members)],
+    }
+    return {name: lpips_distances(pairs) for name, pairs in found.items() if pairs}
+
+
+def measure(pool: Pool, dataset: Dataset, store: Store, backbone: str, lpips: bool = False) -> dict[str, Any]:
     """Every measure that this pool and its data allow, as ``{"value", "low", "high"}`` by name.
+
+    Without ``lpips``, which needs AlexNet's weights, distances are cosine distances of the features and named so.
 
     Real images are validation and test where the measure compares distributions (the generator has seen the training images),
     training images where it compares with the source.
@@ -138,7 +157,10 @@ def measure(pool: Pool, dataset: Dataset, store: Store, backbone: str) -> dict[s
         measures["fid"] = {"value": fid(real, fake)}
         measures |= {k: {"value": v} for k, v in precision_recall_density_coverage(real, fake).items()}
     to_source, within = edit_distances(pool, sources, fake)
-    for name, values in (("distance to source", to_source), ("distance within source", within)):
+    distances = {"distance to source": to_source, "distance within source": within}
+    if lpips:
+        distances |= lpips_measures(pool, dataset)
+    for name, values in distances.items():
         if values:
             low, high = np.quantile(values, [0.05, 0.95])
             measures[name] = {"value": float(np.mean(values)), "low": float(low), "high": float(high)}
