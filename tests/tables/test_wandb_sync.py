@@ -55,6 +55,7 @@ def read_offline(folder: Path) -> dict[str, Any]:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             run = record.run
+            found["config"] = {item.key: json.loads(item.value_json) for item in run.config.update}
             found |= {"id": run.run_id, "group": run.run_group, "job_type": run.job_type, "tags": list(run.tags)}
         elif kind == "history":
             items = record.history.item
@@ -95,6 +96,10 @@ def test_a_sync_writes_each_cell_once_under_its_fingerprint(
     tables = [row for row in generated["history"] if "pool/_type" in row]
     assert [row["pool/_type"] for row in tables] == ["table-file"]
     assert (tables[0]["pool/nrows"], tables[0]["pool/ncols"]) == (20, 10)
+    config = generated["config"]  # the keys by which the README groups
+    assert config["generator"]["name"] == "real_guidance" and config["downstream"]["name"] == "classifier_tiny"
+    assert (config["mix"]["alpha"], config["mix"]["m"], config["dataset"]["shots"]) == (0.5, 2, 1)
+    assert "t0" in config["generator"]
     assert "alpha" not in baseline["summary"]  # it draws no synthetic image
 
 

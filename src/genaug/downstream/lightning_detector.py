@@ -190,9 +190,9 @@ def _box_sets(sample: Sample, found: dict[str, Any], names: Sequence[str]) -> di
     labelled = zip(target["target_boxes"], target["target_labels"], strict=True)
     detected = zip(found["boxes"], found["labels"], found["scores"], strict=True)
     return {
-        "ground truth": [Box(xyxy=box, name=names[label]) for box, label in labelled],
+        "ground truth": [Box(xyxy=box, name=names[int(label)]) for box, label in labelled],
         "prediction": [
-            Box(xyxy=box, name=names[label], score=score) for box, label, score in detected if score >= SHOWN_SCORE
+            Box(xyxy=box, name=names[int(label)], score=score) for box, label, score in detected if score >= SHOWN_SCORE
         ],
     }
 
