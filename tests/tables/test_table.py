@@ -214,7 +214,8 @@ def test_the_overview_shows_records_and_marks_smoke_runs(project: Path, sweep_of
     assert "| – | 3 values, 0.3 to 0.9 (Paper, Fig. 1) | not run: needs " in before
     assert "| 24 | " in before and "`python train.py -m experiment=paper/item`" in before
     write_record(collect(finish_all(sweep_of("preset=smoke")), spec))
-    assert "preset=smoke: 4 of 4 cells |" in row("paper/item", first_seed)
+    smoke = row("paper/item", first_seed)
+    assert "| preset=smoke: [" in smoke and "reduced run alone, 4 of 4 cells |" in smoke
     write_record(collect(finish_all(sweep_of()), spec))
     after = row("paper/item", first_seed)
     assert (

@@ -99,7 +99,8 @@ def _ours(item: str, record: dict[str, Any]) -> str:
     n = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     digits = 3 if record["unit"] == "fraction" else 1
     link = record_path(item).relative_to(experiment_root()).as_posix()
-    return f"[{min(means):.{digits}f} to {max(means):.{digits}f}]({link}){UNITS[record['unit']]}, n = {n}"
+    mark = f"{' '.join(record['overrides'])}: " if record["reduced"] else ""
+    return f"{mark}[{min(means):.{digits}f} to {max(means):.{digits}f}]({link}){UNITS[record['unit']]}, n = {n}"
 
 
 def _published(spec: TableSpec) -> str:
@@ -114,7 +115,7 @@ def _state(record: dict[str, Any]) -> str:
     complete, total = record["states"].get("complete", 0), sum(record["states"].values())
     text = f"{complete} of {total} cells"
     if record["reduced"]:
-        return f"{' '.join(record['overrides'])}: {text}"
+        return f"reduced run alone, {text}"
     if record["overrides"]:
         text += f" ({' '.join(record['overrides'])})"
     held = [entry["reproduced"] for entry in record["entries"] if entry["reproduced"] is not None]
