@@ -1,10 +1,11 @@
 """Does erasing "seven" from the tiny prior erase seven, and only seven?
 
-    python benchmarks/erasure_tiny.py ../shared/data --images 40 --output benchmarks/results/erasure_tiny.json
+    python benchmarks/erasure_tiny.py --images 40 --output benchmarks/results/erasure_tiny.json
 
-Samples every digit from pure noise under "a photo of a <digit>" with the prior as it is and with the erased U-Net; a small
-network trained on MNIST train (in the folder ../shared/data, which holds mnist/) names them. Exits with an error unless the
-share of sevens falls to a quarter or less while every other digit keeps at least nine tenths of its own.
+Samples every digit from pure noise under "a photo of a <digit>" with the prior as it is and with the erased U-Net. A support
+vector machine names them; it has learned the digits from the prior's own pictures of other noise, of which 99.5 % show what was
+prompted according to a network trained on MNIST (the prior's quality.json). Exits with an error unless the share of sevens
+falls to a quarter or less while every other digit keeps at least nine tenths of its own.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from sklearn.svm import SVC
 from torch import Tensor
 
 from genaug.app import compose_typed
@@ -23,7 +26,6 @@ from genaug.generators.erasure import erase
 from genaug.generators.sdedit import make_scheduler, noise
 from genaug.priors.corpus import DIGIT_WORDS
 from genaug.priors.deltas import applied
-from genaug.priors.measure import classify, train_classifier
 from genaug.priors.prior import Prior
 from genaug.seeding import derive
 
@@ -48,6 +50,18 @@ def sample(prior: Prior, num_images: int, purpose: str, num_steps: int, guidance
     return torch.cat(pictures)
 
 
+def learn_judge(prior: Prior, num_images: int, num_steps: int) -> Callable[[Tensor], Tensor]:
+    """Names the digits [n] of pictures [n, 3, 32, 32]; learned from ``num_images`` of the prior's own per digit, as grey
+    values at 16 px."""
+
+    def features(pictures: Tensor) -> Tensor:
+        return F.avg_pool2d(pictures.mean(1, keepdim=True), 2).flatten(1)
+
+    digits = torch.arange(10).repeat_interleave(num_images)
+    machine = SVC(C=5.0).fit(features(sample(prior, num_images, "learned", num_steps)), digits)
+    return lambda pictures: torch.from_numpy(machine.predict(features(pictures)))
+
+
 def shares(prior: Prior, judge: Callable[[Tensor], Tensor], num_images: int, num_steps: int) -> list[float]:
     """Share of each digit's pictures that the judge names so, [10]."""
     named = judge(sample(prior, num_images, "judged", num_steps)).view(10, num_images)
@@ -64,7 +78,6 @@ def verdict(concept: str, before: list[float], after: list[float]) -> dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder that holds mnist/")
     parser.add_argument("--concepts", nargs="+", default=["seven"], choices=DIGIT_WORDS)
     parser.add_argument("--images", type=int, default=40, help="per digit")
     parser.add_argument("--steps", type=int, default=25, help="DDIM steps of a picture")
@@ -76,16 +89,19 @@ def main() -> None:
     erasure = config.leakage.erasure
     assert erasure is not None
     prior = config.prior.load("cpu")
-    network, accuracy = train_classifier(arguments.data)
-    print(f"judge: {accuracy:.3f} on MNIST test", flush=True)
-    before = shares(prior, lambda pictures: classify(network, pictures), arguments.images, arguments.steps)
+    judge = learn_judge(prior, arguments.images, arguments.steps)
+    before = shares(prior, judge, arguments.images, arguments.steps)
+    print(
+        f"before: {sum(before) / 10:.3f} of the pictures are named as prompted, {min(before):.2f} of the worst digit",
+        flush=True,
+    )
     erased = {}
     for concept in arguments.concepts:
         start = time.perf_counter()
         delta, about = erase(prior, concept, erasure)
         seconds = time.perf_counter() - start
         with applied(prior.unet, delta):
-            after = shares(prior, lambda pictures: classify(network, pictures), arguments.images, arguments.steps)
+            after = shares(prior, judge, arguments.images, arguments.steps)
         erased[concept] = {
             **verdict(concept, before, after),
             "share": dict(zip(DIGIT_WORDS, after, strict=True)),
@@ -101,7 +117,6 @@ def main() -> None:
         report = {
             "images_per_digit": arguments.images,
             "ddim_steps": arguments.steps,
-            "judge_accuracy_on_mnist_test": accuracy,
             "threads": torch.get_num_threads(),
             "hardware": describe_environment(),
             "erasure": {field: getattr(erasure, field) for field in type(erasure).__dataclass_fields__},

@@ -33,6 +33,7 @@ SHORT = {
     "diff_mix": ["generator.t0=1.0", "generator.tokens.num_steps={steps}", "generator.tokens.batch_size=1"],
     "psld": ["generator.teacher.num_steps=2", "generator.teacher.warmup_steps=0"],
     "psld_fast": ["generator.teacher.num_steps=2", "generator.teacher.warmup_steps=0"],
+    "psld_projection": ["generator.teacher.num_steps=2", "generator.teacher.warmup_steps=0"],
     "dreamda": ["generator.t0=1.0", "leakage=none"],
 }
 CLASSES = ("dining table", "potted plant")
