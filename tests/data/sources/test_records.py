@@ -3,6 +3,9 @@
 import io
 import json
 import tarfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from PIL import Image
 
 from genaug.data.sources.hub import HubClassification, HubDetection
 from genaug.data.sources.leafy_spurge import LeafySpurge
+from genaug.data.sources.records import Record, export
 from genaug.data.sources.webdataset_shards import WebDatasetShards
 from genaug.errors import GenaugError
 
@@ -96,6 +100,46 @@ def test_an_absent_hub_set_says_what_to_do(offline: Path) -> None:
         HubClassification(path="nobody/nothing", seed=0, cache_dir=str(offline / "own")).identity()
     with pytest.raises(GenaugError, match="hf download mpg-ranch/leafy_spurge"):
         LeafySpurge(root=str(offline), hub=True, seed=0).identity()
+
+
+def test_two_that_export_one_set_at_once_write_it_once_and_whole(tmp_path: Path) -> None:
+    second_asks, second_writes = threading.Event(), threading.Event()
+
+    def first() -> Iterator[Record]:
+        yield {"image": png()}, {"label": 0}
+        second_asks.set()
+        second_writes.wait(0.5)  # long enough for one that does not wait for us to begin
+        for label in range(1, 6):
+            yield {"image": png()}, {"label": label}
+
+    def second() -> Iterator[Record]:
+        second_writes.set()
+        yield {"image": png()}, {"label": 0}
+
+    def write_second() -> Path:
+        assert second_asks.wait(10)
+        return export(tmp_path, "set", "one", {"train": second()}, {}).folder
+
+    with ThreadPoolExecutor() as threads:
+        other = threads.submit(write_second)
+        folder = export(tmp_path, "set", "one", {"train": first()}, {}).folder
+        assert other.result() == folder
+    assert not second_writes.is_set()
+    assert len(list(folder.glob("train/*.png"))) == 6
+    assert len((folder / "train" / "rows.jsonl").read_text().splitlines()) == 6
+
+
+def test_an_export_that_lost_rows_is_written_again(tmp_path: Path) -> None:
+    def make() -> list[int]:
+        records: list[Record] = [({"image": png()}, {"label": label}) for label in range(3)]
+        done = export(tmp_path, "set", "two", {"train": records}, {"label": ["a", "b", "c"]})
+        assert done.names("label") == ["a", "b", "c"]
+        return [values["label"] for _, values in done.rows("train", "image")]
+
+    assert make() == [0, 1, 2]
+    rows = next(tmp_path.glob("set-*/train/rows.jsonl"))
+    rows.write_text(rows.read_text().splitlines(keepends=True)[0])
+    assert make() == [0, 1, 2]
 
 
 def shard(path: Path, items: list[tuple[str, dict[str, bytes]]]) -> None:

@@ -1,8 +1,8 @@
 """Data sets that come as records (Hub rows, tar shards), written out once as image files.
 
 Generators, training and galleries read single images in any order, which records do not allow. The folder of an
-export is named by what was exported, is published by a rename, and holds the images' own bytes and one
-``rows.jsonl`` per split.
+export is named by what was exported, is published whole by a rename under a lock, and holds the images' own bytes, one
+``rows.jsonl`` per split and, written last, ``export.json`` with the number of rows.
 """
 
 import json
@@ -18,6 +18,7 @@ from genaug.data.sources.published import drop_repeats
 from genaug.data.splits import carve
 from genaug.errors import GenaugError
 from genaug.identity import NOT_IDENTITY, fingerprint
+from genaug.store import Store, read_json, write_json
 
 Record = tuple[dict[str, bytes], dict[str, Any]]
 """Image bytes by column, and the other columns as JSON values."""
@@ -45,7 +46,7 @@ class Export:
 
     def names(self, column: str) -> list[str] | None:
         """Class names of a label column, where the records state them."""
-        return json.loads((self.folder / "names.json").read_text()).get(column)
+        return read_json(self.folder / "export.json")["names"].get(column)
 
     def rows(self, split: str, column: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         """(image file of ``column``, other columns) of each record of a split, in order."""
@@ -61,24 +62,49 @@ class Export:
 def export(
     folder: Path, title: str, identity: Any, splits: Mapping[str, Iterable[Record]], names: dict[str, list[str]]
 ) -> Export:
-    """Write records below ``folder``, unless an export with this identity is there already."""
-    final = folder / f"{title}-{fingerprint(identity)}"
-    if final.is_dir():
+    """Write records below ``folder``, unless a whole export with this identity is there already."""
+    digest = fingerprint(identity)
+    final = folder / f"{title}-{digest}"
+    if _complete(final):
         return Export(final)
-    work = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    for split, records in splits.items():
-        (work / split).mkdir(parents=True)
-        with (work / split / "rows.jsonl").open("w") as rows:
-            for i, (images, values) in enumerate(records):
-                files = {}
-                for column, data in images.items():
-                    files[column] = f"{i:07d}_{column}.{_suffix(data)}"
-                    (work / split / files[column]).write_bytes(data)
-                rows.write(json.dumps({"images": files, "values": values}) + "\n")
-    (work / "names.json").write_text(json.dumps(names))
-    work.rename(final)
+    with Store(folder).lock(digest):
+        if _complete(final):  # another process wrote it meanwhile
+            return Export(final)
+        work = final.with_name(f".{final.name}.partial")
+        shutil.rmtree(work, ignore_errors=True)
+        num_rows = {split: _write(work / split, records) for split, records in splits.items()}
+        write_json(work / "export.json", {"names": names, "num_rows": num_rows})
+        if final.exists():  # present but incomplete
+            shutil.rmtree(final)
+        work.rename(final)
     return Export(final)
+
+
+def _write(folder: Path, records: Iterable[Record]) -> int:
+    """Write one split; returns its number of rows."""
+    folder.mkdir(parents=True)
+    count = 0
+    with (folder / "rows.jsonl").open("w") as rows:
+        for images, values in records:
+            files = {}
+            for column, data in images.items():
+                files[column] = f"{count:07d}_{column}.{_suffix(data)}"
+                (folder / files[column]).write_bytes(data)
+            rows.write(json.dumps({"images": files, "values": values}) + "\n")
+            count += 1
+    return count
+
+
+def _complete(folder: Path) -> bool:
+    """Whether every split has as many rows as were written."""
+    about = read_json(folder / "export.json")
+    if about is None:
+        return False
+    for split, expected in about["num_rows"].items():
+        rows = folder / split / "rows.jsonl"
+        if not rows.is_file() or len(rows.read_bytes().splitlines()) != expected:
+            return False
+    return True
 
 
 @dataclass(kw_only=True, slots=True)
