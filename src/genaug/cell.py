@@ -48,6 +48,9 @@ class Cell:
             "mix": cfg.mix.name if cfg.pool_size else "real_only",
             "augment": cfg.augment.name,
             "downstream": cfg.downstream.name,
+            "prior": cfg.prior.name,
+            "leakage": cfg.leakage.name,
+            "filter": cfg.filter.name,
         }
 
     @property
@@ -112,22 +115,39 @@ def cell_fingerprint(cfg: RunConfig) -> str:
 
     What cannot reach the result is left out: a generator whose images are never drawn, and then the mix's alpha and M.
     """
+    return fingerprint(*_identity(cfg))
+
+
+def setting_fingerprint(cfg: RunConfig) -> str:
+    """What cells that differ in nothing but seeds have in common."""
+    return fingerprint(_without_seed([canonical(part) for part in _identity(cfg)]))
+
+
+def _without_seed(value: Any) -> Any:
+    """Canonical parts without the fields called ``seed``."""
+    if isinstance(value, dict):
+        return {key: _without_seed(item) for key, item in value.items() if key != "seed"}
+    return [_without_seed(item) for item in value] if isinstance(value, list) else value
+
+
+def _identity(cfg: RunConfig) -> list[Any]:
+    """The parts of a cell's identity; seeds of the trial stand below ``seed`` alone."""
     if cfg.task == "prior":
-        return fingerprint("prior", cfg.recipe)
+        return ["prior", cfg.recipe]
     synthetic: Any = None
     if cfg.pool_size or cfg.generator.online or (cfg.generator.makes_pool and cfg.task != "train"):
         synthetic = [cfg.generator, cfg.prior_identity()]
         if (content := cfg.generator.content()) is not None:
             synthetic.append(content)
-    parts: list[Any] = [cfg.task, cfg.dataset.identity(), cfg.seed, synthetic]
+    parts: list[Any] = [cfg.task, cfg.dataset.identity(), {"seed": cfg.seed}, synthetic]
     if cfg.task == "fit":
-        return fingerprint(*parts)
+        return parts
     parts.append(cfg.mix if cfg.pool_size else None)
     if cfg.task == "generate":
-        return fingerprint(*parts)
+        return parts
     if cfg.pool_size and cfg.filter.active:
         parts.append(cfg.filter)
-    return fingerprint(*parts, cfg.augment, cfg.downstream, canonical(cfg.trainer))
+    return [*parts, cfg.augment, cfg.downstream, canonical(cfg.trainer)]
 
 
 def headline(result: Result) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw
 
@@ -90,13 +91,19 @@ def find_pool(outputs: Path, wanted: str, num_variants: int) -> tuple[Pool, Data
     Raises:
         GenaugError: if no finished cell used such a pool.
     """
-    from genaug.app import compose_typed
-
     runs = outputs / "runs"
     results = read_results(sorted(runs.iterdir())) if runs.is_dir() else []
     for result in results:
         if result["pool"] and (result["pool"].startswith(wanted) or wanted in result["cell"]):
-            dataset = compose_typed(result["overrides"]).dataset.load()
+            dataset = dataset_of(result)
             return read_pool(outputs / "store" / "pools" / result["pool"], dataset, num_variants), dataset
     pools = sorted({result["pool"] for result in results if result["pool"]})
     raise GenaugError(f"No finished cell below {runs} has a pool {wanted!r}. Pools: {', '.join(pools) or 'none yet'}.")
+
+
+def dataset_of(result: dict[str, Any]) -> Dataset:
+    """The real data of a finished cell, as it read them, whatever its presets say now."""
+    from genaug.app import compose_typed
+
+    source = type(compose_typed(result["overrides"]).dataset)
+    return source(**result["config"]["dataset"]).load()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genaug.cell import Cell, Result, headline
+from genaug.cell import Cell, Result, headline, setting_fingerprint
 from genaug.data.pool import Pool, make_pool
 from genaug.data.sample import Dataset
 from genaug.data.splits import by_class
@@ -227,6 +227,7 @@ def finish(cell: Cell, record: Record, outcome: dict[str, Any], synthetic: Synth
     result: Result = {
         "cell": cell.folder.name,
         "fingerprint": cell.fingerprint,
+        "setting": setting_fingerprint(cell.config),
         "names": cell.names,
         "seed": cell.config.seed,
         "metric": cell.config.downstream.metric,

@@ -1,5 +1,5 @@
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -132,6 +132,25 @@ def test_the_folder_is_an_imagefolder_that_other_tools_read(tmp_path):
     for row in rows:
         assert (pool.folder / row["file_name"]).is_file()
         assert {"source_id", "index", "label", "t0", "seconds", "fingerprint"} <= row.keys()
+
+
+def test_renamed_files_reuse_the_images_under_their_new_names(tmp_path):
+    store = Store(tmp_path)
+    before = build(store, Noise(seed=0), dataset(), 2)
+    after = build(store, Noise(seed=0), dataset(prefix="renamed"), 2)
+    assert after.counts["images_generated"] == 0 and after.fingerprint != before.fingerprint
+    assert set(after.by_source()) == {sample.id for sample in dataset(prefix="renamed").train}
+
+
+def test_files_of_equal_content_share_their_images_and_each_has_them_all(tmp_path):
+    data = dataset()
+    twin = replace(data.train[0], id="train/twin")
+    data = replace(data, train=(*data.train, twin))
+    pool = build(Store(tmp_path), Noise(seed=0), data, 3)
+    assert pool.counts == {"images_generated": 12, "images_reused": 3, "network_evaluations": 0}
+    assert {source: len(samples) for source, samples in pool.by_source().items()} == {s.id: 3 for s in data.train}
+    again = build(Store(tmp_path), Noise(seed=0), data, 3)
+    assert contents(again) == contents(pool) and again.counts["images_generated"] == 0
 
 
 def test_different_sources_get_different_noise(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from genaug.cell import Cell
+from genaug.cell import Cell, setting_fingerprint
 from genaug.tables.sweep import PlannedCell, Sweep, look_up
 
 EXPERIMENT: dict[str, Any] = {
@@ -62,6 +62,7 @@ def finish(cell: PlannedCell, outputs: Path, accuracy: float, **changes: Any) ->
     result = {
         "cell": folder.name,
         "fingerprint": real.fingerprint,
+        "setting": setting_fingerprint(cell.config),
         "names": real.names,
         "seed": cell.config.seed,
         "metric": "test/accuracy_macro",

@@ -61,7 +61,7 @@ def make_pool(
 
     Only images that no earlier run has published are made; ``load_prior`` is called only if there are some.
     """
-    pool_fingerprint = fingerprint(fitted_fingerprint, generator, dataset.train_identity())
+    pool_fingerprint = pool_identity(generator, dataset, fitted_fingerprint)
     folder = store.root / "pools" / pool_fingerprint
     with store.lock(pool_fingerprint, say):
         variants = [
@@ -69,7 +69,9 @@ def make_pool(
             for j in range(num_variants)
             for source in dataset.train
         ]
-        missing = [variant for variant in variants if not store.has_image(variant.fingerprint)]
+        # images of equal content share a variant: it is made once
+        wanted = {variant.fingerprint: variant for variant in variants}
+        missing = [variant for variant in wanted.values() if not store.has_image(variant.fingerprint)]
         evaluations = 0
         if missing:
             prior = load_prior() if generator.uses_prior else None
@@ -84,6 +86,12 @@ def make_pool(
         "network_evaluations": evaluations,
     }
     return pool
+
+
+def pool_identity(generator: Generator, dataset: Dataset, fitted_fingerprint: str) -> str:
+    """Fingerprint of a pool. Its manifest names the sources, so their ids count, unlike for the images themselves."""
+    ids = [sample.id for sample in dataset.train]
+    return fingerprint(fitted_fingerprint, generator, dataset.train_identity(), ids)
 
 
 def publish(
@@ -156,8 +164,8 @@ def _box_rows(boxes: Boxes, dataset: Dataset) -> list[dict[str, Any]]:
 def _write_manifest(store: Store, folder: Path, variants: list[Variant]) -> None:
     """Add the rows of ``variants`` to the manifest; rows of a larger earlier M stay."""
     manifest = folder / "metadata.jsonl"
-    known = {row["fingerprint"]: row for row in _rows(manifest)}
-    missing = [variant for variant in variants if variant.fingerprint not in known]
+    known = {(row["fingerprint"], row["source_id"]): row for row in _rows(manifest)}
+    missing = [variant for variant in variants if (variant.fingerprint, variant.source.id) not in known]
     if not missing:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -166,14 +174,14 @@ def _write_manifest(store: Store, folder: Path, variants: list[Variant]) -> None
             "file_name": f"{variant.index:03d}/{variant.fingerprint}.png",
             "fingerprint": variant.fingerprint,
             **store.about_image(variant.fingerprint),
-            # another pool may have made the image for the same picture under another name
+            # the image may have been made for the same picture under another name
             "source_id": variant.source.id,
         }
         target = folder / row["file_name"]
         target.parent.mkdir(exist_ok=True)
         if not target.exists():
             _link(store.image_path(variant.fingerprint), target)
-        known[variant.fingerprint] = row
+        known[variant.fingerprint, variant.source.id] = row
     lines = sorted(known.values(), key=lambda row: (row["index"], row["source_id"]))
     write_text(manifest, "".join(json.dumps(row) + "\n" for row in lines))
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from genaug.config import RunConfig
+from genaug.data.pool import pool_identity
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import few_shot, fraction_of
 from genaug.errors import GenaugError
@@ -181,7 +182,7 @@ class _Counter:
     def _add_erasures(self, config: RunConfig, dataset: Dataset) -> None:
         erasure = config.leakage.erasure
         assert erasure is not None
-        for name in sorted({dataset.class_names[sample.class_index] for sample in dataset.train}):
+        for name in sorted({dataset.class_names[sample.class_index] for sample in dataset.train if sample.has_class}):
             identity = fingerprint(config.prior.identity(), erasure, readable(name))
             folder = config.paths.store.root / "erasures" / f"{slug(name)}-{identity}"
             if identity not in self.erased and not folder.exists():
@@ -191,7 +192,7 @@ class _Counter:
 
     def _add_pool(self, config: RunConfig, dataset: Dataset, fitted: str) -> None:
         generator = config.generator
-        self.pools.add(fingerprint(fitted, generator, dataset.train_identity()))
+        self.pools.add(pool_identity(generator, dataset, fitted))
         law = fingerprint(fitted, canonical(generator, stage="sample"), config.prior.image_size)
         whole = fingerprint(fitted, generator)
         self.configs.setdefault(law, config)

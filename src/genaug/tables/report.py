@@ -13,7 +13,7 @@ from PIL import Image
 from genaug.data.pool import Pool, read_pool
 from genaug.data.sample import Dataset, Sample
 from genaug.errors import GenaugError
-from genaug.gallery import caption
+from genaug.gallery import caption, dataset_of
 from genaug.store import read_json
 from genaug.tables import charts, render
 from genaug.tables.charts import Point, Series
@@ -189,10 +189,8 @@ def _pools(tables: Sequence[Table], outputs: Path) -> dict[str, dict[str, Any]]:
 
 def gallery_view(result: dict[str, Any], outputs: Path) -> dict[str, Any] | None:
     """Sources and their first variants, one source per class."""
-    from genaug.app import compose_typed
-
     try:
-        dataset = compose_typed(result["overrides"]).dataset.load()
+        dataset = dataset_of(result)
     except GenaugError:
         return None  # the data set has left this machine, and with it the labels of the pool
     pool = read_pool(outputs / "store" / "pools" / result["pool"], dataset, NUM_VARIANTS)

@@ -1,14 +1,16 @@
 """A table of cells: one row per setting, mean and spread over seeds, n."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genaug.tables.collect import read_results, value_at
+from genaug.tables.collect import HIDDEN, read_results, value_at
 
-COMPONENTS = ("dataset", "generator", "mix", "augment", "downstream")
+COMPONENTS = ("dataset", "generator", "mix", "augment", "downstream", "prior", "leakage", "filter")
+NEEDS_IMAGES = ("mix", "generator", "prior", "leakage", "filter")
+"""Groups of keys that say nothing of a cell without synthetic images."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,37 +56,60 @@ def _summary(results: list[dict[str, Any]], metric: str) -> Summary:
     swept = sorted(
         {o.split("=", 1)[0].lstrip("+~") for r in results for o in r["overrides"] if "." in o.split("=", 1)[0]}
     )
-    hidden = ("paths.", "tracking.", "trainer.", "hydra.")
-    swept = [key for key in swept if not key.startswith(hidden)]
-    settings = [_setting(r, swept) for r in results]
-    keep = list(settings[0]) if settings else []
-    varying = [key for key in keep if len({s[key] for s in settings}) > 1]
-    columns = tuple(key for key in keep if key in varying or key in ("dataset", "generator"))
-    rows: dict[tuple[str, ...], Row] = {}
-    # group by everything that may differ, show what does
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for setting, result in zip(settings, results, strict=True):
-        groups.setdefault(tuple(setting[key] for key in columns), []).append(result)
-    for setting, members in groups.items():
-        scored = {r["seed"]: r["metrics"][metric] for r in members if metric in r["metrics"]}
-        if scored:
-            rows[setting] = Row(
-                setting=setting,
-                values=scored,
-                images=sum(r["counts"].get("images_generated", 0) for r in members),
-                seconds=sum(sum(r["seconds"].values()) for r in members),
-            )
-    seeds = tuple(sorted({r["seed"] for r in results}))
-    return Summary(metric=metric, columns=columns, rows=list(rows.values()), seeds=seeds)
+    swept = [key for key in swept if not key.startswith(tuple(f"{group}." for group in HIDDEN))]
+    seeds = [key for key in swept if key.endswith(".seed")]  # those that were set apart from the trial's
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for result in results:
+        if metric in result["metrics"]:
+            apart = (str(value_at(result["config"], key)) for key in seeds)
+            groups.setdefault((result["setting"], *apart), []).append(result)
+    firsts = [members[0] for members in groups.values()]
+    columns = _columns(firsts, swept)
+    rows = [
+        Row(
+            setting=tuple(_setting(members[0], columns).values()),
+            values={r["seed"]: r["metrics"][metric] for r in members},
+            images=sum(r["counts"].get("images_generated", 0) for r in members),
+            seconds=sum(sum(r["seconds"].values()) for r in members),
+        )
+        for members in groups.values()
+    ]
+    return Summary(metric=metric, columns=columns, rows=rows, seeds=tuple(sorted({r["seed"] for r in results})))
 
 
-def _setting(result: dict[str, Any], swept: list[str]) -> dict[str, str]:
-    setting = {key: str(result["names"][key]) for key in COMPONENTS}
-    setting["shots"] = str(result["config"]["dataset"].get("shots"))
-    for key in swept:
-        value = value_at(result["config"], key)
-        uses = result["names"]["generator"] != "none" or not key.startswith(("mix.", "generator."))
-        setting[key] = "–" if value is None or not uses else str(value)
+def _columns(firsts: list[dict[str, Any]], swept: list[str]) -> tuple[str, ...]:
+    """What tells the settings apart: components and swept keys that vary, and any other key where those are not enough."""
+    columns = [key for key in (*COMPONENTS, "dataset.shots", *swept) if key in ("dataset", "generator")]
+    for key in dict.fromkeys((*COMPONENTS, "dataset.shots", *swept)):
+        if key not in columns and len({_setting(r, [key])[key] for r in firsts}) > 1:
+            columns.append(key)
+    others = dict.fromkeys(key for r in firsts for key in _keys(r["config"]) if not key.endswith(("name", "seed")))
+    for key in others:
+        shown = len({tuple(_setting(r, columns).values()) for r in firsts})
+        if shown == len(firsts):
+            break
+        if len({tuple(_setting(r, [*columns, key]).values()) for r in firsts}) > shown:
+            columns.append(key)
+    return tuple(columns)
+
+
+def _keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of a resolved configuration that can change a result."""
+    for key, value in config.items():
+        if prefix or key not in HIDDEN:
+            if isinstance(value, Mapping):
+                yield from _keys(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}"
+
+
+def _setting(result: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:
+    """What the table says of a cell; – where it has no such value, or makes no image that the value could change."""
+    setting = {}
+    for key in columns:
+        value = result["names"][key] if key in COMPONENTS else value_at(result["config"], key)
+        without_images = result["names"]["generator"] == "none" and key.partition(".")[0] in NEEDS_IMAGES
+        setting[key] = "–" if value is None or (without_images and key not in ("generator", "mix")) else str(value)
     return setting
 
 

@@ -38,3 +38,8 @@ def test_masks_cover_the_ink_and_change_nothing_where_they_are_not_asked_for():
         grey = np.asarray(after.image)[:, :, 0]
         assert after.mask.any() and not after.mask.all()
         assert grey[after.mask].min() > grey[~after.mask].max()
+
+
+def test_pictures_of_another_size_are_other_pictures():
+    small, large = (Digits(name="digits", seed=0, image_size=size).read().train[0] for size in (32, 64))
+    assert small.id == large.id and small.digest != large.digest

@@ -47,8 +47,8 @@ class Digits(Source):
         for i, (values, target) in enumerate(zip(data.images, data.target, strict=True)):
             small = Image.fromarray(np.round(values / 16 * 255).astype(np.uint8))
             grey = np.asarray(small.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC))
-            digest = digest_bytes(values.tobytes())
             pixels = np.repeat(grey[:, :, None], 3, axis=2)
+            digest = digest_bytes(pixels.tobytes())
             mask = grey > INK if self.masks else None
             samples.setdefault(
                 digest, Sample(id=f"digits/{i:04d}", digest=digest, image=pixels, label={int(target): 1.0}, mask=mask)
