@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from typer.main import get_group
 
 from genaug.app import compose_typed
 from genaug.cli import app
@@ -43,9 +44,11 @@ def test_every_training_command_composes_to_a_valid_cell(command):
 
 
 @pytest.mark.parametrize("command", CONSOLE)
-def test_every_console_command_exists(command):
-    names = {entry.name or entry.callback.__name__ for entry in app.registered_commands}
-    assert shlex.split(command)[1] in names
+def test_every_console_command_parses_and_its_experiment_exists(command):
+    name, *arguments = shlex.split(command)[1:]
+    parsed = get_group(app).commands[name].make_context(name, arguments)  # a wrong option raises
+    item = parsed.params.get("item")
+    assert item is None or (ROOT / "experiments" / f"{item}.yaml").is_file()
 
 
 def test_the_commands_that_the_readme_leads_with_are_make_targets_and_ci_calls_one():
