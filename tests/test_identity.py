@@ -1,9 +1,15 @@
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from genaug.data.filters import ClipMargin
+from genaug.downstream.classifier import Classifier
+from genaug.downstream.detector import Detector
 from genaug.identity import DRAWN, FIT, NOT_IDENTITY, canonical, fingerprint
+from genaug.priors.config import PriorConfig
 from genaug.seeding import choice, derive, uniform
 
 
@@ -58,6 +64,36 @@ def test_what_has_no_canonical_form_is_refused():
         fingerprint(object())
     with pytest.raises(ValueError):
         fingerprint(float("nan"))
+
+
+PATHS: dict[str, Callable[[str], Any]] = {
+    "prior.lora_path": lambda path: PriorConfig(lora_path=path, image_size=32).identity(),
+    "prior.vae_path": lambda path: PriorConfig(vae_path=path, image_size=32).identity(),
+    "classifier.weights_path": lambda path: Classifier(mode="finetune", weights_path=path, seed=0, image_size=32),
+    "detector.weights_path": lambda path: Detector(
+        architecture="fcos", weights="coco", weights_path=path, seed=0, image_size=32
+    ),
+    "clip.path": lambda path: ClipMargin(path=path),
+}
+
+
+@pytest.mark.parametrize("key", PATHS)
+def test_files_and_folders_of_weights_count_by_content_and_not_by_place(key: str, tmp_path: Path):
+    identity = lambda path: fingerprint(PATHS[key](str(path)))
+    for name, content in (("a", "weights"), ("b", "weights"), ("other", "others")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.safetensors").write_text(content)
+        (tmp_path / name / "folder" / "unet").mkdir(parents=True)
+        (tmp_path / name / "folder" / "unet" / "model.safetensors").write_text(content)
+    file = lambda name: tmp_path / name / f"{name}.safetensors"
+    assert identity(file("a")) == identity(file("b")) != identity(file("other"))
+    assert identity(tmp_path / "a" / "folder") == identity(tmp_path / "b" / "folder")
+    assert identity(tmp_path / "a" / "folder") != identity(tmp_path / "other" / "folder")
+    assert identity("owner/model@1") != identity("owner/model@2")
+
+    before = identity(file("a"))
+    file("a").write_text("weights of another training")
+    assert identity(file("a")) != before
 
 
 def test_golden_seeds_do_not_drift():

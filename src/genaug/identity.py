@@ -5,21 +5,25 @@ metadata:
 
 * ``NOT_IDENTITY``: cannot change a result (device, batch size of the sampler, paths, names);
 * ``FIT``: changes what a generator learns, hence the fitted artefact and all its images;
-* ``DRAWN``: a law from which a value is drawn per image; the drawn value is part of the image's identity, the law is not.
+* ``DRAWN``: a law from which a value is drawn per image; the drawn value is part of the image's identity, the law is not;
+* ``CONTENT``: a path whose content counts, not its place: a file, or a folder with all that is below it. What is neither
+  (a Hub id) counts as it is written.
 
 A component class also contributes its name and its ``version``, bumped when its output changes for the same fields.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 NOT_IDENTITY = {"identity": False}
 FIT = {"stage": "fit"}
 DRAWN = {"stage": "drawn"}
+CONTENT = {"content": True}
 
 FINGERPRINT_LENGTH = 16  # hexadecimal digits: 64 bits
 
@@ -39,7 +43,10 @@ def canonical(value: Any, stage: str | None = None) -> Any:
                 continue
             if stage is not None and field.metadata.get("stage", "sample") != stage:
                 continue
-            fields[field.name] = canonical(getattr(value, field.name))
+            content = getattr(value, field.name)
+            if field.metadata.get("content") and content is not None:
+                content = _content_of(Path(content).expanduser()) or content
+            fields[field.name] = canonical(content)
         return fields
     if isinstance(value, Mapping):
         return {str(key): canonical(item) for key, item in sorted(value.items(), key=lambda pair: str(pair[0]))}
@@ -63,3 +70,35 @@ def fingerprint(*parts: Any) -> str:
 def digest_bytes(data: bytes) -> str:
     """Content hash of a picture or a file, 16 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()[:FINGERPRINT_LENGTH]
+
+
+def content_digest(path: Path) -> str:
+    """Content hash of a file, 16 hexadecimal digits; read once per process and per change."""
+    return _sha256(path).hex()[:FINGERPRINT_LENGTH]
+
+
+def folder_digest(folder: Path, files: Iterable[Path]) -> str:
+    """Hash of the content of files and of their names below ``folder``, in the order given."""
+    total = hashlib.sha256()
+    for path in files:
+        total.update(path.relative_to(folder).as_posix().encode())
+        total.update(_sha256(path))
+    return total.hexdigest()[:FINGERPRINT_LENGTH]
+
+
+def _content_of(path: Path) -> str | None:
+    """Content of a file or a folder; None where there is neither."""
+    if path.is_dir():
+        return folder_digest(path, (file for file in sorted(path.rglob("*")) if file.is_file()))
+    return content_digest(path) if path.is_file() else None
+
+
+def _sha256(path: Path) -> bytes:
+    stat = path.stat()
+    return _sha256_of(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _sha256_of(path: str, size: int, mtime_ns: int) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -15,7 +15,7 @@ import numpy as np
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
 from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY, canonical, fingerprint
+from genaug.identity import CONTENT, NOT_IDENTITY, canonical, fingerprint
 from genaug.registry import component
 from genaug.store import Store, read_json, write_text
 
@@ -235,7 +235,7 @@ class ClipMargin(Filter):
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
 
-    path: str = "openai/clip-vit-base-patch32"
+    path: str = field(default="openai/clip-vit-base-patch32", metadata=CONTENT)
     """Folder or Hub id of a CLIP model in transformers' layout."""
     template: str = "a photo of a {name}"
     """Text of a class; ``{name}`` is its name."""

@@ -8,6 +8,7 @@ from genaug.data.sample import Dataset
 from genaug.data.transforms import NORMALIZATIONS, RESIZES
 from genaug.downstream.base import Downstream, TrainingData
 from genaug.errors import GenaugError, check_choice
+from genaug.identity import CONTENT
 from genaug.passes import LEARNING, Passes, forward_gflop
 from genaug.registry import component
 from genaug.trainer import TrainerConfig
@@ -38,7 +39,7 @@ class Classifier(Downstream):
     mode: str = "scratch"
     """``scratch``: random weights. ``finetune``: all of a pretrained network. ``linear_probe``: a linear layer on a
     pretrained network that learns nothing."""
-    weights_path: str | None = None
+    weights_path: str | None = field(default=None, metadata=CONTENT)
     """Checkpoint of the pretrained backbone (.safetensors or .pth in timm's layout) for machines without a network;
     null downloads timm's."""
     bn_mode: str = "train"

@@ -1,12 +1,13 @@
 """The downstream detector: torchvision's Faster R-CNN, RetinaNet and FCOS, and a small FCOS that learns on a laptop."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from genaug.data.sample import Dataset
 from genaug.downstream.base import Downstream, TrainingData
 from genaug.errors import GenaugError, check_choice
+from genaug.identity import CONTENT
 from genaug.passes import LEARNING, Passes, forward_gflop
 from genaug.registry import component
 from genaug.trainer import TrainerConfig
@@ -37,7 +38,7 @@ class Detector(Downstream):
     0.2 million weights for images of about 64 px."""
     weights: str = "none"
     """``none``: random. ``backbone``: ImageNet's in the ResNet. ``coco``: a detector of COCO, its class layer made anew."""
-    weights_path: str | None = None
+    weights_path: str | None = field(default=None, metadata=CONTENT)
     """File of those weights (torchvision's state dict) for machines without a network; null downloads them."""
     trainable_layers: int = 5
     """Stages of the ResNet that learn, 0 to 5, counted from the end."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import II
 
 from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY, canonical
+from genaug.identity import CONTENT, NOT_IDENTITY, canonical, folder_digest
 from genaug.priors.hub import PARTS, cached_model, check_reachable
 from genaug.registry import component
 
@@ -41,10 +40,10 @@ class PriorConfig:
     """U-Net precision: ``float32``, ``bfloat16`` or ``float16``. VAE, text encoder and schedule stay in float32."""
     vae_dtype: str = "float32"
     """VAE precision."""
-    vae_path: str | None = None
+    vae_path: str | None = field(default=None, metadata=CONTENT)
     """Another VAE of the same latents: a folder or a Hub id (``owner/model@revision``). With TAESD (``AutoencoderTiny``),
     previews in a fraction of the time; not for methods that differentiate through the VAE. Null takes the model's own."""
-    lora_path: str | None = None
+    lora_path: str | None = field(default=None, metadata=CONTENT)
     """A LoRA of the U-Net, merged into its weights: a .safetensors file or a Hub id (``owner/model@revision``)."""
     lora_scale: float = 1.0
     """Share of the LoRA that is merged."""
@@ -92,11 +91,12 @@ class PriorConfig:
             )
 
     def identity(self) -> Any:
-        """Fields and weights: a folder by its content, a Hub id by its revision."""
+        """Fields and weights: files and folders by their content, a Hub id by its revision."""
         self.check()
         fields = canonical(self)
         if self.folder is not None:
-            fields["path"] = _weights_digest(self.folder, _stat(self.folder))
+            weights = [file for part in PARTS for file in sorted((self.folder / part).iterdir()) if file.is_file()]
+            fields["path"] = folder_digest(self.folder, weights)
         for key in ("vae_path", "lora_path"):
             if getattr(self, key) is None:
                 fields.pop(key)  # a prior as it always was keeps its identity
@@ -122,20 +122,3 @@ def _load(fields: tuple[tuple[str, Any], ...], device: str) -> "Prior":
     from genaug.priors.prior import Prior
 
     return Prior.load(PriorConfig(**dict(fields)), device)
-
-
-def _stat(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    weights = [p for part in PARTS for p in sorted((folder / part).iterdir()) if p.is_file()]
-    return tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in weights)
-
-
-@functools.lru_cache(maxsize=8)
-def _weights_digest(folder: Path, stat: tuple[tuple[str, int, int], ...]) -> str:
-    """One hash over all files of the parts; read once per process and per change of the files."""
-    total = hashlib.sha256()
-    for name, _, _ in stat:
-        path = Path(name)
-        total.update(path.relative_to(folder).as_posix().encode())
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()[:16]

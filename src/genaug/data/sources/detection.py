@@ -15,9 +15,8 @@ from PIL import Image
 from genaug.data.annotations import BoxRules, LabelledObject
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import Source
-from genaug.data.sources.image_folder import content_digest
 from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY
+from genaug.identity import NOT_IDENTITY, content_digest
 
 
 @dataclass(kw_only=True, slots=True)

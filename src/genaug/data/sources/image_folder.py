@@ -1,6 +1,5 @@
 """Any folder of images, class = folder: ``root/<class>/…`` or ``root/{train,val,test}/<class>/…``."""
 
-import functools
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import Source
 from genaug.data.splits import carve
 from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY
+from genaug.identity import NOT_IDENTITY, content_digest
 from genaug.registry import component
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
@@ -132,18 +131,6 @@ def image_files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith("."):
             yield path.relative_to(folder).as_posix(), path
-
-
-def content_digest(path: Path) -> str:
-    stat = path.stat()
-    return _file_digest(str(path), stat.st_size, stat.st_mtime_ns)
-
-
-@functools.cache
-def _file_digest(path: str, size: int, mtime_ns: int) -> str:
-    """Content hash of a file, read once per process and per change."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _digests(files: list[tuple[str, Path]]) -> list[tuple[str, Path]]:

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 
 from genaug.data.sample import Dataset, Sample, check_disjoint
 from genaug.data.sources.base import Source
-from genaug.data.sources.image_folder import content_digest
 from genaug.data.splits import by_class, carve, halve
 from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY, canonical, digest_bytes
+from genaug.identity import NOT_IDENTITY, canonical, content_digest, digest_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
