@@ -101,6 +101,24 @@ class Dataset:
     notes: dict[str, int] = field(default_factory=dict)
     """Counts of what was skipped or mended while reading, by reason."""
 
+    def __post_init__(self) -> None:
+        if len(set(self.class_names)) == len(self.class_names):
+            return
+        name = next(name for name in self.class_names if self.class_names.count(name) > 1)
+        first = self.class_names.index(name)
+        second = self.class_names.index(name, first + 1)
+        raise GenaugError(
+            f"{self.name}: class {first} ({self._example(first)}) and class {second} ({self._example(second)}) are both "
+            f"called {name!r}, but a pool stores classes by name. Give one of them another name; in the names of class "
+            "folders and Hub classes an underscore reads as a blank."
+        )
+
+    def _example(self, label: int) -> str:
+        """Where a class is from, for a message."""
+        samples = (sample for split in (self.train, self.val, self.test) for sample in split)
+        found = next((s.id for s in samples if label in s.label or (s.boxes and label in s.boxes.labels)), None)
+        return "no image" if found is None else f"e.g. {found}"
+
     def train_identity(self) -> str:
         """Fingerprint of the training images, their annotations and the class names."""
         return fingerprint(list(self.class_names), [sample.identity() for sample in self.train])

@@ -59,6 +59,12 @@ def test_exif_rotation_palette_grey_and_transparency_become_upright_rgb(tmp_path
     assert abs(int(np.asarray(images["cat/grey16.png"])[0, 0, 0]) - round(40000 / 65535 * 255)) <= 1
 
 
+def test_class_folders_that_read_as_one_name_are_refused(tmp_path):
+    write(tmp_path, classes=("cat", "dog a", "dog_a"))
+    with pytest.raises(GenaugError, match=r"class 1 \(e\.g\. dog a/.*class 2 \(e\.g\. dog_a/.*both called 'dog a'"):
+        source(tmp_path).load()
+
+
 def test_identity_follows_content_not_place(tmp_path):
     first = source(write(tmp_path / "a"))
     second = source(write(tmp_path / "b"))

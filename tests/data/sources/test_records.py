@@ -4,7 +4,7 @@ import io
 import json
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,10 +45,10 @@ def parquet(folder: Path, features: dict, rows: dict[str, list[dict]]) -> Path:
     return folder
 
 
-def classification(folder: Path) -> Path:
+def classification(folder: Path, names: Sequence[str] = ("tabby_cat", "dog")) -> Path:
     import datasets
 
-    features = {"picture": datasets.Image(), "kind": datasets.ClassLabel(names=["tabby_cat", "dog"])}
+    features = {"picture": datasets.Image(), "kind": datasets.ClassLabel(names=list(names))}
     rows = {
         split: [{"picture": {"bytes": png(), "path": None}, "kind": i % 2} for i in range(count)]
         for split, count in (("train", 10), ("test", 4))
@@ -69,6 +69,12 @@ def test_a_hub_classification_set_is_read_by_the_columns_named_in_the_configurat
     assert source(label="kind").identity() == source(label="kind").identity()
     with pytest.raises(GenaugError, match=r"dataset\.label=label.*kind"):
         source(label="label").load()
+
+
+def test_labels_of_a_hub_set_that_read_as_one_name_are_refused(offline: Path) -> None:
+    path = classification(offline / "set", names=["big_dog", "big dog"])
+    with pytest.raises(GenaugError, match=r"class 0.*class 1.*both called 'big dog'"):
+        HubClassification(path=str(path), image="picture", label="kind", seed=0, cache_dir=str(offline / "own")).load()
 
 
 def test_a_hub_detection_set_gives_boxes_by_the_rules_of_all_boxes(offline: Path) -> None:
