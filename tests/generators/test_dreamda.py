@@ -12,9 +12,12 @@ from genaug.data.sample import Dataset, Sample
 from genaug.errors import GenaugError
 from genaug.generators.bottleneck import BottleneckNoise, hooked
 from genaug.generators.dreamda import DreamDA, with_name
+from genaug.generators.dreamda_images import Batches
+from genaug.generators.sdedit import noise
 from genaug.identity import digest_bytes
 from genaug.priors.config import PriorConfig
 from genaug.priors.random_weights import save_random_prior
+from genaug.seeding import derive
 
 NAMES = ("cat", "apple", "dining table")
 
@@ -84,6 +87,22 @@ def test_a_relative_sigma_counts_in_its_unit(prior):
     one, other = (make(prior, dreamda(sigma=2.0, sigma_unit=3.0)), make(prior, dreamda(sigma=6.0)))
     # the noise itself differs: it is drawn for another image identity
     assert np.mean(changes(one)) == pytest.approx(np.mean(changes(other)), rel=0.3)
+
+
+def test_guidance_enlarges_independent_noise_under_the_empty_prompt_too(prior, monkeypatch):
+    """Under data-centric leakage prevention the noise is all that tells the two rows of a guided estimate apart."""
+
+    def same_noise(_batches, batch, shape, *purpose):  # for every guidance, unlike the noise of an image's identity
+        return torch.stack([noise(derive(v.source.digest, v.index, *purpose), shape) for v in batch])
+
+    monkeypatch.setattr(Batches, "variant_noise", same_noise)
+    change = {
+        (rows, w): np.mean(changes(make(prior, dreamda(sigma=0.1, noise_rows=rows, guidance=w))))
+        for rows in ("independent", "shared")
+        for w in (1.0, 7.5)
+    }
+    assert change["independent", 7.5] > 3 * change["independent", 1.0]
+    assert change["shared", 7.5] == change["shared", 1.0]
 
 
 def test_no_hook_is_left_behind(prior):
@@ -159,9 +178,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_another_image(prior)
 def test_every_source_and_every_variant_has_its_own_noise(prior):
     noises = {}
     config = dreamda()
-    from genaug.generators.sdedit import noise
-    from genaug.seeding import derive
-
     for source in DATASET.train:
         for j in range(2):
             fingerprint = config.variant(source, j, DATASET, "weights").fingerprint

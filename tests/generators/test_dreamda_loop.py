@@ -204,7 +204,8 @@ def test_source_guidance_has_no_effect_with_an_empty_source_prompt_and_its_rows_
     assert torch.equal(merged, separate)
 
 
-def test_independent_rows_amplify_the_noise_by_the_guidance_and_shared_rows_do_not():
+@pytest.mark.parametrize("cond", [TARGET, None], ids=["prompt", "empty prompt"])
+def test_independent_rows_amplify_the_noise_by_the_guidance_and_shared_rows_do_not(cond):
     """On a linear network: sqrt(6.5^2 + 7.5^2) = 9.9247 against 1."""
 
     def linear(x, t, cond, perturb):
@@ -222,9 +223,15 @@ def test_independent_rows_amplify_the_noise_by_the_guidance_and_shared_rows_do_n
     changes = {}
     for shared in (False, True):
         perturbation = Perturbation(sigma=1.0, noise=lambda k, row, shape: noise[row], shared_rows=shared)
-        final = reverse(steps, inversion, Guided(linear, NULL, TARGET, guidance=7.5), perturbation)
+        final = reverse(steps, inversion, Guided(linear, NULL, cond, guidance=7.5), perturbation)
         changes[shared] = float(final.square().mean().sqrt()) / abs(steps[0].symmetric_gain)
     assert (changes[False], changes[True]) == pytest.approx((9.9247, 1.0), abs=1e-4)
+
+
+@pytest.mark.parametrize("choices", [{}, {"asymmetric": True}, {"shared_rows": True}])
+def test_an_empty_prompt_merges_its_rows_only_where_that_is_exact(choices):
+    assert torch.equal(run(0.0, cond=None, **choices), run(0.0, cond=NULL, **choices))
+    assert torch.allclose(run(0.5, cond=None, **choices), run(0.5, cond=NULL, **choices), atol=1e-12)
 
 
 def test_edit_friendly_inversion_is_exact_and_its_states_are_independent_draws():

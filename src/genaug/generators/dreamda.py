@@ -71,7 +71,7 @@ class DreamDA(Generator):
     eta: float = 1.0
     """Stochasticity of the process: 1 as in the release. Above 0 for ``cycle`` and ``edit_friendly``, 0 for ``ddim``."""
     guidance: float = 7.5
-    """w of classifier-free guidance for the variants."""
+    """w of classifier-free guidance for the variants. With an empty prompt the noise alone tells the two rows apart."""
     source_guidance: float = 1.5
     """w for the source; without effect while ``source_prompt`` is empty."""
     inversion: str = "cycle"
@@ -110,7 +110,7 @@ class DreamDA(Generator):
     batch_size: int = field(default=16, metadata=NOT_IDENTITY)
     """Variants denoised at once, and sources inverted at once."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         for key, options in CHOICES.items():

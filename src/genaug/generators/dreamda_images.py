@@ -74,10 +74,10 @@ class Batches:
             return self.prior.predict_noise(z, t, cond)
 
     def guided(self, batch: Sequence[Variant], guidance: float, empty: bool) -> Guided:
-        """The noise estimate under the variants' prompts; an empty prompt needs one row only."""
+        """The noise estimate under the variants' prompts; with an empty prompt both rows have the same condition."""
         prompts = [variant.draws["prompt"] for variant in batch]
         if empty or not all(prompts):
-            return Guided(self.predict, self.null)
+            return Guided(self.predict, self.null, guidance=guidance)
         return Guided(self.predict, self.null, torch.stack([self.features[p] for p in prompts]), guidance)
 
     @torch.no_grad()

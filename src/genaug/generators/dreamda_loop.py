@@ -107,7 +107,8 @@ class Inversion:
 class Guided:
     """A guided noise estimate: e_u + w (e_c - e_u), both rows in one call.
 
-    ``cond`` None means that both rows are the same (empty prompt): they are merged into one, which is exact.
+    ``cond`` None is the empty prompt: both rows are the same and merged into one, which is exact. Only independent noise on the
+    bottleneck tells them apart; then there are two rows, and w enlarges the difference that the noise makes.
     """
 
     predict: Predict
@@ -237,7 +238,8 @@ def _perturbed(
 ) -> tuple[Tensor, Tensor | None]:
     """The perturbed guided estimate, and the clean one if the process is asymmetric, from one network call.
 
-    Rows: [clean | perturbed], each [unconditional | conditional], or one row per variant where the two are equal.
+    Rows: [clean | perturbed], each [unconditional | conditional], or one row per variant where the two are equal: an empty
+    prompt without noise, or with the same noise.
     """
     b = len(x)
     null = target.null.expand(b, *target.null.shape[1:])
