@@ -25,13 +25,31 @@ WRONG = {
     "dataset.shots=0": r"dataset\.shots=0.*at least 1",
     "task=tarin": r"task=tarin.*train",
     "trainer.devices=0": r"trainer\.devices=0",
+    "dataset.root=/x": r"dataset\.root belongs to dataset=.*image_folder, .*choose one of these too",
+    "generator=none generator.t0=0.5": r"generator\.t0 belongs to generator=\w.*leave generator\.t0 out",
+    "mix=real_only +mix.m=3": r"mix\.m belongs to mix=concat, replace, .*leave mix\.m out",
+    "nowhere.key=1": r"no key nowhere\.key\. The top level has .*generator",
+    "generator.num_steps=2.5": r"generator\.num_steps: .*2\.5.*Integer",
+    "prior=sd1.5": r"no preset prior=sd1\.5\. Did you mean prior=sd15.* There are: lcm_sd15, [\w, ]+\.$",
+    "leakage=data-centric": r"no preset leakage=data-centric\. Did you mean leakage=data_centric ",
+    "generator.t0=[0.5": r"^generator\.t0=\[0\.5 cannot be read as KEY=VALUE .*close every bracket.*red\"'\.$",
+    "experiment=da_fusion/fig9": r"Did you mean experiment=da_fusion/fig9_alpha or experiment=da_fusion/fig9_m\?$",
+    "experiment=dafusion/fig9_m": r"Did you mean experiment=da_fusion/fig9_m",
+    "experiment=nothing_like_it": r"There are: .*da_fusion/fig9_m",
 }
 
 
 @pytest.mark.parametrize("override", WRONG)
 def test_a_wrong_override_is_answered_in_one_sentence_with_the_remedy(override):
     with pytest.raises(GenaugError, match=WRONG[override]):
-        Cell.of(compose_typed([override]))
+        Cell.of(compose_typed(override.split()))
+
+
+def test_a_key_is_never_proposed_for_itself():
+    for overrides in (["dataset.root=/x"], ["generator=none", "generator.t0=0.5"], ["mix=real_only", "mix.m=3"]):
+        with pytest.raises(GenaugError) as raised:
+            compose_typed(overrides)
+        assert "Did you mean" not in str(raised.value)
 
 
 def test_a_prior_that_lacks_a_part_is_refused_before_it_is_loaded(tmp_path):

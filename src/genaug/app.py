@@ -8,11 +8,12 @@ import re
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -50,13 +51,16 @@ def register() -> Path:
     return root / "conf"
 
 
+def presets(root: Path) -> dict[str, list[str]]:
+    """Names of the presets in ``conf/`` by group, e.g. ``{"mix": ["concat", …]}``."""
+    groups = sorted(p for p in (root / "conf").rglob("*") if p.is_dir() and "hydra" not in p.parts)
+    named = {p.relative_to(root / "conf").as_posix(): sorted(path.stem for path in p.glob("*.yaml")) for p in groups}
+    return {group: names for group, names in named.items() if names}
+
+
 def list_presets(root: Path) -> str:
     """The presets of every group, for ``--help``."""
-    lines = []
-    for group in sorted(p for p in (root / "conf").rglob("*") if p.is_dir() and "hydra" not in p.parts):
-        names = sorted(path.stem for path in group.glob("*.yaml"))
-        if names:
-            lines.append(f"{group.relative_to(root / 'conf').as_posix():<17} {', '.join(names)}")
+    lines = [f"{group:<17} {', '.join(names)}" for group, names in presets(root).items()]
     papers = sorted(p for p in (root / "experiments").iterdir() if p.is_dir())
     for paper in papers:
         lines.append(f"experiment={paper.name}/…  {', '.join(sorted(path.stem for path in paper.glob('*.yaml')))}")
@@ -70,7 +74,7 @@ def typed(config: DictConfig) -> RunConfig:
         GenaugError: for a key that no component has (appended with ``+``), naming the nearest one.
     """
     for key in _unknown_keys(config, ""):
-        raise GenaugError(explain_unknown_key(key))
+        raise GenaugError(_explain_key(key))
     result = OmegaConf.to_object(config)
     assert isinstance(result, RunConfig)
     return result
@@ -167,25 +171,88 @@ def explain(error: BaseException) -> str:
     for link in links:
         if isinstance(link, GenaugError):
             return str(link)
-    text = "\n".join(str(link) for link in links)
-    if match := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([\w.@/]+)", text):
-        return explain_unknown_key(match.group(1).replace("/", "."))
-    if match := re.search(r"Could not find '([\w/]+)'", text):
-        return _explain_unknown_preset(match.group(1), text)
+    for link in links:
+        if isinstance(link, OverrideParseException):
+            reason = link.message.splitlines()[0]
+            return (
+                f"{link.override} cannot be read as KEY=VALUE ({reason}): close every bracket and quotation mark, and put a "
+                "value with special characters between two kinds of quotes, e.g. 'generator.prompt=\"a {name}, red\"'."
+            )
+    said = [text for link in links if (text := str(link).strip()) not in ("", "None")]
+    text = "\n".join(said)
+    if match := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'\s]+)'?", text):
+        return _explain_key(match.group(1).rstrip(".").replace("/", "."))
+    if match := re.search(r"Could not find '([^'\s]+)'", text):
+        return _explain_unknown_preset(match.group(1))
     if match := re.search(r"full_key: ([\w.]+)", text):
-        reason = str(links[-1]).splitlines()[0]
+        reason = next(message for message in said if "full_key:" in message).splitlines()[0]
         if "missing mandatory value" in reason.lower():
             return f"{match.group(1)} is needed here: write {match.group(1)}=VALUE."
         return f"{match.group(1)}: {reason}."
     return text
 
 
-def _explain_unknown_preset(wanted: str, text: str) -> str:
+def _explain_key(key: str) -> str:
+    """One sentence on a key that the chosen presets do not have: the presets that do, or else the nearest keys."""
+    group, _, leaf = key.partition(".")
+    owners = _presets_with(group, leaf) if leaf else []
+    if not owners:
+        return explain_unknown_key(key)
+    others = f" and {len(owners) - 6} more" if len(owners) > 6 else ""
+    return (
+        f"{key} belongs to {group}={', '.join(owners[:6])}{others}, and another {group} is chosen: "
+        f"choose one of these too, or leave {key} out."
+    )
+
+
+def _presets_with(group: str, leaf: str) -> list[str]:
+    """The presets of a group whose component has this key, those that need it first; none if all have it."""
+    nodes = ConfigStore.instance().repo.get(group)
+    if not isinstance(nodes, dict):
+        return []
+    names = presets(project_root()).get(group, [])
+    found: dict[str, tuple[bool, bool]] = {}
+    for name in names:
+        component = _schema(group, name)
+        value = _find(getattr(nodes.get(f"{component}.yaml"), "node", None), leaf)
+        if value is not None:
+            found[name] = (not value._is_missing(), component != f"_{name}")
+    return sorted(found, key=lambda name: found[name]) if len(found) < len(names) else []
+
+
+def _schema(group: str, name: str) -> str:
+    """The component that a preset configures, e.g. ``_dreamda``: where the first lines of its ``defaults`` lead."""
+    while not name.startswith("_"):
+        content = OmegaConf.load(project_root() / "conf" / group / f"{name}.yaml")
+        assert isinstance(content, DictConfig)
+        name = next((base for base in content.get("defaults", ()) if isinstance(base, str)), "_self_")
+    return name
+
+
+def _find(node: Any, leaf: str) -> Any:
+    """The node of a key such as ``heads.weak``; None if there is none."""
+    for part in leaf.split("."):
+        if not isinstance(node, DictConfig) or part not in list(node):
+            return None
+        node = node._get_node(part)
+    return node
+
+
+def _explain_unknown_preset(wanted: str) -> str:
+    root = project_root()
     group, _, name = wanted.rpartition("/")
-    options = [o for o in re.findall(r"^\s+([\w/]+)$", text, re.MULTILINE) if not o.startswith("_")]
-    near = difflib.get_close_matches(name, options, n=2)
+    options = presets(root).get(group, [])
+    if wanted.startswith("experiment/"):
+        group, _, name = wanted.partition("/")
+        options = sorted(
+            p.relative_to(root / "experiments").with_suffix("").as_posix()
+            for p in (root / "experiments").rglob("*.yaml")
+        )
+    near = [option for option in options if name and name in option][:5]
+    near = near or difflib.get_close_matches(name, options, n=2)
     hint = f" Did you mean {' or '.join(f'{group}={option}' for option in near)}?" if near else ""
-    return f"There is no preset {group}={name}.{hint}" + (f" There are: {', '.join(options)}." if options else "")
+    all_of_them = f" There are: {', '.join(options)}." if options and not (near and group == "experiment") else ""
+    return f"There is no preset {group}={name}.{hint}{all_of_them}"
 
 
 def main() -> None:

@@ -135,8 +135,9 @@ def explain_unknown_key(key: str) -> str:
     if not near:
         near = [k for k in sorted(everything) if k.rpartition(".")[2] == leaf]
     hint = f" Did you mean {' or '.join(near[:3])}?" if near else ""
-    if not hint and parent in keys:
-        hint = f" {parent or 'The top level'} has {', '.join(sorted(keys[parent]))}."
+    if not hint:
+        group = parent if parent in keys else ""
+        hint = f" {group or 'The top level'} has {', '.join(sorted(keys[group]))}."
     return f"There is no key {key}.{hint}"
 
 
