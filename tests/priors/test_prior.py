@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
+from genaug.app import compose_typed
 from genaug.errors import GenaugError
 from genaug.priors.config import PriorConfig
 from genaug.priors.prior import LearnedTokens, Prior
@@ -255,3 +256,11 @@ def test_a_unet_that_predicts_v_gives_noise():
         v = eps_prior.predict_noise(z, t, cond)
         alpha_bar = eps_prior.alphas_cumprod[t].view(-1, 1, 1, 1).float()
         torch.testing.assert_close(v_prior.predict_noise(z, t, cond), alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * z)
+
+
+def test_the_shipped_model_generates_at_the_size_it_was_trained_for():
+    """Data of 256 px are generated at 64 px; a model without such a limit follows the data."""
+    size = lambda *words: compose_typed([*words]).prior.image_size
+    assert size("dataset.image_size=256") == 64 and size("dataset.image_size=32") == 32
+    assert size("dataset.image_size=256", "prior.max_image_size=null") == 256
+    assert size("dataset.image_size=256", "prior=sd15", "prior.image_size=512") == 512

@@ -49,6 +49,8 @@ class PriorConfig:
     """Share of the LoRA that is merged."""
     image_size: int = II("dataset.image_size")
     """Side in pixels at which images are encoded and generated; a multiple of the VAE's factor (8)."""
+    max_image_size: int | None = None
+    """Side that the model was trained for: a larger ``image_size`` is brought down to it. Null takes every size."""
     compile: bool = field(default=False, metadata=NOT_IDENTITY)
     """Compile the U-Net (torch.compile, constant batch shape). Pays for thousands of images on a GPU."""
 
@@ -58,6 +60,8 @@ class PriorConfig:
         for key in ("dtype", "vae_dtype"):
             if getattr(self, key) not in ("float32", "bfloat16", "float16"):
                 raise GenaugError(f"prior.{key}={getattr(self, key)}: write float32, bfloat16 or float16.")
+        if self.max_image_size is not None:
+            self.image_size = min(self.image_size, self.max_image_size)
 
     @property
     def folder(self) -> Path | None:
