@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from genaug.data.sample import Dataset, Sample, check_disjoint
+from genaug.data.sources.published import drop_repeats
 from genaug.data.splits import carve, few_shot, fraction_of
 from genaug.errors import GenaugError
 
@@ -83,3 +84,22 @@ def test_a_test_image_in_train_is_refused_by_content():
     )
     with pytest.raises(GenaugError, match=r"1 image\(s\) of the test split.*elsewhere"):
         check_disjoint(dataset)
+
+
+def test_of_a_published_set_only_the_test_keeps_repeated_images():
+    train = samples_of()
+    copies = {
+        split: tuple(
+            Sample(id=f"{split}/{i}", digest=train[i].digest, image=PIXEL, label=train[i].label) for i in range(n)
+        )
+        for split, n in (("val", 5), ("test", 3))
+    }
+    dataset = drop_repeats(
+        Dataset(name="toy", task="classification", class_names=("a", "b", "c"), train=tuple(train), **copies)
+    )
+    check_disjoint(dataset)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (len(train) - 5, 2, 3)
+    assert dataset.notes == {
+        "train_images_repeated_in_val_or_test_dropped": 5,
+        "val_images_repeated_in_test_dropped": 3,
+    }

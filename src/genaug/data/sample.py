@@ -1,6 +1,6 @@
 """What flows through the code: a sample is an image, its annotation and a stable id."""
 
-from collections.abc import Sequence
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,11 +125,21 @@ class Dataset:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB from any mode: palettes expanded, 16-bit grey scaled, transparency laid over white."""
-    if image.mode in ("I", "I;16", "F"):
+    """8-bit RGB from any mode: palettes expanded, 16-bit grey and floats scaled, transparency laid over white.
+
+    Raises:
+        ValueError: if grey values lie outside [0, 65535], where nothing says what is white.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max() > 255 else 255.0
-        image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
+        tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        if not (values.min() >= 0 and values.max() <= tops[-1]):  # also for NaN
+            raise ValueError(
+                f"its grey values of mode {image.mode} go from {values.min():g} to {values.max():g}; save them as 0 to 255, "
+                "0 to 65535 or, as floats, 0 to 1"
+            )
+        top = next(top for top in tops if values.max() <= top)
+        image = Image.fromarray((values / top * 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -138,13 +148,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def check_disjoint(dataset: Dataset) -> None:
-    """No image of ``val`` or ``test`` may be in ``train``, by id or by content."""
+    """No image may be in two of ``train``, ``val`` and ``test``, by id or by content."""
+    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     for attribute in ("id", "digest"):
-        train = {getattr(sample, attribute) for sample in dataset.train}
-        for split, samples in (("val", dataset.val), ("test", dataset.test)):
-            shared: Sequence[Sample] = [s for s in samples if getattr(s, attribute) in train]
-            if shared:
+        for first, second in itertools.combinations(splits, 2):
+            known = {getattr(sample, attribute): sample for sample in splits[first]}
+            pairs = [(known[key], s) for s in splits[second] if (key := getattr(s, attribute)) in known]
+            if pairs:
                 raise GenaugError(
-                    f"{len(shared)} image(s) of the {split} split are also in train, e.g. {shared[0].id}. "
-                    f"Remove the copies: results on them would not count."
+                    f"{len(pairs)} image(s) of the {second} split are also in {first}, e.g. {pairs[0][1].id} is "
+                    f"{pairs[0][0].id}. Remove the copies: results on them would not count."
                 )

@@ -97,8 +97,63 @@ def test_too_many_shots_name_the_class_and_the_most_that_would_do(tmp_path):
 def test_a_copy_of_a_test_image_in_train_is_refused(tmp_path):
     write(tmp_path, split="train")
     write(tmp_path, split="test", classes=("cat",), count=1)
-    with pytest.raises(GenaugError, match="also in train"):
+    with pytest.raises(GenaugError, match=r"also in train, e\.g\. test/cat/00\.png is train/cat/00\.png"):
         source(tmp_path).load()
+    for seed in range(4):  # whatever the few-shot draw takes
+        with pytest.raises(GenaugError, match="also in train"):
+            ImageFolder(root=str(tmp_path), seed=seed, shots=1, image_size=16).load()
+
+
+def test_a_copy_of_a_validation_image_in_test_is_refused(tmp_path):
+    write(tmp_path, split="train")
+    rng = np.random.default_rng(1)
+    image = Image.fromarray(rng.integers(0, 255, (12, 10, 3), dtype=np.uint8))
+    for name in ("val/cat/a.png", "test/cat/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        image.save(tmp_path / name)
+    with pytest.raises(GenaugError, match=r"test split are also in val, e\.g\. test/cat/b\.png is val/cat/a\.png"):
+        source(tmp_path).load()
+
+
+def test_hidden_files_and_folders_are_no_data(tmp_path):
+    write(tmp_path / ".home" / "set")  # hidden above the root: no matter
+    identity = source(tmp_path / ".home" / "set").identity()
+    write(tmp_path / ".home" / "set", classes=(".ipynb_checkpoints", "cat/.thumbnails"), count=2)
+    dataset = source(tmp_path / ".home" / "set").load()
+    assert dataset.class_names == ("cat", "tv remote")
+    assert not any(".thumbnails" in sample.id for sample in (*dataset.train, *dataset.val, *dataset.test))
+    assert source(tmp_path / ".home" / "set").identity() == identity
+
+
+@pytest.mark.parametrize(
+    ("mode", "pixels"),
+    [
+        ("I;16", np.linspace(0, 65535, 96, dtype="<u2")),
+        ("I;16B", np.linspace(0, 65535, 96, dtype=">u2")),
+        ("F", np.linspace(0, 1, 96, dtype=np.float32)),
+        ("F", np.linspace(0, 255, 96, dtype=np.float32)),
+    ],
+)
+def test_grey_images_of_more_than_8_bits_keep_their_levels(tmp_path, mode, pixels):
+    write(tmp_path)
+    height, width = 8, 12
+    image = Image.frombytes(mode, (width, height), pixels.tobytes())
+    image.save(tmp_path / "cat" / "deep.tif")
+    with Image.open(tmp_path / "cat" / "deep.tif") as file:
+        assert file.mode == mode
+    dataset = source(tmp_path).read()
+    sample = next(s for part in (dataset.train, dataset.val, dataset.test) for s in part if s.id == "cat/deep.tif")
+    grey = np.asarray(sample.open())[..., 0].reshape(-1).astype(int)
+    assert abs(grey - np.linspace(0, 255, 96)).max() <= 1  # rounding to 8 bits
+
+
+@pytest.mark.parametrize("pixels", [[-1.0, 0.5], [0.0, 1e6], [0.0, float("nan")]])
+def test_floats_without_a_known_white_are_refused(tmp_path, pixels):
+    write(tmp_path)
+    values = np.resize(np.asarray(pixels, dtype=np.float32), (8, 8))
+    Image.fromarray(values).save(tmp_path / "cat" / "deep.tif")
+    with pytest.raises(GenaugError, match=r"cat/deep\.tif.*as floats, 0 to 1"):
+        source(tmp_path).read()
 
 
 def test_the_order_of_a_directory_listing_does_not_matter(tmp_path, monkeypatch):

@@ -62,11 +62,11 @@ class Source:
         return [fields, self.content()]
 
     def load(self) -> Dataset:
-        """The data set of one trial: few-shot draw taken, splits checked to be disjoint."""
+        """The data set of one trial: splits checked to be disjoint, the few-shot draw taken from them."""
         dataset = self.read()
+        check_disjoint(dataset)  # before the draw, so that all seeds are refused or none
         if self.shots is not None:
             dataset = few_shot(dataset, self.shots, self.seed)
         if self.fraction is not None:
             dataset = fraction_of(dataset, self.fraction, self.seed)
-        check_disjoint(dataset)
         return dataset

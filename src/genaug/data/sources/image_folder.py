@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 from PIL import Image
 
-from genaug.data.sample import Dataset, Sample
+from genaug.data.sample import Dataset, Sample, to_rgb
 from genaug.data.sources.base import Source
 from genaug.data.splits import carve
 from genaug.errors import GenaugError
@@ -68,7 +68,12 @@ class ImageFolder(Source):
             raise GenaugError(f"dataset.root={self.root} has a val or test folder, but no train folder beside it.")
         by_split = {split: folder for split, folder in parts.items() if folder is not None} or {"train": root}
         class_names = sorted(
-            {p.name for folder in by_split.values() for p in folder.iterdir() if p.is_dir() and _has_image(p)}
+            {
+                name.split("/")[0]
+                for folder in by_split.values()
+                for name, _ in image_files(folder)
+                if "/" in name  # an image beside the class folders has no class
+            }
         )
         if not files or len(class_names) < 2:
             raise GenaugError(
@@ -122,15 +127,13 @@ def _first_folder(root: Path, names: tuple[str, ...]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _has_image(folder: Path) -> bool:
-    return any(True for _ in image_files(folder))
-
-
 def image_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(name relative to ``folder``, path) of every image file below it, sorted."""
+    """(name relative to ``folder``, path) of every image file below it, sorted; hidden files and folders are left out."""
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith("."):
-            yield path.relative_to(folder).as_posix(), path
+        relative = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if path.suffix.lower() in EXTENSIONS and not hidden and path.is_file():
+            yield relative.as_posix(), path
 
 
 def _digests(files: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
@@ -141,12 +144,12 @@ def _digests(files: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
 
 
 def _corrupt(files: list[tuple[str, Path]]) -> dict[str, str]:
-    """Reason by name for each file that cannot be decoded."""
+    """Reason by name for each file that cannot be read as RGB."""
 
     def reason(item: tuple[str, Path]) -> str | None:
         try:
             with Image.open(item[1]) as image:
-                image.load()
+                to_rgb(image)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             return str(error) or type(error).__name__
         return None

@@ -167,13 +167,18 @@ def samples_of_files(folder: Path, files: Sequence[tuple[Path, int]], by_listing
 
 
 def drop_repeats(dataset: Dataset) -> Dataset:
-    """Without the training images that are, byte for byte, also in ``val`` or ``test``; their number goes into the
-    notes."""
-    held_out = {sample.digest for sample in (*dataset.val, *dataset.test)}
+    """Without the images of ``train`` that are, byte for byte, also in ``val`` or ``test``, and those of ``val`` that are
+    also in ``test``; their numbers go into the notes."""
+    test = {sample.digest for sample in dataset.test}
+    val = tuple(sample for sample in dataset.val if sample.digest not in test)
+    held_out = test | {sample.digest for sample in dataset.val}
     train = tuple(sample for sample in dataset.train if sample.digest not in held_out)
-    dropped = len(dataset.train) - len(train)
-    notes = {**dataset.notes, "train_images_repeated_in_val_or_test_dropped": dropped} if dropped else dataset.notes
-    return replace(dataset, train=train, notes=notes)
+    dropped = {
+        "train_images_repeated_in_val_or_test_dropped": len(dataset.train) - len(train),
+        "val_images_repeated_in_test_dropped": len(dataset.val) - len(val),
+    }
+    notes = dataset.notes | {note: count for note, count in dropped.items() if count}
+    return replace(dataset, train=train, val=val, notes=notes)
 
 
 def unique_names(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
