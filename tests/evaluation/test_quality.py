@@ -1,5 +1,7 @@
 """Measures of a pool against the reference package and closed forms; the leak audit against planted copies."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
 from genaug.errors import GenaugError
+from genaug.evaluation import features
 from genaug.evaluation.features import features_of
 from genaug.evaluation.leaks import audit, perceptual_hash
 from genaug.evaluation.quality import (
@@ -104,6 +107,24 @@ def test_features_are_computed_once_per_image(dataset: Dataset, tmp_path: Path) 
     assert np.array_equal(features_of(blind, "pixels", tmp_path), first)  # answered by digest
     with pytest.raises(GenaugError, match="no backbone resnet5O in timm"):
         features_of(dataset.val, "resnet5O", tmp_path)
+
+
+def test_two_that_add_features_at_once_lose_no_row(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, both_encode = features.encode, threading.Barrier(2, timeout=10)
+
+    def encode_together(*args: object) -> np.ndarray:
+        both_encode.wait()  # neither has seen the other's rows
+        return encode(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(features, "encode", encode_together)
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda samples: features_of(samples, "pixels", tmp_path), (dataset.train, dataset.test)))
+    monkeypatch.delattr(features, "encode")  # all rows are in the store
+    both = features_of([*dataset.train, *dataset.test], "pixels", tmp_path)
+    assert np.array_equal(both, encode([*dataset.train, *dataset.test], "pixels"))
+    assert [path.suffix for path in (tmp_path / "features").iterdir()] == [".npz"]
 
 
 def test_good_variants_score_better_than_noise_on_every_measure(dataset: Dataset, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The backbone is always an explicit choice: any timm name with its pretrained wei
 paper scale), the same name after ``random:`` (random weights of a fixed seed), or ``pixels`` (no network at all).
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from genaug.data.sample import Sample
 from genaug.errors import GenaugError
 from genaug.identity import fingerprint
+from genaug.store import Store
 
 PIXELS = "pixels"
 RANDOM = "random:"
@@ -23,19 +25,38 @@ def features_of(samples: Sequence[Sample], backbone: str, store: Path, batch_siz
 
     Args:
         backbone: a timm name, ``random:<timm name>`` or ``pixels``.
-        store: root of the store; rows live in ``features/<backbone>-<fingerprint>.npz``.
+        store: root of the store; rows live in ``features/<fingerprint of the backbone>.npz``, which several processes may
+            add to at once.
     """
-    path = store / "features" / f"{fingerprint(backbone)}.npz"
-    known = dict(np.load(path)) if path.exists() else {}
+    name = fingerprint(backbone)
+    path = store / "features" / f"{name}.npz"
+    known = _read(path)
     missing = list({s.digest: s for s in samples if s.digest not in known}.values())
     if missing:
         rows = encode(missing, backbone, batch_size)
-        known |= {sample.digest: row for sample, row in zip(missing, rows, strict=True)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial.npz")
-        np.savez(partial, **known)
-        partial.replace(path)
+        made = {sample.digest: row for sample, row in zip(missing, rows, strict=True)}
+        with Store(store).lock(f"features-{name}"):
+            known = _read(path) | made  # with what other processes added meanwhile
+            _publish(path, known)
     return np.stack([known[sample.digest] for sample in samples]).astype(np.float32)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        return {}
+    with np.load(path) as rows:
+        return dict(rows)
+
+
+def _publish(path: Path, rows: dict[str, np.ndarray]) -> None:
+    """Write so that a reader sees the old file or the whole new one; the caller holds the lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        np.savez(file, **rows)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
 
 
 def encode(samples: Sequence[Sample], backbone: str, batch_size: int = 64) -> np.ndarray:
