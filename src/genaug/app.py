@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import errno
+import functools
 import os
 import re
 import sys
@@ -34,11 +35,19 @@ def project_root() -> Path:
 
 def register() -> Path:
     """Make components, experiments and the root known to Hydra; returns the conf folder."""
+    root = project_root()
+    paths = sorted((root / "experiments").rglob("*.yaml"))
+    _register(root, tuple((path, path.stat().st_mtime_ns) for path in paths))
+    return root / "conf"
+
+
+@functools.cache
+def _register(root: Path, experiments: tuple[tuple[Path, int], ...]) -> None:
+    """Once for each state of the experiments: paths and their times of change."""
     load_components()
     store_root()
-    root = project_root()
     OmegaConf.register_new_resolver("presets", lambda: list_presets(root), replace=True)
-    for path in sorted((root / "experiments").rglob("*.yaml")):
+    for path, _ in experiments:
         node = OmegaConf.load(path)
         assert isinstance(node, DictConfig)
         node.pop("table", None)  # how to read the cells: the tables' business
@@ -48,7 +57,6 @@ def register() -> Path:
         for kind, content in (("experiment", node), ("reduced/smoke", smoke)):
             group = "/".join((kind, *name.parts[:-1]))
             ConfigStore.instance().store(group=group, name=name.name, node=content, package="_global_")
-    return root / "conf"
 
 
 def presets(root: Path) -> dict[str, list[str]]:
