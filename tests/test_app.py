@@ -25,6 +25,8 @@ WRONG = {
     "dataset.shots=0": r"dataset\.shots=0.*at least 1",
     "task=tarin": r"task=tarin.*train",
     "trainer.devices=0": r"trainer\.devices=0",
+    "trainer.precision=bf17": r"trainer\.precision=bf17 .*bf16-mixed",
+    "trainer.accelerator=cuda:0": r"trainer\.accelerator=cuda:0 .*cpu, gpu",
     "dataset.root=/x": r"dataset\.root belongs to dataset=.*image_folder, .*choose one of these too",
     "generator=none generator.t0=0.5": r"generator\.t0 belongs to generator=\w.*leave generator\.t0 out",
     "mix=real_only +mix.m=3": r"mix\.m belongs to mix=concat, replace, .*leave mix\.m out",

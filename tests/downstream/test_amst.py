@@ -8,7 +8,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from genaug.data.mixing import Concat, RealOnly, Replace, Separate, Stream
+from genaug.app import compose_typed
+from genaug.data.mixing import RealOnly, Separate, Stream
 from genaug.data.transforms import Augment
 from genaug.downstream.amst import CHOICES, Amst
 from genaug.downstream.amst_batches import Labelled, SelfTrainingBatches
@@ -101,11 +102,6 @@ def test_the_labels_of_the_sources_do_teach_where_they_are_asked_for(train, pool
     )
     config = amst(label="seed")
     assert train(config, "true")["predictions"] != train(config, "moved", pool=moved)["predictions"]
-
-
-@pytest.mark.parametrize("mix", [Replace(alpha=0.5, m=2), Concat(m=2), Separate(m=2)])
-def test_the_pool_is_unlabelled_data_whatever_the_mix(train, mix):
-    assert train(amst(), mix=mix)["predictions"] == train(amst(), "again")["predictions"]
 
 
 @pytest.mark.parametrize(("label", "killed_at"), [("pseudo", k) for k in range(1, 8)] + [("soft", 4), ("flexmatch", 4)])
@@ -353,18 +349,32 @@ def test_a_pool_without_images_is_refused(train, pool, samples):
     assert train(amst(label="none"), pool=empty)["protocol"]["num_unlabelled"] == 0
 
 
-def test_one_class_mixed_images_and_several_devices_are_refused(digits, pool, tmp_path):
-    def run(dataset=digits, augment=JITTER, devices=1):
-        data = TrainingData(dataset=dataset, mix=Separate(m=2), pool=pool, augment=augment)
-        amst().check_dataset(dataset)
-        amst().train(data, TrainerConfig(accelerator="cpu", devices=devices), tmp_path, Record())
-
+def test_one_class_is_refused(digits):
     with pytest.raises(GenaugError, match="one class only"):
-        run(dataclasses.replace(digits, class_names=("digit",)))
-    with pytest.raises(GenaugError, match="mixup_alpha"):
-        run(augment=Augment(mixup_alpha=0.2))
-    with pytest.raises(GenaugError, match=r"trainer\.devices=1"):
-        run(devices=2)
+        amst().check_dataset(dataclasses.replace(digits, class_names=("digit",)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ("mix=replace mix.alpha=0.3 mix.m=7", r"mix=replace.*no effect.*mix=separate mix\.m=7"),
+        ("mix=concat", "mix=separate"),
+        ("mix=separate augment=mixup", r"augment\.mixup_alpha=0"),
+        ("mix=separate augment.manifold_alpha=2", r"augment\.manifold_alpha=0"),
+        ("mix=separate trainer.devices=2", r"trainer\.devices=1"),
+        ("mix=separate generator=latent_interpolation generator.online=true", r"generator\.online=false"),
+        ("mix=separate downstream=classifier_tiny", "mix=separate.*classifier_tiny.*mix=replace or mix=concat"),
+        ("mix=separate downstream=classifier_tiny generator=none", "mix=separate.*classifier_tiny"),
+    ],
+)
+def test_what_self_training_cannot_use_is_refused_before_anything_is_generated(overrides, named):
+    with pytest.raises(GenaugError, match=named):
+        compose_typed(["downstream=amst_tiny", *overrides.split()]).check()
+
+
+@pytest.mark.parametrize("overrides", ["mix=separate", "generator=none", "mix=replace mix.alpha=0"])
+def test_self_training_takes_a_separate_pool_or_none(overrides):
+    compose_typed(["downstream=amst_tiny", *overrides.split()]).check()
 
 
 def test_a_plain_classifier_cannot_use_separate_sets(digits, pool):

@@ -184,9 +184,10 @@ def test_bad_configurations_are_refused(changes, said):
         detector(**changes)
 
 
-def test_augmentation_that_cannot_move_boxes_is_refused(scenes, tmp_path):
+def test_augmentation_that_cannot_move_boxes_is_refused():
+    trainer = TrainerConfig(accelerator="cpu")
     with pytest.raises(GenaugError, match="cannot move boxes"):
-        train(detector(num_steps=1), scenes, tmp_path / "x", Augment(policy="randaugment"))
+        detector().check_training(RealOnly(), Augment(policy="randaugment"), trainer, pool=False, online=False)
 
 
 def test_missing_weights_file_is_named():

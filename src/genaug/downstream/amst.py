@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from genaug.data.mixing import Mix, Separate
 from genaug.data.sample import Dataset, Sample
 from genaug.downstream.base import TrainingData
 from genaug.downstream.classifier import Classifier
@@ -16,6 +17,7 @@ from genaug.registry import component
 from genaug.trainer import TrainerConfig
 
 if TYPE_CHECKING:
+    from genaug.data.transforms import Augment
     from genaug.tracking import Record
 
 SELF_TRAINED = ("pseudo", "soft")
@@ -33,7 +35,7 @@ CHOICES = {
 @component("downstream", "amst")
 @dataclass(kw_only=True, slots=True)
 class Amst(Classifier):
-    """A classifier on real images as labelled and a pool as unlabelled data; the mix's alpha has no meaning here."""
+    """A classifier on real images as labelled and a pool as unlabelled data (``mix=separate``)."""
 
     label: str = "pseudo"
     """Where the labels of the unlabelled images come from. ``none``: they are left out, real images teach alone. ``seed``:
@@ -179,6 +181,26 @@ class Amst(Classifier):
         rounds = sum(views[part] for part in self.parts(0)) * (self.num_steps - self.pretrain_steps)
         return (pretraining + rounds) * self.batch_size
 
+    def check_training(self, mix: Mix, augment: "Augment", trainer: TrainerConfig, *, pool: bool, online: bool) -> None:
+        augment.check(self.task)
+        if augment.mixes or augment.manifold_alpha > 0:
+            raise GenaugError(
+                f"downstream={self.name} compares views of single images, so images cannot be mixed with each other. "
+                "Write augment.mixup_alpha=0 augment.cutmix_alpha=0 augment.manifold_alpha=0, or augment=flip_crop."
+            )
+        if online:
+            raise GenaugError(
+                f"downstream={self.name} learns from a pool of images, and this generator mixes batches instead. "
+                "Write generator.online=false, or a downstream model such as classifier_tiny."
+            )
+        if pool and not isinstance(mix, Separate):
+            raise GenaugError(
+                f"downstream={self.name} takes the pool as unlabelled images, so mix={mix.name} would have no effect. "
+                f"Write mix=separate mix.m={mix.m}."
+            )
+        if trainer.devices > 1:
+            raise GenaugError(f"downstream={self.name} trains on one device: write trainer.devices=1.")
+
     def check_dataset(self, dataset: Dataset) -> None:
         """Also the number of classes and the unlabelled real images."""
         Classifier.check_dataset(self, dataset)
@@ -217,14 +239,6 @@ class Amst(Classifier):
 
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
         samples = self.unlabelled_samples(data)
-        data.augment.check(self.task)
-        if data.augment.mixes or data.interpolate is not None:
-            raise GenaugError(
-                f"downstream={self.name} compares views of single images, so images cannot be mixed with each other. "
-                "Write augment.mixup_alpha=0 augment.cutmix_alpha=0, and a generator that makes a pool."
-            )
-        if trainer.devices > 1:
-            raise GenaugError(f"downstream={self.name} trains on one device: write trainer.devices=1.")
         from genaug.downstream.lightning_amst import train_amst
 
         return train_amst(self, data, samples, trainer, folder, record)

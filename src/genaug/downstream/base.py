@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
-from genaug.data.mixing import Mix, Stream
+from genaug.data.mixing import Mix, Separate, Stream
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset
 from genaug.errors import GenaugError
@@ -57,6 +57,23 @@ class Downstream:
         """Raise ``GenaugError`` if this model cannot be trained for ``task``; called before any model is loaded."""
         if task != self.task:
             raise GenaugError(f"downstream={self.name} is for {self.task}, but the data set is for {task}.")
+
+    def check_training(self, mix: Mix, augment: "Augment", trainer: TrainerConfig, *, pool: bool, online: bool) -> None:
+        """Raise ``GenaugError`` for a mix, augmentation or machine that this model cannot use; called before generating.
+
+        Args:
+            mix: how real and synthetic images meet.
+            augment: classic augmentation.
+            trainer: hardware and numerics.
+            pool: whether synthetic images can reach training.
+            online: whether the generator augments batches instead.
+        """
+        augment.check(self.task)
+        if isinstance(mix, Separate):
+            raise GenaugError(
+                f"mix=separate leaves the pool unlabelled, which downstream={self.name} cannot learn from. "
+                "Write mix=replace or mix=concat, or choose a model that labels the pool itself, such as downstream=amst."
+            )
 
     def check_dataset(self, dataset: Dataset) -> None:
         """Raise ``GenaugError`` if ``dataset`` lacks a split that is needed; called before anything is generated."""

@@ -182,5 +182,4 @@ class Classifier(Downstream):
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
         from genaug.downstream.lightning_classifier import train_classifier
 
-        data.augment.check(self.task)
         return train_classifier(self, data, trainer, folder, record)

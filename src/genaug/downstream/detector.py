@@ -152,5 +152,4 @@ class Detector(Downstream):
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
         from genaug.downstream.lightning_detector import train_detector
 
-        data.augment.check(self.task)
         return train_detector(self, data, trainer, folder, record)
