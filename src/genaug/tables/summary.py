@@ -9,6 +9,7 @@ from typing import Any
 from genaug.tables.collect import HIDDEN, read_results, value_at
 
 COMPONENTS = ("dataset", "generator", "mix", "augment", "downstream", "prior", "leakage", "filter")
+ABSENT = "–"
 NEEDS_IMAGES = ("mix", "generator", "prior", "leakage", "filter")
 """Groups of keys that say nothing of a cell without synthetic images."""
 
@@ -81,7 +82,7 @@ def _columns(firsts: list[dict[str, Any]], swept: list[str]) -> tuple[str, ...]:
     """What tells the settings apart: components and swept keys that vary, and any other key where those are not enough."""
     columns = [key for key in (*COMPONENTS, "dataset.shots", *swept) if key in ("dataset", "generator")]
     for key in dict.fromkeys((*COMPONENTS, "dataset.shots", *swept)):
-        if key not in columns and len({_setting(r, [key])[key] for r in firsts}) > 1:
+        if key not in columns and len({_setting(r, [key])[key] for r in firsts} - {ABSENT}) > 1:
             columns.append(key)
     others = dict.fromkeys(key for r in firsts for key in _keys(r["config"]) if not key.endswith(("name", "seed")))
     for key in others:
@@ -109,7 +110,7 @@ def _setting(result: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:
     for key in columns:
         value = result["names"][key] if key in COMPONENTS else value_at(result["config"], key)
         without_images = result["names"]["generator"] == "none" and key.partition(".")[0] in NEEDS_IMAGES
-        setting[key] = "–" if value is None or (without_images and key not in ("generator", "mix")) else str(value)
+        setting[key] = ABSENT if value is None or (without_images and key != "generator") else str(value)
     return setting
 
 
