@@ -45,7 +45,7 @@ class Cell:
         return {
             "dataset": cfg.dataset.name,
             "generator": cfg.generator.name,
-            "mix": cfg.mix.name if cfg.pool_size else "real_only",
+            "mix": cfg.downstream.used_mix(cfg.mix).name if cfg.pool_size else "real_only",
             "augment": cfg.augment.name,
             "downstream": cfg.downstream.name,
             "prior": cfg.prior.name,
@@ -142,9 +142,9 @@ def _identity(cfg: RunConfig) -> list[Any]:
     parts: list[Any] = [cfg.task, cfg.dataset.identity(), {"seed": cfg.seed}, synthetic]
     if cfg.task == "fit":
         return parts
-    parts.append(cfg.mix if cfg.pool_size else None)
     if cfg.task == "generate":
-        return parts
+        return [*parts, cfg.mix if cfg.pool_size else None]
+    parts.append(cfg.downstream.used_mix(cfg.mix) if cfg.pool_size else None)
     if cfg.pool_size and cfg.filter.active:
         parts.append(cfg.filter)
     return [*parts, cfg.augment, cfg.downstream, canonical(cfg.trainer)]

@@ -78,9 +78,7 @@ class RunConfig:
         self.filter.check(self.dataset.task)
         if self.task == "train":
             self.downstream.check(self.dataset.task)
-            self.downstream.check_training(
-                self.mix, self.augment, self.trainer, pool=self.pool_size > 0, online=self.generator.online
-            )
+            self.downstream.check_training(self.mix, self.augment, self.trainer, online=self.generator.online)
         if self.generator.uses_prior:
             self.prior.check()
             if self.leakage.erasure is not None and not self.generator.uses_erasures:

@@ -35,7 +35,7 @@ CHOICES = {
 @component("downstream", "amst")
 @dataclass(kw_only=True, slots=True)
 class Amst(Classifier):
-    """A classifier on real images as labelled and a pool as unlabelled data (``mix=separate``)."""
+    """A classifier on real images as labelled and a pool as unlabelled data; the mix's alpha has no meaning here."""
 
     label: str = "pseudo"
     """Where the labels of the unlabelled images come from. ``none``: they are left out, real images teach alone. ``seed``:
@@ -181,7 +181,11 @@ class Amst(Classifier):
         rounds = sum(views[part] for part in self.parts(0)) * (self.num_steps - self.pretrain_steps)
         return (pretraining + rounds) * self.batch_size
 
-    def check_training(self, mix: Mix, augment: "Augment", trainer: TrainerConfig, *, pool: bool, online: bool) -> None:
+    def used_mix(self, mix: Mix) -> Mix:
+        """The pool is a set of its own whatever the mix, so only its M counts."""
+        return Separate(name="separate", m=mix.m)
+
+    def check_training(self, mix: Mix, augment: "Augment", trainer: TrainerConfig, *, online: bool) -> None:
         augment.check(self.task)
         if augment.mixes or augment.manifold_alpha > 0:
             raise GenaugError(
@@ -192,11 +196,6 @@ class Amst(Classifier):
             raise GenaugError(
                 f"downstream={self.name} learns from a pool of images, and this generator mixes batches instead. "
                 "Write generator.online=false, or a downstream model such as classifier_tiny."
-            )
-        if pool and not isinstance(mix, Separate):
-            raise GenaugError(
-                f"downstream={self.name} takes the pool as unlabelled images, so mix={mix.name} would have no effect. "
-                f"Write mix=separate mix.m={mix.m}."
             )
         if trainer.devices > 1:
             raise GenaugError(f"downstream={self.name} trains on one device: write trainer.devices=1.")

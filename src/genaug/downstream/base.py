@@ -58,14 +58,17 @@ class Downstream:
         if task != self.task:
             raise GenaugError(f"downstream={self.name} is for {self.task}, but the data set is for {task}.")
 
-    def check_training(self, mix: Mix, augment: "Augment", trainer: TrainerConfig, *, pool: bool, online: bool) -> None:
+    def used_mix(self, mix: Mix) -> Mix:
+        """The mix as this model uses it: what it ignores tells no cells apart."""
+        return mix
+
+    def check_training(self, mix: Mix, augment: "Augment", trainer: TrainerConfig, *, online: bool) -> None:
         """Raise ``GenaugError`` for a mix, augmentation or machine that this model cannot use; called before generating.
 
         Args:
             mix: how real and synthetic images meet.
             augment: classic augmentation.
             trainer: hardware and numerics.
-            pool: whether synthetic images can reach training.
             online: whether the generator augments batches instead.
         """
         augment.check(self.task)
