@@ -174,7 +174,8 @@ def fit(
         prior = load_prior(cell, erasures) if generator.uses_prior else None
         before = prior.num_evaluations if prior is not None else 0
         about = generator.fit(dataset, prior, work)
-        return {**about, "network_evaluations": prior.num_evaluations - before if prior is not None else 0}
+        # a fit that resumes states its evaluations itself, those of interrupted attempts included
+        return {"network_evaluations": prior.num_evaluations - before if prior is not None else 0, **about}
 
     name = type(generator).__name__.lower()
     folder, made = cfg.paths.store.folder("fitted", name, identity, make)
@@ -185,6 +186,7 @@ def fit(
     if not made:
         record.say(f"fitted already: {folder.name}")
         return folder, identity, {"fit_network_evaluations": 0, **facts}
+    record.seconds["fit"] = record.seconds.get("fit", 0.0) + about.get("seconds_before", 0.0)
     return folder, identity, {"fit_network_evaluations": about["network_evaluations"], **facts}
 
 

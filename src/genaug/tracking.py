@@ -12,6 +12,7 @@ from rich.console import Console
 
 from genaug.errors import GenaugError
 from genaug.registry import component
+from genaug.store import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,6 +62,8 @@ class Record:
     def __init__(self, folder: Path, run: Any = None):
         self.folder, self.run = folder, run
         self.seconds: dict[str, float] = {}
+        self.resumed: set[str] = set()
+        """Rows of the step at which training goes on, some of which it logs again."""
 
     def say(self, text: str) -> None:
         """A line for the person at the terminal and for ``log.txt``."""
@@ -70,10 +73,26 @@ class Record:
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         """Numbers at a training step, to ``metrics.jsonl`` and W&B."""
+        line = json.dumps({"step": step, **metrics})
+        if line in self.resumed:
+            return
         with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+            file.write(line + "\n")
         if self.run is not None:
             self.run.log({**metrics, "step": step})
+
+    def rewind(self, step: int) -> None:
+        """Drop the rows after ``step``, at which an interrupted training goes on: it will log them again."""
+        path = self.folder / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # the last row may be cut off
+                if (at := json.loads(line)["step"]) <= step:
+                    kept.append(line)
+                    self.resumed |= {line} if at == step else set()
+        write_text(path, "".join(f"{line}\n" for line in kept))
 
     def image(self, key: str, path: Path) -> None:
         """A picture from a file of the cell's folder."""

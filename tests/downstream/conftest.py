@@ -28,6 +28,9 @@ class ListRecord:
         self.rows: list[tuple[int, dict[str, float]]] = []
         self.lines: list[str] = []
 
+    def rewind(self, step: int) -> None:
+        pass
+
     def log(self, metrics: dict[str, float], step: int) -> None:
         self.rows.append((step, metrics))
 

@@ -40,6 +40,9 @@ class Record:
     def __init__(self, killed_at=None):
         self.rows, self.lines, self.killed_at = [], [], killed_at
 
+    def rewind(self, step):
+        pass
+
     def log(self, metrics, step):
         if self.killed_at is not None and step == self.killed_at and any(key.startswith("train/") for key in metrics):
             raise Killed

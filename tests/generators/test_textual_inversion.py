@@ -131,6 +131,8 @@ def test_resuming_is_bit_equal(prior, dataset, tmp_path):
     assert prior.num_evaluations - before == (12 - 5) * 3 * config.batch_size
     for key in ("embeddings", "m", "v", "k", "losses"):
         assert torch.equal(getattr(resumed, key), getattr(whole, key)), key
+    assert resumed.network_evaluations == whole.network_evaluations == 12 * 3 * config.batch_size
+    assert resumed.seconds > resumed.seconds_before > 0 == whole.seconds_before
 
 
 def test_cached_latents_give_the_loss_of_fresh_encodes(prior, dataset):

@@ -87,6 +87,11 @@ class Bar(Callback):
 class Losses(Callback):
     """Records what ``training_step`` returns every few steps, without the cost of Lightning's own logging at every one."""
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, RecordLogger):
+                logger.record.rewind(trainer.global_step)
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
         if trainer.global_step % max(1, trainer.max_steps // ROWS_PER_RUN) == 0:
             for logger in trainer.loggers:

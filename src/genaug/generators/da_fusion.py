@@ -110,8 +110,8 @@ class DAFusion(ImageToImage):
         from genaug.generators.token_files import write_tokens
 
         assert prior is not None
-        before = prior.num_evaluations
         groups, vectors, all_losses = [], {}, []
+        network_evaluations, seconds_before = 0, 0.0
         for concept, part in _parts(dataset, separate=bool(prior.erasures)):
             with prior.erased(concept), Progress(transient=True) as progress:
                 some, state = prepare(prior, part, self.tokens, self.class_names)
@@ -123,6 +123,8 @@ class DAFusion(ImageToImage):
 
                 state = train_tokens(prior, some, state, self.tokens, checkpoint, on_step)
                 save_state(state, checkpoint)  # a run that is interrupted later finds this part done
+            network_evaluations += state.network_evaluations
+            seconds_before += state.seconds_before
             groups += some
             vectors |= {group.token: state.embeddings[list(group.rows)] for group in some}
             all_losses.append(state.losses.cpu())
@@ -156,7 +158,12 @@ class DAFusion(ImageToImage):
         _write_losses(folder / "loss.csv", [group.name for group in groups], losses.tolist())
         for checkpoint in folder.glob(f"*{CHECKPOINT}"):
             checkpoint.unlink()
-        return {"num_steps": self.tokens.num_steps, "network_evaluations": prior.num_evaluations - before, "loss": loss}
+        return {
+            "num_steps": self.tokens.num_steps,
+            "network_evaluations": network_evaluations,
+            "seconds_before": round(seconds_before, 3),
+            "loss": loss,
+        }
 
     def prompts(
         self, names: Sequence[str], prior: "Prior", fitted: Path | None

@@ -8,6 +8,7 @@ and every random number is a function of (seed, class, step). Latents are encode
 and its flip.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,12 @@ class State:
     losses: Tensor
     """float32 [steps, classes]."""
     step: int = 0
+    network_evaluations: int = 0
+    """U-Net evaluations behind ``step``, those of interrupted attempts included."""
+    seconds: float = 0.0
+    """Wall-clock time behind ``step``, that of interrupted attempts included."""
+    seconds_before: float = 0.0
+    """Part of ``seconds`` that interrupted attempts took."""
 
 
 def prepare(prior: Prior, dataset: Dataset, config: "TextualInversion", class_names: bool) -> tuple[list[Group], State]:
@@ -188,6 +195,8 @@ def train_tokens(
     """
     if checkpoint.exists():
         state = load_state(checkpoint, prior.device)
+    evaluations_before = state.network_evaluations - prior.num_evaluations
+    started = time.perf_counter()
     size = config.groups_per_batch
     for step in range(state.step, config.num_steps):
         for start in range(0, len(groups), size):
@@ -197,6 +206,8 @@ def train_tokens(
             adamw_rows(state, rows, grad, config.learning_rate, config.weight_decay)
             state.losses[step, start : start + size] = losses
         state.step = step + 1
+        state.network_evaluations = evaluations_before + prior.num_evaluations
+        state.seconds = state.seconds_before + time.perf_counter() - started
         if state.step % config.checkpoint_every == 0 and state.step < config.num_steps:
             save_state(state, checkpoint)
         on_step(state.step)
@@ -207,7 +218,8 @@ def save_state(state: State, path: Path) -> None:
     """Write atomically: a killed run leaves the previous checkpoint or this one."""
     tensors = {key: getattr(state, key).contiguous() for key in ("embeddings", "m", "v", "k", "losses")}
     partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, metadata={"step": str(state.step)})
+    progress = {key: repr(getattr(state, key)) for key in ("step", "network_evaluations", "seconds")}
+    save_file(tensors, partial, metadata=progress)
     partial.replace(path)
 
 
@@ -215,4 +227,13 @@ def load_state(path: Path, device: torch.device) -> State:
     """The state that ``save_state`` wrote, on ``device``."""
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key).to(device) for key in ("embeddings", "m", "v", "losses")}
-        return State(**tensors, k=file.get_tensor("k"), step=int(file.metadata()["step"]))
+        progress = file.metadata()
+        seconds = float(progress.get("seconds", 0))  # a checkpoint of an earlier version has none
+        return State(
+            **tensors,
+            k=file.get_tensor("k"),
+            step=int(progress["step"]),
+            network_evaluations=int(progress.get("network_evaluations", 0)),
+            seconds=seconds,
+            seconds_before=seconds,
+        )
