@@ -13,7 +13,7 @@ from genaug.data.sample import Dataset, Sample, SyntheticSample
 from genaug.errors import GenaugError
 from genaug.evaluation import features
 from genaug.evaluation.features import features_of
-from genaug.evaluation.leaks import audit, perceptual_hash
+from genaug.evaluation.leaks import audit, expected_share, perceptual_hash, threshold_of
 from genaug.evaluation.quality import (
     edit_distances,
     fid,
@@ -190,3 +190,12 @@ def test_without_its_weights_lpips_says_what_to_do(
     with pytest.raises(GenaugError, match=r"weights of LPIPS .* without --lpips"):
         measure(pool, dataset, Store(tmp_path), "pixels", lpips=True)
     assert "LPIPS to source" not in measure(pool, dataset, Store(tmp_path), "pixels")["measures"]
+
+
+@pytest.mark.parametrize(("n", "closed_form"), [(10, 1 / 11), (40, 1 / 41), (100, 1 / 101), (1000, 10 / 1001)])
+def test_the_share_expected_without_a_leak_counts_the_reference_images(n: int, closed_form: float) -> None:
+    assert expected_share(n) == pytest.approx(closed_form)
+    rng = np.random.default_rng(0)
+    draws = [(threshold_of(rng.normal(size=n)), rng.normal(size=500)) for _ in range(2000)]
+    share = np.mean([(fresh > threshold).mean() for threshold, fresh in draws])
+    assert share == pytest.approx(closed_form, rel=0.1)  # standard error about 2 % with 2,000 draws

@@ -8,6 +8,7 @@ Three directions, each by the nearest neighbour in a backbone's features and by 
 3. real training against test images: near-duplicates in the data set itself.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,20 +71,35 @@ def nearest(
     )
 
 
+def threshold_of(similarity: np.ndarray) -> float:
+    """The real training images' similarity above which a synthetic one is unusual: an order statistic, not interpolated."""
+    return float(np.quantile(similarity, QUANTILE, method="higher"))
+
+
+def expected_share(n: int) -> float:
+    """Share above ``threshold_of`` n similarities that is expected of images from the same distribution, thus without a leak.
+
+    The r-th smallest of n leaves 1 - r / (n + 1) above it on average, whatever the (continuous) distribution.
+    """
+    rank = math.ceil((n - 1) * QUANTILE - 1e-9) + 1
+    return 1 - rank / (n + 1)
+
+
 def audit(pool: Pool, dataset: Dataset, store: Store, backbone: str, folder: Path) -> dict[str, Any]:
     """Run the three directions and write ``leaks.json`` with the nearest pairs' thumbnails into ``folder``."""
     copying = nearest("train", pool.samples, dataset.train, backbone, store)
     prior = nearest("test", pool.samples, dataset.test, backbone, store)
     real = nearest("train to test", dataset.train, dataset.test, backbone, store)
-    threshold = float(np.quantile(real.similarity, QUANTILE))
+    threshold = threshold_of(real.similarity)
     unusual = prior.similarity > threshold
-    expected = 1 - QUANTILE
+    expected = expected_share(len(dataset.train))
     summary = [
         f"Features: {backbone}; perceptual hash: {HASH_SIDE**2} bits, near-duplicate at {NEAR_DUPLICATE_BITS} or fewer.",
         f"Synthetic against training images ({len(pool.samples)} against {len(dataset.train)}): median similarity "
         f"{np.median(copying.similarity):.3f}, {_near(copying)} near-duplicates by hash.",
         f"Synthetic against test images: {unusual.mean():.1%} are more similar to a test image than {QUANTILE:.0%} of the real "
-        f"training images are (about {expected:.0%} is expected without a leak); {_near(prior)} near-duplicates by hash.",
+        f"training images are ({expected:.1%} is expected without a leak, as there are {len(dataset.train)} of these); "
+        f"{_near(prior)} near-duplicates by hash.",
         f"Real training against test images: median similarity {np.median(real.similarity):.3f}, {_near(real)} near-duplicates "
         "by hash.",
     ]
@@ -109,6 +125,7 @@ def audit(pool: Pool, dataset: Dataset, store: Store, backbone: str, folder: Pat
         "threshold": threshold,
         "unusual_share": float(unusual.mean()),
         "expected_share": expected,
+        "reference_images": len(dataset.train),
         "near_duplicates": {d.name: _near(d) for d in (copying, prior, real)},
         "summary": summary,
         "pairs": pairs,
