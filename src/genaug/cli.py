@@ -198,6 +198,8 @@ def quality(
         bounds = f"  [{value['low']:.4g}, {value['high']:.4g}]" if "low" in value else ""
         typer.echo(f"{name:<24}{value['value']:.4g}{bounds}")
     typer.echo(f"{values['num_synthetic']} synthetic and {values['num_real']} real images, features {features}; {path}")
+    if values["real_split"] == "test":
+        typer.echo("There is no validation split, so these are test images: select nothing by these measures.")
     if values["num_synthetic"] < FEW_IMAGES:
         typer.echo(f"FID is biased below {FEW_IMAGES} images: prefer KID, and compare FID at equal n only.")
 

@@ -141,10 +141,11 @@ def measure(pool: Pool, dataset: Dataset, store: Store, backbone: str, lpips: bo
 
     Without ``lpips``, which needs AlexNet's weights, distances are cosine distances of the features and named so.
 
-    Real images are validation and test where the measure compares distributions (the generator has seen the training images),
-    training images where it compares with the source.
+    Real images are those of the validation split where the measure compares distributions (the generator has seen the training
+    images), training images where it compares with the source. Without a validation split they are test images, and
+    ``real_split`` says so: nothing may then be selected by these measures.
     """
-    held_out = [*dataset.val, *dataset.test]
+    held_out = dataset.val or dataset.test
     real = features_of(held_out, backbone, store.root)
     fake = features_of(pool.samples, backbone, store.root)
     source_rows = normalised(features_of(dataset.train, backbone, store.root))
@@ -169,6 +170,7 @@ def measure(pool: Pool, dataset: Dataset, store: Store, backbone: str, lpips: bo
         "features": backbone,
         "num_synthetic": len(fake),
         "num_real": len(real),
+        "real_split": "val" if dataset.val else "test",
         "measures": measures,
     }
 
