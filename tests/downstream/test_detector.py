@@ -187,7 +187,7 @@ def test_bad_configurations_are_refused(changes, said):
 def test_augmentation_that_cannot_move_boxes_is_refused():
     trainer = TrainerConfig(accelerator="cpu")
     with pytest.raises(GenaugError, match="cannot move boxes"):
-        detector().check_training(RealOnly(), Augment(policy="randaugment"), trainer, pool=False, online=False)
+        detector().check_training(RealOnly(), Augment(policy="randaugment"), trainer, online=False)
 
 
 def test_missing_weights_file_is_named():
