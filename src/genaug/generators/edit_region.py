@@ -12,11 +12,9 @@ from scipy.ndimage import maximum_filter
 
 from genaug.data.sample import Boxes, Sample
 from genaug.generators.label_policy import paste
-from genaug.generators.masks import grow, union
+from genaug.generators.masks import MIN_EDITABLE, grow, union
 
 EDIT_MASKS = ("none", "keep_object", "edit_object")
-MIN_EDITABLE = 0.05
-"""Share of an image that must be left to edit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

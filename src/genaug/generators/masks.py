@@ -16,6 +16,8 @@ BOX_FREE = ("box", "center_box", "random", "extreme", "free_form")
 MASK_TYPES = (*BOX_AWARE, *BOX_FREE)
 SPECKLED = ("random_outpainting", "random_entirepainting", "random")
 """Masks whose known pixels are scattered."""
+MIN_EDITABLE = 0.05
+"""Share of an image that must be left to edit; less is rejected as no_editable_area."""
 
 PixelBox = tuple[int, int, int, int]
 """x1, y1, x2, y2; the ends are exclusive."""

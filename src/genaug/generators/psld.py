@@ -13,7 +13,7 @@ from genaug.data.sample import Dataset
 from genaug.downstream.detector import Detector
 from genaug.errors import GenaugError, check_choice
 from genaug.generators.base import Generated, Generator, Variant
-from genaug.generators.masks import BOX_AWARE, BOX_FREE, MASK_TYPES, SPECKLED
+from genaug.generators.masks import BOX_AWARE, BOX_FREE, MASK_TYPES, MIN_EDITABLE, SPECKLED
 from genaug.identity import FIT, NOT_IDENTITY
 from genaug.passes import Passes
 from genaug.registry import component
@@ -73,7 +73,7 @@ class Psld(Generator):
     """A mask of its own for each variant; false gives all variants of a source one mask, as the release does."""
     reference_edge: bool = False
     """Keep the last row and column out of the boxes, as the release does."""
-    min_editable: float = 0.05
+    min_editable: float = MIN_EDITABLE
     """Share of the image that must be regenerated; less is rejected as no_editable_area."""
 
     mode: str = "gradient"

@@ -80,7 +80,7 @@ def _summary(results: list[dict[str, Any]], metric: str) -> Summary:
 
 def _columns(firsts: list[dict[str, Any]], swept: list[str]) -> tuple[str, ...]:
     """What tells the settings apart: components and swept keys that vary, and any other key where those are not enough."""
-    columns = [key for key in (*COMPONENTS, "dataset.shots", *swept) if key in ("dataset", "generator")]
+    columns = ["dataset", "generator"]
     for key in dict.fromkeys((*COMPONENTS, "dataset.shots", *swept)):
         if key not in columns and len({_setting(r, [key])[key] for r in firsts} - {ABSENT}) > 1:
             columns.append(key)
