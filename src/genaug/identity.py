@@ -9,16 +9,19 @@ metadata:
 * ``CONTENT``: a path whose content counts, not its place: a file, or a folder with all that is below it. What is neither
   (a Hub id) counts as it is written.
 
-A component class also contributes its name and its ``version``, bumped when its output changes for the same fields.
+A component class also contributes its identity name, stated once by ``identified`` (``component`` does it) so that renaming
+the class changes nothing, and its ``version``, bumped when its output changes for the same fields.
 """
 
 import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 NOT_IDENTITY = {"identity": False}
 FIT = {"stage": "fit"}
@@ -26,6 +29,16 @@ DRAWN = {"stage": "drawn"}
 CONTENT = {"content": True}
 
 FINGERPRINT_LENGTH = 16  # hexadecimal digits: 64 bits
+
+
+def identified(name: str) -> Callable[[type[T]], type[T]]:
+    """Give a dataclass the name under which it enters identities, e.g. ``generator/da_fusion``."""
+
+    def name_it(cls: type[T]) -> type[T]:
+        cls.identity_name = name  # type: ignore[attr-defined]
+        return cls
+
+    return name_it
 
 
 def canonical(value: Any, stage: str | None = None) -> Any:
@@ -37,7 +50,9 @@ def canonical(value: Any, stage: str | None = None) -> Any:
             all of them (``None``).
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {"component": type(value).__name__, "version": getattr(type(value), "version", 1)}
+        if "identity_name" not in vars(type(value)):
+            raise TypeError(f"{type(value).__name__} enters an identity without a name: put @identified above it")
+        fields = {"component": vars(type(value))["identity_name"], "version": getattr(type(value), "version", 1)}
         for field in dataclasses.fields(value):
             if not field.metadata.get("identity", True):
                 continue

@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from hydra.core.config_store import ConfigStore
 
+from genaug.identity import identified
+
 T = TypeVar("T")
 
 MODULES = (
@@ -53,11 +55,11 @@ MODULES = (
 
 
 def component(group: str, name: str) -> Callable[[type[T]], type[T]]:
-    """Register a config dataclass as ``<group>/_<name>``."""
+    """Register a config dataclass as ``<group>/_<name>``; ``<group>/<name>`` is its name in identities too."""
 
     def register(cls: type[T]) -> type[T]:
         ConfigStore.instance().store(group=group, name=f"_{name}", node=cls)
-        return cls
+        return identified(f"{group}/{name}")(cls)
 
     return register
 

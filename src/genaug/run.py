@@ -177,7 +177,7 @@ def fit(
         # a fit that resumes states its evaluations itself, those of interrupted attempts included
         return {"network_evaluations": prior.num_evaluations - before if prior is not None else 0, **about}
 
-    name = type(generator).__name__.lower()
+    name = generator.component_name
     folder, made = cfg.paths.store.folder("fitted", name, identity, make)
     about = read_json(folder / "artefact.json")
     for picture in sorted(folder.glob("*.png")):

@@ -59,6 +59,7 @@ class Generator:
     seed: int = II("seed")
     """Noise of the images. Follows the trial's seed; fix it to share one pool among trials."""
 
+    identity_name: ClassVar[str]
     version: ClassVar[int] = 1
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
     uses_prior: ClassVar[bool] = True
@@ -68,6 +69,11 @@ class Generator:
     """Whether ``fit`` learns something from the training images."""
     online: ClassVar[bool] = False
     """Whether it works inside training, by way of ``interpolate``, instead of publishing images."""
+
+    @property
+    def component_name(self) -> str:
+        """Which generator this is, whatever preset configures it, e.g. ``da_fusion``."""
+        return type(self).identity_name.rpartition("/")[2]
 
     def check(self, task: str) -> None:
         """Raise ``GenaugError`` if this generator cannot serve ``task``; called before any model is loaded."""
@@ -135,7 +141,7 @@ class Generator:
     def fit_fingerprint(self, dataset: Dataset, prior_identity: Any) -> str:
         """Identity of what ``fit`` learns; without ``fit``, of the weights alone: images are shared among subsets."""
         if not self.fits:
-            return fingerprint(type(self).__name__, self.version, prior_identity if self.uses_prior else None)
+            return fingerprint(type(self).identity_name, self.version, prior_identity if self.uses_prior else None)
         return fingerprint(
             canonical(self, stage="fit"), prior_identity if self.uses_prior else None, dataset.train_identity()
         )

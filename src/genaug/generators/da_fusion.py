@@ -16,7 +16,7 @@ from genaug.data.splits import by_class
 from genaug.errors import GenaugError
 from genaug.generators.image_to_image import RESIZES, ImageToImage
 from genaug.generators.prompts import check_prompts, slug
-from genaug.identity import DRAWN, FIT, NOT_IDENTITY
+from genaug.identity import DRAWN, FIT, NOT_IDENTITY, identified
 from genaug.passes import TO_INPUT, Passes
 from genaug.registry import component
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "resume.safetensors"
 
 
+@identified("generator/tokens")
 @dataclass(kw_only=True, slots=True)
 class TextualInversion:
     """How the class tokens are learned."""

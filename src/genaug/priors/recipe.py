@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY
+from genaug.identity import NOT_IDENTITY, identified
 
 
+@identified("recipe")
 @dataclass(kw_only=True, slots=True)
 class PriorRecipe:
     """A Stable-Diffusion-shaped prior small enough for a CPU. The defaults are those of the shipped weights."""

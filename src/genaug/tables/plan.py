@@ -170,7 +170,7 @@ class _Counter:
         fitted = generator.fit_fingerprint(dataset, prior)
         if generator.fits and fitted not in self.fitted:
             self.fitted.add(fitted)
-            if (store.root / "fitted" / f"{type(generator).__name__.lower()}-{fitted}").exists():
+            if (store.root / "fitted" / f"{generator.component_name}-{fitted}").exists():
                 self.cost.known_fitted += 1
             else:
                 self.cost.fitted += 1
