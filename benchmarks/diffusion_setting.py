@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genaug.core.identity import digest_bytes
 from genaug.data.sample import Dataset, Sample
-from genaug.identity import digest_bytes
 from genaug.priors.config import PriorConfig
-from genaug.priors.prior import Prior
+from genaug.priors.model import Prior
 from genaug.priors.random_weights import random_parts
 
 

@@ -21,13 +21,13 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from genaug.app import compose_typed
-from genaug.environment import describe_environment
-from genaug.generators.erasure import erase
-from genaug.generators.sdedit import make_scheduler, noise
+from genaug.core.seeding import derive
+from genaug.generators.sdedit.sampler import make_scheduler, noise
 from genaug.priors.corpus import DIGIT_WORDS
 from genaug.priors.deltas import applied
-from genaug.priors.prior import Prior
-from genaug.seeding import derive
+from genaug.priors.erasure import erase
+from genaug.priors.model import Prior
+from genaug.runs.environment import describe_environment
 
 LARGEST_SHARE, SMALLEST_SHARE = 0.25, 0.9
 

@@ -1,4 +1,4 @@
-"""Counts the floating-point operations that ``genaug plan`` reckons with; prints the constants of src/genaug/passes.py.
+"""Counts the floating-point operations that ``genaug plan`` reckons with; prints the constants of src/genaug/core/cost.py.
 
     python benchmarks/forward_gflop.py
 
@@ -12,8 +12,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from genaug.app import compose_typed, project_root
-from genaug.downstream.detector import Detector
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
+from genaug.downstream.detection.config import Detector
 
 
 def gflop_of(call: Any) -> float:
@@ -27,8 +27,8 @@ def downstream_gflop(config: Any) -> float:
     """One image of the configured size through a classifier's backbone or a detector."""
     import timm
 
-    import genaug.downstream.cifar_backbones  # noqa: F401  (registers the backbones that timm lacks)
-    from genaug.downstream.detection_network import build_network
+    import genaug.downstream.classification.cifar_backbones  # noqa: F401  (registers the backbones that timm lacks)
+    from genaug.downstream.detection.network import build_network
 
     side = config.image_size
     if isinstance(config, Detector):

@@ -15,10 +15,10 @@ import torch
 from diffusion_setting import hardware, load_prior, parser, random_dataset, synchronize
 
 from genaug.data.sample import Sample
-from genaug.generators.da_fusion import TextualInversion
-from genaug.generators.sdedit import to_tensor
-from genaug.generators.textual_inversion import Group, State, draw, prepare, train_tokens
-from genaug.priors.prior import Prior
+from genaug.generators.sdedit.da_fusion import TextualInversion
+from genaug.generators.sdedit.sampler import to_tensor
+from genaug.generators.tokens.textual_inversion import Group, State, draw, prepare, train_tokens
+from genaug.priors.model import Prior
 
 
 def alone(prior: Prior, group: Group, samples: list[Sample], state: State, config: TextualInversion) -> torch.Tensor:

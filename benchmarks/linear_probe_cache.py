@@ -17,15 +17,15 @@ import timm
 import torch
 from PIL import Image
 
+from genaug.core.seeding import derive
+from genaug.data.augmentation import Augment
 from genaug.data.mixing import RealOnly
 from genaug.data.sample import Dataset, Sample
-from genaug.data.transforms import Augment
 from genaug.downstream.base import TrainingData
-from genaug.downstream.classifier import Classifier
-from genaug.downstream.images import class_weights, resized
-from genaug.downstream.lightning_classifier import Network
-from genaug.seeding import derive
-from genaug.trainer import TrainerConfig
+from genaug.downstream.classification.batches import class_weights, resized
+from genaug.downstream.classification.config import Classifier
+from genaug.downstream.classification.module import Network
+from genaug.downstream.trainer import TrainerConfig
 
 NUM_CLASSES, NUM_TEST = 20, 100
 PHOTO_SIZE = (500, 375)  # as in PASCAL VOC

@@ -27,10 +27,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from genaug.app import compose_typed
 from genaug.data.sample import Dataset
 from genaug.data.sources.digit_scenes import DigitScenes
-from genaug.downstream.detector import Detector
+from genaug.downstream.detection.config import Detector
 from genaug.generators.base import Generated
-from genaug.generators.psld import Psld
-from genaug.priors.prior import Prior
+from genaug.generators.psld.config import Psld
+from genaug.priors.model import Prior
 
 MODES = ("psld_reference", "psld", "psld_fast", "psld_projection")
 NUM_TUNING = 10  # scenes on which the modes were chosen; the protocol begins behind them

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from genaug.app import compose_typed
+from genaug.core.errors import GenaugError
+from genaug.core.identity import digest_bytes
 from genaug.data.sample import Boxes, Dataset, Sample
-from genaug.errors import GenaugError
-from genaug.identity import digest_bytes
 
 PARTS = ("unet", "vae", "text_encoder")
 # what keeps fitting as short as generating; everything else is the preset's
@@ -116,7 +116,7 @@ def hardware() -> dict[str, object]:
     """Machine, versions and threads of the measuring processes."""
     import torch
 
-    from genaug.environment import describe_environment
+    from genaug.runs.environment import describe_environment
 
     return {**describe_environment(), "threads": torch.get_num_threads()}
 

@@ -16,11 +16,11 @@ from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline
 from diffusion_setting import hardware, load_prior, parser, random_dataset, synchronize
 from PIL import Image
 
+from genaug.core.seeding import derive
 from genaug.generators.base import Variant
-from genaug.generators.image_to_image import ImageToImage
-from genaug.generators.sdedit import edit_images, to_tensor
-from genaug.priors.prior import Prior
-from genaug.seeding import derive
+from genaug.generators.sdedit.config import ImageToImage
+from genaug.generators.sdedit.sampler import edit_images, to_tensor
+from genaug.priors.model import Prior
 
 LEVELS = (0.25, 0.5, 0.75, 1.0)
 

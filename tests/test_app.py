@@ -6,8 +6,8 @@ import time
 import pytest
 
 from genaug.app import compose_typed
-from genaug.cell import Cell, cell_fingerprint
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
+from genaug.runs.cell import Cell, cell_fingerprint
 
 WRONG = {
     "mix.alhpa=0.5": r"no key mix\.alhpa.*Did you mean mix\.alpha",

@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from genaug.config import RunConfig, explain_unknown_key, store_root
-from genaug.errors import GenaugError
-from genaug.registry import load_components
-from genaug.sweep import failures, note_cell
+from genaug.core.errors import GenaugError
+from genaug.core.registry import load_components
+from genaug.runs.sweep import failures, note_cell
 
 
 def project_root() -> Path:
@@ -122,7 +122,7 @@ def compose_typed(overrides: list[str]) -> RunConfig:
 
 def job(config: DictConfig) -> float | None:
     """One Hydra job: one cell. Returns its main metric, so that optimising sweepers can use it."""
-    from genaug.cell import Cell
+    from genaug.runs.cell import Cell
 
     hydra_config = HydraConfig.get()
     sweep_dir = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from genaug.errors import GenaugError
-from genaug.passes import TRAIN_USE, USE
+from genaug.core.cost import TRAIN_USE, USE
+from genaug.core.errors import GenaugError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at what `python train.py` has made.")
 Outputs = Annotated[Path, typer.Option(help="The outputs folder.")]
@@ -22,7 +22,7 @@ def status(outputs: Outputs = Path("outputs")) -> None:
     """Every cell: complete, running, interrupted, or failed and why."""
     from rich.console import Console
 
-    from genaug.tables.collect import cell_states
+    from genaug.runs.collection import cell_states
 
     console = Console(soft_wrap=True, highlight=False)
     states = cell_states(outputs / "runs")
@@ -43,7 +43,7 @@ def compare(
     metric: Annotated[str | None, typer.Option(help="e.g. test/accuracy_micro")] = None,
 ) -> None:
     """The table of finished cells: mean and spread over seeds, n of the seeds in the table."""
-    from genaug.tables.collect import read_results
+    from genaug.runs.collection import read_results
     from genaug.tables.summary import print_summary, summarise
 
     runs = outputs / "runs"
@@ -65,7 +65,7 @@ def gallery(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """A contact sheet of sources and variants as PNG; several pools side by side, e.g. one per sigma."""
-    from genaug.gallery import contact_sheet, find_pool, side_by_side
+    from genaug.drawing.contact_sheet import contact_sheet, find_pool, side_by_side
 
     sheets = []
     for pool in pools:
@@ -161,7 +161,7 @@ def experiments(
     write: Annotated[bool, typer.Option("--write", help="Write experiments/README.md instead of printing it.")] = False,
 ) -> None:
     """Every experiment with its command, cells and published values."""
-    from genaug.store import write_text
+    from genaug.core.store import write_text
     from genaug.tables.overview import overview
     from genaug.tables.spec import experiment_root
 
@@ -185,9 +185,9 @@ def quality(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """KID, FID, precision, recall, density, coverage, distances, label agreement and a synthetic-to-real probe of a pool."""
+    from genaug.core.store import Store, write_json
+    from genaug.drawing.contact_sheet import find_pool
     from genaug.evaluation.quality import measure
-    from genaug.gallery import find_pool
-    from genaug.store import Store, write_json
 
     found, dataset = find_pool(outputs, pool, ALL_VARIANTS)
     values = measure(found, dataset, Store(outputs / "store"), features, lpips)
@@ -207,9 +207,9 @@ def quality(
 @app.command()
 def leaks(pool: PoolName, features: Features, outputs: Outputs = Path("outputs")) -> None:
     """Nearest pairs of synthetic, training and test images: copying, leaks from the prior, duplicates in the data."""
+    from genaug.core.store import Store
+    from genaug.drawing.contact_sheet import find_pool
     from genaug.evaluation.leaks import audit
-    from genaug.gallery import find_pool
-    from genaug.store import Store
 
     found, dataset = find_pool(outputs, pool, ALL_VARIANTS)
     folder = outputs / "leaks" / found.fingerprint
@@ -227,7 +227,7 @@ def sync(
 ) -> None:
     """Write an experiment's W&B runs anew from the local record; the same ids each time, so nothing is doubled."""
     from genaug.tables.sweep import expand
-    from genaug.wandb_sync import sync as write_runs
+    from genaug.tracking.wandb_sync import sync as write_runs
 
     cells = {
         cell.fingerprint: cell.result for cell in expand(item, overrides, outputs).cells if cell.result is not None
@@ -244,7 +244,7 @@ def gc(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Pools and images that no complete cell uses and that are older than a day; removed with --delete."""
-    from genaug.garbage import find_garbage, remove
+    from genaug.runs.garbage import find_garbage, remove
 
     found = find_garbage(outputs)
     for path in found.paths:

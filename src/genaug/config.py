@@ -7,20 +7,20 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
-from genaug.data.filters import Filter
+from genaug.core.errors import GenaugError
+from genaug.core.identity import NOT_IDENTITY, canonical
+from genaug.core.paths import Paths
+from genaug.data.augmentation import Augment
 from genaug.data.mixing import Mix
 from genaug.data.sources.base import Source
-from genaug.data.transforms import Augment
 from genaug.downstream.base import Downstream
-from genaug.errors import GenaugError
+from genaug.downstream.trainer import TrainerConfig
+from genaug.evaluation.filters import Filter
 from genaug.generators.base import Generator
-from genaug.identity import NOT_IDENTITY, canonical
-from genaug.leakage import Leakage
-from genaug.paths import Paths
 from genaug.priors.config import PriorConfig
+from genaug.priors.leakage import Leakage
 from genaug.priors.recipe import PriorRecipe
-from genaug.tracking import Tracking
-from genaug.trainer import TrainerConfig
+from genaug.tracking.record import Tracking
 
 TASKS = ("train", "generate", "fit", "prior")
 

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genaug.cell import Cell, Result, headline, setting_fingerprint
+from genaug.core.identity import fingerprint
+from genaug.core.store import check_writable, read_json, write_json
 from genaug.data.pool import Pool, make_pool
 from genaug.data.sample import Dataset
 from genaug.data.splits import by_class
 from genaug.downstream.base import TrainingData
-from genaug.environment import check_libraries, describe_environment
-from genaug.gallery import contact_sheet
-from genaug.generators.prompts import readable, slug
-from genaug.identity import fingerprint
+from genaug.drawing.contact_sheet import contact_sheet
+from genaug.generators.tokens.prompts import readable, slug
 from genaug.priors.recipe import train_prior
-from genaug.store import check_writable, read_json, write_json
-from genaug.tracking import Record
+from genaug.runs.cell import Cell, Result, headline, setting_fingerprint
+from genaug.runs.environment import check_libraries, describe_environment
+from genaug.tracking.record import Record
 
 
 def run(cell: Cell) -> Result:
@@ -127,7 +127,7 @@ def synthesise(cell: Cell, dataset: Dataset, record: Record) -> Synthetic:
 
 def erase(cell: Cell, dataset: Dataset, record: Record) -> tuple[dict[str, Path], dict[str, int]]:
     """Per class, the folder of the change of weights that erases its name from the prior; each is made once for all."""
-    from genaug.generators.erasure import erase_into
+    from genaug.priors.erasure import erase_into
 
     cfg = cell.config
     erasure = cfg.leakage.erasure

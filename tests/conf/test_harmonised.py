@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from genaug.app import compose_typed
+from genaug.core.identity import canonical
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Variant
-from genaug.identity import canonical
 from tests.conftest import ROOT
 
 HARMONISED = sorted(path.stem for path in (ROOT / "conf" / "generator").glob("*_harmonised.yaml"))

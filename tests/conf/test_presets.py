@@ -5,7 +5,7 @@ import re
 import pytest
 
 from genaug.app import compose_typed
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
 from tests.conftest import ROOT
 
 GROUPS = ("dataset", "prior", "leakage", "generator", "mix", "augment", "downstream", "trainer", "tracking")
@@ -52,7 +52,7 @@ def test_the_operations_of_a_backbone_are_those_that_torch_counts():
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from genaug.passes import forward_gflop
+    from genaug.core.cost import forward_gflop
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         timm.create_model("test_resnet", num_classes=10).eval()(torch.zeros(1, 3, 32, 32))

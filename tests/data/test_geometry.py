@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genaug.core.errors import GenaugError
 from genaug.data.geometry import Letterbox, bucket
-from genaug.errors import GenaugError
 
 
 def iou(a, b):

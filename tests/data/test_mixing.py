@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from genaug.core.errors import GenaugError
 from genaug.data.mixing import Concat, Mix, RealOnly, Replace, ReplaceGlobal, Stream, SyntheticOnly
 from genaug.data.pool import Pool
 from genaug.data.sample import Sample, SyntheticSample
-from genaug.errors import GenaugError
 
 PIXEL = np.zeros((1, 1, 3), dtype=np.uint8)
 REAL = [Sample(id=f"real/{i}", digest=str(i), image=PIXEL, label={i % 3: 1.0}) for i in range(10)]

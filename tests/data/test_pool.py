@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import DRAWN, digest_bytes
+from genaug.core.seeding import choice, derive
+from genaug.core.store import Store
 from genaug.data.pool import make_pool, read_pool
 from genaug.data.sample import Dataset, Sample
-from genaug.errors import GenaugError
 from genaug.generators.base import Generated, Generator
-from genaug.identity import DRAWN, digest_bytes
-from genaug.seeding import choice, derive
-from genaug.store import Store
 
 
 @dataclass(kw_only=True, slots=True)

@@ -6,10 +6,10 @@ import random
 import numpy as np
 import pytest
 
+from genaug.core.errors import GenaugError
 from genaug.data.sample import Dataset, Sample, check_disjoint
 from genaug.data.sources.published import drop_repeats
 from genaug.data.splits import carve, few_shot, fraction_of
-from genaug.errors import GenaugError
 
 PIXEL = np.zeros((1, 1, 3), dtype=np.uint8)
 SIZES = (20, 17, 31)

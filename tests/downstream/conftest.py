@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from genaug.data.augmentation import Augment
 from genaug.data.mixing import Mix, RealOnly
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, SyntheticSample
 from genaug.data.sources.digits import Digits
-from genaug.data.transforms import Augment
 from genaug.downstream.base import TrainingData
-from genaug.downstream.classifier import Classifier
-from genaug.trainer import TrainerConfig
+from genaug.downstream.classification.config import Classifier
+from genaug.downstream.trainer import TrainerConfig
 
 NUM_TEST, NUM_VAL = 60, 30
 torch.set_num_threads(1)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genaug.core.errors import GenaugError
+from genaug.core.store import Store
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
-from genaug.errors import GenaugError
 from genaug.evaluation import features
 from genaug.evaluation.features import features_of
 from genaug.evaluation.leaks import audit, expected_share, perceptual_hash, threshold_of
@@ -24,7 +25,6 @@ from genaug.evaluation.quality import (
     measure,
     precision_recall_density_coverage,
 )
-from genaug.store import Store
 
 NUM_CLASSES = 3
 

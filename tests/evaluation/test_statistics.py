@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
 from genaug.evaluation.statistics import (
     area_under_curve,
     bootstrap_interval,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from genaug.core.identity import digest_bytes
 from genaug.data.sample import Dataset, Sample
-from genaug.identity import digest_bytes
 from genaug.priors.config import PriorConfig
 from genaug.priors.random_weights import save_random_prior
 

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from genaug.app import compose_typed
+from genaug.core.errors import GenaugError
 from genaug.data.sample import Dataset
 from genaug.data.sources.image_folder import ImageFolder
-from genaug.errors import GenaugError
 from genaug.priors.config import PriorConfig
-from genaug.priors.prior import Prior
+from genaug.priors.model import Prior
 from genaug.priors.random_weights import save_random_prior
 from tests.conftest import ROOT
 

@@ -8,15 +8,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
+from genaug.core.registry import load_components
 
 CONF = Path(__file__).parents[2] / "conf"
-COMPONENTS = ("generators.none", "generators.real_guidance", "generators.da_fusion", "priors.config", "leakage")
 
 
 def generator(*overrides: str, leakage: str = "data_centric"):
-    for name in COMPONENTS:
-        __import__(f"genaug.{name}")
+    load_components()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(overrides=[*overrides, "+seed=0", f"+leakage={leakage}"])
     built = OmegaConf.to_object(config)
@@ -57,6 +56,8 @@ def test_class_name_tokens_need_leakage_none():
 
 
 def test_declaring_components_imports_no_torch():
-    code = "import sys; from genaug.registry import load_components; load_components(); print('torch' in sys.modules)"
+    code = (
+        "import sys; from genaug.core.registry import load_components; load_components(); print('torch' in sys.modules)"
+    )
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert said.strip() == "False"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from genaug.app import compose_typed
-from genaug.cell import cell_fingerprint
 from genaug.config import RunConfig
-from genaug.errors import GenaugError
-from genaug.identity import canonical, fingerprint
+from genaug.core.errors import GenaugError
+from genaug.core.identity import canonical, fingerprint
+from genaug.runs.cell import cell_fingerprint
 from genaug.tables.spec import items
 from genaug.tables.sweep import expand
 from tests.conftest import ROOT

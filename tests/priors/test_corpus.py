@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
 from genaug.priors.corpus import (
     DIGIT_WORDS,
     MICROGRAPH_SUBJECT,

@@ -9,7 +9,7 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
 from genaug.priors import training
 from genaug.priors.corpus import MICROGRAPH_SUBJECT, PROMPT_TEMPLATES, Corpus
 from genaug.priors.recipe import PriorRecipe, train_prior

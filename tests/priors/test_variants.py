@@ -8,12 +8,12 @@ import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from safetensors.torch import save_file
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import digest_bytes
 from genaug.data.sample import Dataset, Sample
-from genaug.errors import GenaugError
-from genaug.generators.real_guidance import RealGuidance
-from genaug.identity import digest_bytes
+from genaug.generators.sdedit.real_guidance import RealGuidance
 from genaug.priors.config import PriorConfig
-from genaug.priors.prior import Prior
+from genaug.priors.model import Prior
 from genaug.priors.random_weights import save_random_prior
 
 

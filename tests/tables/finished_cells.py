@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from genaug.cell import Cell, setting_fingerprint
+from genaug.runs.cell import Cell, setting_fingerprint
 from genaug.tables.sweep import PlannedCell, Sweep, look_up
 
 EXPERIMENT: dict[str, Any] = {

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from genaug.app import compose_typed
-from genaug.errors import GenaugError
-from genaug.passes import FORWARD_GFLOP
+from genaug.core.cost import FORWARD_GFLOP
+from genaug.core.errors import GenaugError
 from genaug.tables.plan import STAGES, plan, report_plan, stand_in
 from genaug.tables.spec import parse_spec, read_spec
 from tests.tables.finished_cells import EXPERIMENT, finish_all
@@ -95,7 +95,7 @@ def test_a_stand_in_has_the_size_it_is_asked_for() -> None:
 
 
 def test_a_filter_is_part_of_a_cell_only_where_a_pool_reaches_training(project: Path) -> None:
-    from genaug.cell import cell_fingerprint
+    from genaug.runs.cell import cell_fingerprint
 
     prior = f"prior.path={project / 'prior'}"
     fingerprints = {

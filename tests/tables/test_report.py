@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genaug.tables.charts import Point, Series, line_chart, scatter_chart, ticks
+from genaug.drawing.charts import Point, Series, line_chart, scatter_chart, ticks
 from genaug.tables.report import write_report
 from genaug.tables.spec import read_spec
 from genaug.tables.table import collect

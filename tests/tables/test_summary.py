@@ -3,8 +3,8 @@
 import pytest
 
 from genaug.app import compose_typed
-from genaug.cell import Cell, setting_fingerprint
-from genaug.tables.collect import read_results
+from genaug.runs.cell import Cell, setting_fingerprint
+from genaug.runs.collection import read_results
 from genaug.tables.summary import summarise
 from genaug.tables.sweep import PlannedCell
 from tests.tables.finished_cells import finish

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
 from genaug.tables.overview import FIRST_SEED, row
 from genaug.tables.record import write_record
 from genaug.tables.render import as_json, comma_separated, latex, markdown, write_table
@@ -72,7 +72,7 @@ def test_a_sweep_expands_to_all_its_cells_and_the_baseline_is_shared(sweep_of) -
 
 def test_values_set_one_after_the_other_give_the_cells_that_composing_gives(sweep_of) -> None:
     from genaug.app import compose_typed
-    from genaug.cell import cell_fingerprint
+    from genaug.runs.cell import cell_fingerprint
 
     for cell in sweep_of("preset=smoke").cells[1:3]:
         assert cell.fingerprint == cell_fingerprint(compose_typed(list(cell.overrides)))

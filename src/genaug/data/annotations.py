@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from genaug.core.errors import GenaugError
 from genaug.data.sample import Boxes
-from genaug.errors import GenaugError
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)

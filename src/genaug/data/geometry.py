@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
 
 
 @dataclass(frozen=True, slots=True)

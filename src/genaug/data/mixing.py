@@ -11,12 +11,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import NOT_IDENTITY
+from genaug.core.registry import component
+from genaug.core.seeding import choice, derive, uniform
 from genaug.data.pool import Pool
 from genaug.data.sample import Sample, SyntheticSample
-from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY
-from genaug.registry import component
-from genaug.seeding import choice, derive, uniform
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import fingerprint
+from genaug.core.store import Store, write_text
 from genaug.data.sample import Boxes, Dataset, SyntheticSample
-from genaug.errors import GenaugError
 from genaug.generators.base import Generated, Generator, Variant
-from genaug.identity import fingerprint
-from genaug.store import Store, write_text
 
 NUM_WRITERS = 2  # threads that compress and write PNG files beside the sampler
 

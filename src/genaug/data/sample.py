@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from genaug.errors import GenaugError
-from genaug.identity import digest_bytes, fingerprint
+from genaug.core.errors import GenaugError
+from genaug.core.identity import digest_bytes, fingerprint
 
 
 @dataclass(kw_only=True, frozen=True, slots=True, eq=False)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from genaug.core.errors import GenaugError
 from genaug.data.sample import Dataset, Sample
-from genaug.errors import GenaugError
 
 
 def by_class(samples: Sequence[Sample], num_classes: int) -> list[list[Sample]]:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
+from genaug.core.cost import Passes
+from genaug.core.errors import GenaugError
+from genaug.core.identity import NOT_IDENTITY
 from genaug.data.mixing import Mix, Separate, Stream
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset
-from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY
-from genaug.passes import Passes
-from genaug.trainer import TrainerConfig
+from genaug.downstream.trainer import TrainerConfig
 
 if TYPE_CHECKING:
-    from genaug.data.transforms import Augment
-    from genaug.tracking import Record
+    from genaug.data.augmentation import Augment
+    from genaug.tracking.record import Record
 
 
 @dataclass(kw_only=True, slots=True)

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from genaug.downstream.metrics import select_step
-from genaug.trainer import TrainerConfig
+from genaug.downstream.classification.metrics import select_step
+from genaug.downstream.trainer import TrainerConfig
 
 if TYPE_CHECKING:
-    from genaug.tracking import Record
+    from genaug.tracking.record import Record
 
 RESUME_NAME = "resume"  # checkpoints/resume.ckpt
 SELECTED_NAME = "selected.pt"  # checkpoints/selected.pt: weights of the best evaluation so far

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import fingerprint
+from genaug.core.store import Store
 from genaug.data.sample import Sample
-from genaug.errors import GenaugError
-from genaug.identity import fingerprint
-from genaug.store import Store
 
 PIXELS = "pixels"
 RANDOM = "random:"

@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
+from genaug.core.store import Store, write_json
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample
 from genaug.evaluation.features import features_of, normalised
-from genaug.store import Store, write_json
 
 HASH_SIDE, HASH_DETAIL = 8, 32
 NEAR_DUPLICATE_BITS = 4  # of 64 that may differ

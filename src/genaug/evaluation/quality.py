@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from genaug.data.filters import lpips_distances
+from genaug.core.seeding import derive
+from genaug.core.store import Store
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
 from genaug.evaluation.features import features_of, normalised
+from genaug.evaluation.filters import lpips_distances
 from genaug.evaluation.statistics import CONFIDENCE
-from genaug.seeding import derive
-from genaug.store import Store
 
 NUM_NEIGHBOURS = 5  # k of precision, recall, density and coverage
 NUM_SUBSETS = 100  # of KID

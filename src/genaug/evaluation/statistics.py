@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from scipy import integrate, stats
 
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9999

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
+from genaug.core.cost import Passes
+from genaug.core.identity import NOT_IDENTITY, canonical, fingerprint
 from genaug.data.sample import Boxes, Dataset, Sample
-from genaug.identity import NOT_IDENTITY, canonical, fingerprint
-from genaug.passes import Passes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from genaug.priors.prior import Prior
+    from genaug.priors.model import Prior
 
 
 @dataclass(kw_only=True, frozen=True, slots=True, eq=False)
@@ -77,7 +77,7 @@ class Generator:
 
     def check(self, task: str) -> None:
         """Raise ``GenaugError`` if this generator cannot serve ``task``; called before any model is loaded."""
-        from genaug.errors import GenaugError
+        from genaug.core.errors import GenaugError
 
         if task not in self.tasks:
             raise GenaugError(f"generator={self.name} does not work on {task} data, only on {', '.join(self.tasks)}.")

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from genaug.core.registry import component
 from genaug.generators.base import Generator
-from genaug.registry import component
 
 
 @component("generator", "none")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
-from genaug.errors import GenaugError
-from genaug.identity import CONTENT, NOT_IDENTITY, canonical, folder_digest
+from genaug.core.errors import GenaugError
+from genaug.core.identity import CONTENT, NOT_IDENTITY, canonical, folder_digest
+from genaug.core.registry import component
 from genaug.priors.hub import PARTS, cached_model, check_reachable
-from genaug.registry import component
 
 if TYPE_CHECKING:
-    from genaug.priors.prior import Prior
+    from genaug.priors.model import Prior
 
 TINY = "tiny"
 
@@ -123,6 +123,6 @@ class PriorConfig:
 
 @functools.lru_cache(maxsize=1)
 def _load(fields: tuple[tuple[str, Any], ...], device: str) -> "Prior":
-    from genaug.priors.prior import Prior
+    from genaug.priors.model import Prior
 
     return Prior.load(PriorConfig(**dict(fields)), device)

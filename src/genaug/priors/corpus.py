@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
 
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEXTURES = ("plain", "gradient", "striped", "checkered", "noisy", "photographic")

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
 
 DELTA = "delta.safetensors"
 

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 HUB_TIMEOUT = 5.0  # seconds for the first answer of the Hub

@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
 from genaug.priors.corpus import DIGIT_WORDS, draw_digits, load_corpus, read_idx, read_picture
 
 CLASSIFIER_STEPS, CLASSIFIER_BATCH_SIZE = 1500, 128

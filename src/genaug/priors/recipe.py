@@ -6,8 +6,8 @@ The training itself is in `training.py`, its pictures in `corpus.py`, and what c
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY, identified
+from genaug.core.errors import GenaugError
+from genaug.core.identity import NOT_IDENTITY, identified
 
 
 @identified("recipe")

@@ -23,8 +23,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from genaug.errors import GenaugError
-from genaug.identity import canonical
+from genaug.core.errors import GenaugError
+from genaug.core.identity import canonical
 from genaug.priors.corpus import (
     GENERIC_PROMPTS,
     MICROGRAPH_SUBJECT,

@@ -1,7 +1,7 @@
 """``experiments/README.md``: every experiment with its command, cells, cost, results and state, generated from the files.
 
-It depends on the experiments, their committed records and the assumptions of ``genaug.passes`` alone: not on data, weights or
-outputs of this machine, so that every machine writes the same text.
+It depends on the experiments, their committed records and the assumptions of ``genaug.core.cost`` alone: not on data, weights
+or outputs of this machine, so that every machine writes the same text.
 """
 
 import tempfile
@@ -31,7 +31,7 @@ One file per table or figure: what to run, how to read it, and what was publishe
 *Cells* are the combinations of the sweep; those that cannot differ (a baseline under several alpha) are one. *Cost* is that of
 seed 0 alone, as `genaug plan <item> seed=0` counts it with nothing in the store: network evaluations of erasing, fitting and
 generating, images through the downstream network, and hours on one {GPU.upper()}, whose assumptions stand in
-[passes.py](../src/genaug/passes.py). *Ours* is the range of the means in the record; a run with `preset=smoke` shows that the
+[cost.py](../src/genaug/core/cost.py). *Ours* is the range of the means in the record; a run with `preset=smoke` shows that the
 way from command to table works and is never compared with published values.
 """
 HEADS = (

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from genaug.config import RunConfig
+from genaug.core.cost import GPUS, TRAIN_USE, USE, Passes, hours, unet_gflop, vae_gflop
+from genaug.core.errors import GenaugError
+from genaug.core.identity import canonical, fingerprint
+from genaug.core.paths import Paths
 from genaug.data.pool import pool_identity
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import few_shot, fraction_of
-from genaug.errors import GenaugError
 from genaug.generators.base import Variant
-from genaug.generators.prompts import readable, slug
-from genaug.identity import canonical, fingerprint
-from genaug.passes import GPUS, TRAIN_USE, USE, Passes, hours, unet_gflop, vae_gflop
-from genaug.paths import Paths
+from genaug.generators.tokens.prompts import readable, slug
 from genaug.priors.config import TINY
 from genaug.tables.spec import TableSpec
 from genaug.tables.sweep import PlannedCell, Sweep
@@ -225,7 +225,7 @@ class _Counter:
         if work.network == "U-Net":
             given = self.spec.gflop.get(config.generator.name)
             return unet_gflop(*_size(config)) if given is None else given
-        hint = f"{work.network} is not in FORWARD_GFLOP of genaug.passes: its hours are missing."
+        hint = f"{work.network} is not in FORWARD_GFLOP of genaug.core.cost: its hours are missing."
         if hint not in self.plan.uncounted:
             self.plan.uncounted.append(hint)
         return 0.0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genaug.store import write_text
+from genaug.core.store import write_text
 from genaug.tables.table import Entry, Table
 
 MISSING = "–"

@@ -10,14 +10,15 @@ from typing import Any
 
 from PIL import Image
 
+from genaug.core.errors import GenaugError
+from genaug.core.store import read_json
 from genaug.data.pool import Pool, read_pool
 from genaug.data.sample import Dataset, Sample
-from genaug.errors import GenaugError
-from genaug.gallery import caption, dataset_of
-from genaug.store import read_json
-from genaug.tables import charts, render
-from genaug.tables.charts import Point, Series
-from genaug.tables.collect import value_at
+from genaug.drawing import charts
+from genaug.drawing.charts import Point, Series
+from genaug.drawing.contact_sheet import caption, dataset_of
+from genaug.runs.collection import value_at
+from genaug.tables import render
 from genaug.tables.table import Entry, Table, text_of
 
 NUM_CLASSES, NUM_VARIANTS, NUM_PAIRS = 10, 4, 8

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from genaug.errors import GenaugError
+from genaug.core.errors import GenaugError
 
 UNITS = ("fraction", "percent", "error_percent")
 EVIDENCE = ("paper", "code", "figure", "table", "log", "derived", "secondary", "unverified")

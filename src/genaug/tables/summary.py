@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genaug.tables.collect import HIDDEN, read_results, value_at
+from genaug.runs.collection import HIDDEN, read_results, value_at
 
 COMPONENTS = ("dataset", "generator", "mix", "augment", "downstream", "prior", "leakage", "filter")
 ABSENT = "–"

@@ -18,12 +18,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genaug.app import explain, register, typed
-from genaug.cell import cell_fingerprint
 from genaug.config import RunConfig
-from genaug.errors import GenaugError
-from genaug.store import read_json
-from genaug.sweep import sets_value
-from genaug.tables.collect import HIDDEN, state_of
+from genaug.core.errors import GenaugError
+from genaug.core.store import read_json
+from genaug.runs.cell import cell_fingerprint
+from genaug.runs.collection import HIDDEN, state_of
+from genaug.runs.sweep import sets_value
 from genaug.tables.spec import read_experiment
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from genaug.errors import GenaugError
-from genaug.tables.collect import HIDDEN
+from genaug.core.errors import GenaugError
+from genaug.runs.collection import HIDDEN
 
 if TYPE_CHECKING:
     from genaug.evaluation.statistics import Comparison, Interval

@@ -35,9 +35,9 @@ class CellSweeper(BasicSweeper):
 
     def _answered(self, overrides: Sequence[str]) -> bool:
         from genaug.app import explain, typed
-        from genaug.cell import Cell
-        from genaug.errors import GenaugError
-        from genaug.sweep import note_cell
+        from genaug.core.errors import GenaugError
+        from genaug.runs.cell import Cell
+        from genaug.runs.sweep import note_cell
 
         assert self.config is not None
         try:
@@ -59,7 +59,7 @@ class CellSweeper(BasicSweeper):
         Hydra composes in this order too, but anew for each job, which takes most of the time of a sweep that is complete.
         """
         assert self.hydra_context is not None and self.config is not None
-        from genaug.sweep import sets_value
+        from genaug.runs.sweep import sets_value
 
         loader = self.hydra_context.config_loader
         values = [o for o in overrides if sets_value(o)]

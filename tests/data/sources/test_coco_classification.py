@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from genaug.core.errors import GenaugError
 from genaug.data.sources.coco_classification import CocoClassification, largest_annotations, object_mask
-from genaug.errors import GenaugError
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 

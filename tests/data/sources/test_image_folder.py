@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genaug.core.errors import GenaugError
 from genaug.data.sources.image_folder import ImageFolder
-from genaug.errors import GenaugError
 
 
 def write(root, classes=("cat", "tv_remote"), count=8, split=""):

@@ -6,8 +6,8 @@ import struct
 import numpy as np
 import pytest
 
+from genaug.core.errors import GenaugError
 from genaug.data.sources.mnist import IMAGES, LABELS, Mnist
-from genaug.errors import GenaugError
 
 COUNTS = {"train": 40, "t10k": 20}
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from genaug.core.errors import GenaugError
 from genaug.data.sources.imagenet import Ilsvrc2012
 from genaug.data.sources.imagenet_lists import CMC_WNIDS, DA_FUSION_NAMES
 from genaug.data.sources.leafy_spurge import LeafySpurge
 from genaug.data.sources.shenzhen import ShenzhenTb
-from genaug.errors import GenaugError
 
 RNG = np.random.default_rng(0)
 

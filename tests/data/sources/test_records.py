@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genaug.core.errors import GenaugError
 from genaug.data.sources.hub import HubClassification, HubDetection
 from genaug.data.sources.leafy_spurge import LeafySpurge
 from genaug.data.sources.records import Record, export
 from genaug.data.sources.webdataset_shards import WebDatasetShards
-from genaug.errors import GenaugError
 
 RNG = np.random.default_rng(0)
 

@@ -14,9 +14,9 @@ import torchvision
 from PIL import Image
 from scipy.io import savemat
 
+from genaug.core.errors import GenaugError
 from genaug.data.sample import Dataset
 from genaug.data.sources import torchvision_sets as sets
-from genaug.errors import GenaugError
 
 RNG = np.random.default_rng(0)
 

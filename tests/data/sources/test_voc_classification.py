@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genaug.core.errors import GenaugError
 from genaug.data.sources.voc_classification import NAMES, VocClassification, largest_instance
-from genaug.errors import GenaugError
 
 
 def values(*boxes: tuple[slice, slice, int], fill: int = 0) -> np.ndarray:

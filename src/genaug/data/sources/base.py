@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 from omegaconf import II
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import NOT_IDENTITY, canonical
 from genaug.data.sample import Dataset, check_disjoint
 from genaug.data.splits import few_shot, fraction_of
-from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY, canonical
 
 
 @dataclass(kw_only=True, slots=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from genaug.core.errors import GenaugError
+from genaug.core.registry import component
 from genaug.data.annotations import Annotation, BoxRules, object_mask, read_coco
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.detection import DetectionFiles, sample_of
-from genaug.errors import GenaugError
-from genaug.registry import component
 
 SPLITS = ("train", "val", "test")
 MASK_LIMIT = 2**32  # bytes of decoded training masks

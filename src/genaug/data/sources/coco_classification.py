@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from genaug.core.errors import GenaugError
+from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.published import Origin, Published, listing_digest, samples_of_files
-from genaug.errors import GenaugError
-from genaug.registry import component
 
 Annotation = dict[str, Any]
 

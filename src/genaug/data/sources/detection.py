@@ -12,11 +12,11 @@ import numpy as np
 from omegaconf import MISSING
 from PIL import Image
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import NOT_IDENTITY, content_digest
 from genaug.data.annotations import BoxRules, LabelledObject
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import Source
-from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY, content_digest
 
 
 @dataclass(kw_only=True, slots=True)

@@ -10,13 +10,13 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import digest_bytes
+from genaug.core.registry import component
+from genaug.core.seeding import derive
 from genaug.data.sample import Boxes, Dataset, Sample
 from genaug.data.sources.detection import DetectionSource
 from genaug.data.sources.digits import NAMES, Digits
-from genaug.errors import GenaugError
-from genaug.identity import digest_bytes
-from genaug.registry import component
-from genaug.seeding import derive
 
 TEXTURES = ("plain", "gradient", "stripes", "checks", "waves", "noise")
 INK = 0.35  # share of the ink from which a pixel belongs to the digit, hence to its box

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
+from genaug.core.identity import digest_bytes
+from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import Source
 from genaug.data.splits import carve
-from genaug.identity import digest_bytes
-from genaug.registry import component
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPLIT_SEED = 0

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
+from genaug.core.errors import GenaugError
+from genaug.core.registry import component
 from genaug.data.annotations import BoxRules, LabelledObject
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.detection import carve_any, image_size, sample_of
 from genaug.data.sources.published import samples_of_files
 from genaug.data.sources.records import Export, RecordSource, load_hub
-from genaug.errors import GenaugError
-from genaug.registry import component
 
 BOX_FORMATS = ("xywh", "xyxy")
 

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 from PIL import Image
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import NOT_IDENTITY, content_digest
+from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample, to_rgb
 from genaug.data.sources.base import Source
 from genaug.data.splits import carve
-from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY, content_digest
-from genaug.registry import component
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 SPLIT_NAMES = {

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import digest_bytes
+from genaug.core.registry import component
 from genaug.data.sample import Dataset
 from genaug.data.sources.imagenet_lists import CMC_WNIDS, DA_FUSION_NAMES
 from genaug.data.sources.published import Origin, Published, samples_of_files, unique_names
-from genaug.errors import GenaugError
-from genaug.identity import digest_bytes
-from genaug.registry import component
 
 CLASSES = ("all", "cmc", "da_fusion")
 

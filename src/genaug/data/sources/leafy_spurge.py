@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import NOT_IDENTITY
+from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.image_folder import image_files
 from genaug.data.sources.published import Origin, Published, samples_of_files, tree_digest
 from genaug.data.sources.records import Export, load_hub
-from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY
-from genaug.registry import component
 
 NAMES = ("no spurge", "leafy spurge")
 FOLDERS = {0: ("absent",), 1: ("present", "apparent")}  # of the Hub's repository, and of DA-Fusion's own data

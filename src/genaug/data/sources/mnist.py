@@ -11,13 +11,13 @@ import numpy as np
 from omegaconf import MISSING
 from PIL import Image
 
+from genaug.core.errors import GenaugError, check_choice
+from genaug.core.identity import NOT_IDENTITY, digest_bytes
+from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import Source
 from genaug.data.sources.digits import NAMES
 from genaug.data.splits import carve
-from genaug.errors import GenaugError, check_choice
-from genaug.identity import NOT_IDENTITY, digest_bytes
-from genaug.registry import component
 
 SIDE = 28
 IMAGES, LABELS = 2051, 2049  # magic numbers of idx files of three and one dimensions of bytes

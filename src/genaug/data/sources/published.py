@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import NOT_IDENTITY, canonical, content_digest, digest_bytes
 from genaug.data.sample import Dataset, Sample, check_disjoint
 from genaug.data.sources.base import Source
 from genaug.data.splits import by_class, carve, halve
-from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY, canonical, content_digest, digest_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

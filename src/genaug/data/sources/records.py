@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import NOT_IDENTITY, fingerprint
+from genaug.core.store import Store, read_json, write_json
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import Source
 from genaug.data.sources.published import drop_repeats
 from genaug.data.splits import carve
-from genaug.errors import GenaugError
-from genaug.identity import NOT_IDENTITY, fingerprint
-from genaug.store import Store, read_json, write_json
 
 Record = tuple[dict[str, bytes], dict[str, Any]]
 """Image bytes by column, and the other columns as JSON values."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from genaug.core.errors import GenaugError
+from genaug.core.registry import component
 from genaug.data.sample import Dataset
 from genaug.data.sources.published import Origin, Published, listing_digest, samples_of_files
 from genaug.data.splits import carve
-from genaug.errors import GenaugError
-from genaug.registry import component
 
 NAMES = ("normal", "tuberculosis")
 FILE = re.compile(r"CHNCXR_\d{4}_([01])\.png")

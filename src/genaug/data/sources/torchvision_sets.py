@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import digest_bytes
+from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.published import Origin, Published, samples_of_files, tree_digest
 from genaug.data.splits import by_class, carve
-from genaug.errors import GenaugError
-from genaug.identity import digest_bytes
-from genaug.registry import component
 
 
 @dataclass(kw_only=True, slots=True)

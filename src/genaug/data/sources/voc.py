@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from genaug.core.errors import GenaugError
+from genaug.core.registry import component
 from genaug.data.annotations import Annotation, BoxRules, read_voc
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.detection import DetectionFiles, image_size, sample_of
 from genaug.data.sources.image_folder import EXTENSIONS
-from genaug.errors import GenaugError
-from genaug.registry import component
 
 
 @component("dataset", "voc")

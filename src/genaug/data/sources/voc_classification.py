@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
+from genaug.core.errors import GenaugError
+from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.published import Origin, Published, listing_digest, samples_of_files
-from genaug.errors import GenaugError
-from genaug.registry import component
 
 # index + 1 = value in SegmentationClass; the spelling is DA-Fusion's, which reads as words in a prompt
 NAMES = (

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
+from genaug.core.errors import GenaugError
+from genaug.core.registry import component
 from genaug.data.sample import Dataset
 from genaug.data.sources.published import samples_of_files
 from genaug.data.sources.records import Export, Record, RecordSource, export
-from genaug.errors import GenaugError
-from genaug.registry import component
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm")
 

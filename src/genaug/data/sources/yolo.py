@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import yaml
 
+from genaug.core.errors import GenaugError
+from genaug.core.registry import component
 from genaug.data.annotations import BoxRules, read_yolo
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.detection import DetectionFiles, image_size, sample_of
 from genaug.data.sources.image_folder import EXTENSIONS
-from genaug.errors import GenaugError
-from genaug.registry import component
 
 
 @component("dataset", "yolo")

@@ -1,0 +1,185 @@
+"""The downstream classifier: any timm backbone, fine-tuned, from scratch or probed, for a fixed number of steps."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from genaug.core.cost import LEARNING, Passes, forward_gflop
+from genaug.core.errors import GenaugError, check_choice
+from genaug.core.identity import CONTENT
+from genaug.core.registry import component
+from genaug.data.augmentation import NORMALIZATIONS, RESIZES
+from genaug.data.sample import Dataset
+from genaug.downstream.base import Downstream, TrainingData
+from genaug.downstream.trainer import TrainerConfig
+
+if TYPE_CHECKING:
+    from genaug.tracking.record import Record
+
+CHOICES = {
+    "mode": ("finetune", "scratch", "linear_probe"),
+    "bn_mode": ("train", "frozen"),
+    "normalize": tuple(NORMALIZATIONS),
+    "resize": RESIZES,
+    "optimizer": ("adam", "adamw", "sgd"),
+    "schedule": ("cosine", "constant", "steps"),
+    "sampling": ("shuffled", "with_replacement"),
+    "select": ("last", "best_val", "oracle"),
+    "evaluation": ("full", "resampled"),
+}
+
+
+@component("downstream", "classifier")
+@dataclass(kw_only=True, slots=True)
+class Classifier(Downstream):
+    """Trains on class weights (hard, two-hot or soft labels) by cross-entropy; scores every test image once."""
+
+    backbone: str = "test_resnet"
+    """Any name of timm (``timm.list_models()``), e.g. ``resnet50.a1_in1k``; after the point, the weights."""
+    mode: str = "scratch"
+    """``scratch``: random weights. ``finetune``: all of a pretrained network. ``linear_probe``: a linear layer on a
+    pretrained network that learns nothing."""
+    weights_path: str | None = field(default=None, metadata=CONTENT)
+    """Checkpoint of the pretrained backbone (.safetensors or .pth in timm's layout) for machines without a network;
+    null downloads timm's."""
+    bn_mode: str = "train"
+    """``train``: BatchNorm uses the batch's statistics and its running ones follow, also under a linear probe, as in
+    DA-Fusion's code. ``frozen``: the pretrained running statistics are used and stay."""
+    normalize: str = "imagenet"
+    """``imagenet`` statistics, or ``half``: mean and standard deviation 0.5."""
+    resize: str = "squash"
+    """To the square training size: ``squash`` ignores the aspect, ``crop`` keeps the central square."""
+
+    optimizer: str = "adamw"
+    """``adam``, ``adamw`` or ``sgd``."""
+    lr: float = 0.002
+    """Learning rate of the linear layer, and of the backbone times ``backbone_lr_scale``."""
+    backbone_lr_scale: float = 1.0
+    """Backbone's share of the learning rate."""
+    weight_decay: float = 0.05
+    """Of all weights; decoupled in ``adamw``."""
+    momentum: float = 0.9
+    """Of ``sgd``; the others use betas 0.9 and 0.999."""
+    num_steps: int = 400
+    """Optimiser steps, whatever alpha, M and the size of the data set."""
+    batch_size: int = 32
+    """Images per step, over all devices together."""
+    schedule: str = "cosine"
+    """``cosine`` to zero, ``constant``, or times ``lr_drop`` at each of the ``milestones`` (``steps``); after the warm-up."""
+    milestones: list[int] = field(default_factory=list)
+    """Steps from which the learning rate is lower, for ``steps``."""
+    lr_drop: float = 0.1
+    """Factor of each milestone, in (0, 1]."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up from zero."""
+    label_smoothing: float = 0.0
+    """Weight shared out over all classes, in [0, 1)."""
+    ema_decay: float = 0.0
+    """Decay of the moving average of the weights that is scored instead of them, in [0, 1); 0 is off."""
+    sampling: str = "shuffled"
+    """``shuffled`` epochs, or uniform draws ``with_replacement``."""
+
+    select: str = "last"
+    """Which step is scored: ``last``; ``best_val``, by macro accuracy on the validation split; or ``oracle``, by that
+    on the test split itself, a protocol of some papers that every table marks."""
+    eval_every: int | None = None
+    """Steps between evaluations on the split that ``select`` reads (validation for ``last``); null for none."""
+    evaluation: str = "full"
+    """``full``: each image counts once. ``resampled``: as often as it comes up in 6,400 draws with replacement, and a
+    class that never does counts as 0 (DA-Fusion's and DALDA's code)."""
+
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        for key, options in CHOICES.items():
+            check_choice(f"downstream.{key}", getattr(self, key), options)
+        for key in ("lr", "backbone_lr_scale"):
+            if getattr(self, key) <= 0:
+                raise GenaugError(f"downstream.{key}={getattr(self, key)} must be positive.")
+        for key in ("label_smoothing", "ema_decay", "momentum"):
+            if not 0 <= getattr(self, key) < 1:
+                raise GenaugError(f"downstream.{key}={getattr(self, key)} must be at least 0 and below 1.")
+        if not 0 < self.lr_drop <= 1:
+            raise GenaugError(f"downstream.lr_drop={self.lr_drop} must lie in (0, 1].")
+        if (self.schedule == "steps") != bool(self.milestones):
+            raise GenaugError(
+                f"downstream.schedule={self.schedule} with downstream.milestones={self.milestones}: milestones belong to "
+                "schedule=steps, which needs at least one."
+            )
+        if self.weight_decay < 0:
+            raise GenaugError(f"downstream.weight_decay={self.weight_decay} must not be negative.")
+        if self.num_steps < 1:
+            raise GenaugError(f"downstream.num_steps={self.num_steps} must be at least 1.")
+        if self.batch_size < 2:
+            raise GenaugError(f"downstream.batch_size={self.batch_size} must be at least 2, for batch statistics.")
+        if not 0 <= self.warmup_steps < self.num_steps:
+            raise GenaugError(
+                f"downstream.warmup_steps={self.warmup_steps} must be at least 0 and below num_steps={self.num_steps}."
+            )
+        if self.eval_every is not None and self.eval_every < 1:
+            raise GenaugError(
+                f"downstream.eval_every={self.eval_every} must be at least 1, or null for no evaluations."
+            )
+        self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        if self.mode == "scratch" and self.weights_path is not None:
+            raise GenaugError(
+                f"downstream.mode=scratch starts from random weights, but downstream.weights_path={self.weights_path} "
+                "names some. Write downstream.mode=finetune or linear_probe, or downstream.weights_path=null."
+            )
+        if self.mode == "scratch" and self.bn_mode == "frozen":
+            raise GenaugError(
+                "downstream.bn_mode=frozen keeps pretrained statistics, but downstream.mode=scratch has none. "
+                "Write downstream.bn_mode=train, or downstream.mode=finetune or linear_probe."
+            )
+        if self.mode == "linear_probe" and self.backbone_lr_scale != 1:
+            raise GenaugError(
+                f"downstream.backbone_lr_scale={self.backbone_lr_scale} means nothing to downstream.mode=linear_probe, "
+                "whose backbone learns nothing. Write downstream.backbone_lr_scale=1, or downstream.mode=finetune."
+            )
+        if self.select != "last" and self.eval_every is None:
+            raise GenaugError(
+                f"downstream.select={self.select} compares evaluations, but downstream.eval_every=null makes none. "
+                "Write e.g. downstream.eval_every=200, or downstream.select=last."
+            )
+
+    def check(self, task: str) -> None:
+        """Also the backbone's name and the file of its weights."""
+        # the zero-argument super() fails in a slotted dataclass on Python 3.11, which replaces the class
+        Downstream.check(self, task)
+        from genaug.downstream.classification.backbones import check_backbone
+
+        check_backbone(self.backbone, pretrained=self.mode != "scratch", weights_path=self.weights_path)
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Also the split that ``select`` reads."""
+        Downstream.check_dataset(self, dataset)
+        if self.select == "best_val" and not dataset.val:
+            raise GenaugError(
+                f"downstream.select=best_val needs validation images, but {dataset.name} has none. Give it a "
+                "validation split (dataset.val_fraction or a val folder), or write downstream.select=last. "
+                "downstream.select=oracle reads the test split and is marked in every table."
+            )
+
+    @property
+    def network(self) -> str:
+        """The backbone without the name of its weights."""
+        return self.backbone.partition(".")[0]
+
+    def images_trained(self) -> int:
+        """Images that go through the backbone in one training."""
+        return self.num_steps * self.batch_size
+
+    def training_passes(self) -> Passes:
+        return Passes(
+            network=self.network,
+            count=self.images_trained(),
+            gflop=forward_gflop(self.network, self.image_size),
+            forwards=1.0 if self.mode == "linear_probe" else LEARNING,
+        )
+
+    def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
+        from genaug.downstream.classification.module import train_classifier
+
+        return train_classifier(self, data, trainer, folder, record)

@@ -1,0 +1,208 @@
+"""How the detector learns and is scored: the LightningModule of ``detector.Detector``."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from genaug.core.seeding import derive
+from genaug.data.sample import Sample
+from genaug.downstream.base import TrainingData
+from genaug.downstream.classification.batches import step_loader
+from genaug.downstream.detection.batches import BoxedBatches, BoxedImages
+from genaug.downstream.detection.config import Detector
+from genaug.downstream.detection.metrics import average_precision, repeated
+from genaug.downstream.detection.network import build_network, first_label
+from genaug.downstream.learner import LightningLearner, scheduled, seed_device
+from genaug.downstream.trainer import TrainerConfig
+from genaug.downstream.training import Evaluations, build_trainer, fit, quiet_lightning
+from genaug.drawing.boxes import detection_sheet
+from genaug.tracking.wandb_sync import Box
+
+if TYPE_CHECKING:
+    from genaug.tracking.record import Record
+
+SCORING_BATCH = 16  # images per forward pass when nothing is learned
+NUM_SHOWN, SHOWN_SCORE = 16, 0.3  # test images whose boxes W&B draws, and the least score of a drawn detection
+
+
+class LightningDetector(LightningLearner):
+    """The sum of the architecture's own losses on the batches of a stream."""
+
+    def __init__(
+        self, config: Detector, network: nn.Module, data: TrainingData, images: BoxedImages, trainer: TrainerConfig
+    ):
+        super().__init__(config, network, data, trainer)
+        self.config, self.images = config, images
+
+    def train_dataloader(self) -> Any:
+        config = self.config
+        batches = BoxedBatches(
+            self.data.stream(config.seed, config.sampling == "with_replacement"),
+            self.images,
+            batch_size=config.batch_size,
+            first_label=first_label(config),
+            transform=self.data.augment.image_transform(config.image_size),
+            mosaic_prob=config.mosaic_prob,
+            rank=self.trainer.global_rank,
+            num_ranks=self.trainer.world_size,
+        )
+        return step_loader(batches, self.trainer.global_step, config.num_steps, self.trainer_config)
+
+    def training_step(self, batch: tuple[list[Tensor], list[dict[str, Tensor]]], batch_idx: int) -> Tensor:
+        images, targets = batch
+        # what a step draws (dropped anchors) depends on its number alone, so a resumed run goes on as if uninterrupted
+        seed_device(self.device, derive(self.config.seed, "batch", self.global_step))
+        losses = self.network([image.float() / 255 for image in images], targets)
+        return torch.stack(list(losses.values())).sum()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.config.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+
+    def configure_optimizers(self) -> Any:
+        config = self.config
+        weights = [weight for weight in self.network.parameters() if weight.requires_grad]
+        if config.optimizer == "sgd":
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(
+                weights, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+            )
+        else:
+            optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay)
+        return scheduled(optimizer, config)
+
+
+@torch.no_grad()
+def detect(
+    network: nn.Module, samples: Sequence[Sample], images: BoxedImages, label_offset: int, device: torch.device | str
+) -> list[dict[str, Any]]:
+    """Detections of each sample, best first, in pixels of the sample: ``{"boxes", "scores", "labels"}``."""
+    was_training = network.training
+    network.eval()
+    results: list[dict[str, Any]] = []
+    for first in range(0, len(samples), SCORING_BATCH):
+        part = samples[first : first + SCORING_BATCH]
+        loaded = [images.pixels(sample) for sample in part]
+        inputs = [torch.from_numpy(pixels.copy()).permute(2, 0, 1).to(device).float() / 255 for pixels, _ in loaded]
+        for output, (_, scales) in zip(network(inputs), loaded, strict=True):
+            boxes = output["boxes"].float().cpu().numpy() / np.tile(scales, 2)
+            results.append(
+                {
+                    "boxes": boxes.round(3).tolist(),
+                    "scores": output["scores"].float().cpu().numpy().round(5).tolist(),
+                    "labels": (output["labels"] - label_offset).cpu().tolist(),
+                }
+            )
+    network.train(was_training)
+    return results
+
+
+def make_model(
+    config: Detector, data: TrainingData, images: BoxedImages, trainer_config: TrainerConfig
+) -> LightningDetector:
+    """An untrained model; its training reads the stream of ``data`` alone, neither validation nor test."""
+    torch.manual_seed(derive(config.seed, "init"))
+    network = build_network(config, len(data.dataset.class_names))
+    return LightningDetector(config, network, data, images, trainer_config)
+
+
+def train_detector(
+    config: Detector, data: TrainingData, trainer_config: TrainerConfig, folder: Path, record: "Record"
+) -> dict[str, Any]:
+    """Train, select and score; see ``Downstream.train``."""
+    with torch.random.fork_rng(devices=[]), quiet_lightning():
+        return _train(config, data, trainer_config, folder, record)
+
+
+def _train(
+    config: Detector, data: TrainingData, trainer_config: TrainerConfig, folder: Path, record: "Record"
+) -> dict[str, Any]:
+    dataset = data.dataset
+    if config.repeat_factor > 0:
+        real = repeated(dataset.train, len(dataset.class_names), config.repeat_factor, derive(config.seed, "repeat"))
+        record.say(f"repeat-factor sampling: {len(dataset.train)} real images count as {len(real)}")
+        data = dataclasses.replace(data, dataset=dataclasses.replace(dataset, train=real))
+    images = BoxedImages(config.image_size)
+    model = make_model(config, data, images, trainer_config)
+    splits = {name: samples for name, samples in (("test", dataset.test), ("val", dataset.val)) if samples}
+    selection = "test" if config.select == "oracle" else "val"
+
+    def score(name: str, trainer: pl.Trainer) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        with trainer.precision_plugin.forward_context():
+            found = detect(model.scored, splits[name], images, first_label(config), trainer.strategy.root_device)
+        metrics = average_precision(splits[name], found, dataset.class_names)
+        return {f"{name}/{key}": value for key, value in metrics.items()}, found
+
+    def score_for_selection(trainer: pl.Trainer) -> dict[str, float]:
+        return {key: value for key, value in score(selection, trainer)[0].items() if isinstance(value, float)}
+
+    evaluations = Evaluations(
+        every=config.eval_every if selection in splits else None,
+        score=score_for_selection,
+        network=lambda: model.scored,
+        select=config.select,
+        metric=f"{selection}/map",
+        checkpoints=folder / "checkpoints",
+    )
+    trainer = build_trainer(trainer_config, config.num_steps, folder, record, config.name, [evaluations])
+    fit(trainer, model, folder, record)
+
+    model.to(trainer.strategy.root_device)
+    step = evaluations.restore() if config.select != "last" else config.num_steps
+    metrics: dict[str, Any] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in splits:
+        numbers, found[name] = score(name, trainer)
+        metrics |= numbers
+    sheet = folder / "detections.png"
+    detection_sheet(splits["test"], found["test"], dataset.class_names).save(sheet)
+    record.image("detections", sheet)
+    shown = list(zip(splits["test"], found["test"], strict=True))[:NUM_SHOWN]
+    names = dataset.class_names
+    record.detections("test/boxes", [(s.open(), _box_sets(s, boxes, names)) for s, boxes in shown], names)
+    return {
+        "metrics": metrics,
+        "protocol": {
+            "select": config.select,
+            "oracle": config.select == "oracle",
+            "selected_step": step,
+            "num_steps": config.num_steps,
+            "batch_size": config.batch_size,
+            "repeat_factor": config.repeat_factor,
+            "evaluator": "pycocotools bbox",
+            "history": evaluations.history,
+        },
+        "predictions": [
+            {"id": sample.id, **_target(sample), **predicted}
+            for sample, predicted in zip(splits["test"], found["test"], strict=True)
+        ],
+    }
+
+
+def _box_sets(sample: Sample, found: dict[str, Any], names: Sequence[str]) -> dict[str, list[Box]]:
+    """Labelled and confidently detected objects of a test image."""
+    target = _target(sample)
+    labelled = zip(target["target_boxes"], target["target_labels"], strict=True)
+    detected = zip(found["boxes"], found["labels"], found["scores"], strict=True)
+    return {
+        "ground truth": [Box(xyxy=box, name=names[int(label)]) for box, label in labelled],
+        "prediction": [
+            Box(xyxy=box, name=names[int(label)], score=score) for box, label, score in detected if score >= SHOWN_SCORE
+        ],
+    }
+
+
+def _target(sample: Sample) -> dict[str, Any]:
+    boxes = sample.boxes
+    if boxes is None:
+        return {"target_boxes": [], "target_labels": [], "target_crowd": []}
+    return {
+        "target_boxes": boxes.xyxy.tolist(),
+        "target_labels": boxes.labels.tolist(),
+        "target_crowd": boxes.crowd.tolist(),
+    }

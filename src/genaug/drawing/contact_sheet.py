@@ -1,0 +1,109 @@
+"""Contact sheets: real sources on the left, their variants in a row, boxes drawn where there are some."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from genaug.core.errors import GenaugError
+from genaug.data.pool import Pool, read_pool
+from genaug.data.sample import Dataset, Sample
+from genaug.data.splits import by_class
+from genaug.drawing.boxes import draw_annotation
+from genaug.runs.collection import read_results
+
+MARGIN, CAPTION = 4, 14
+
+
+def contact_sheet(
+    pool: Pool, dataset: Dataset, num_sources: int = 10, num_variants: int = 8, cell: int = 80
+) -> Image.Image:
+    """A PNG-ready sheet of ``num_sources`` training images, spread over the classes, and their first variants.
+
+    Args:
+        cell: side of each picture in pixels.
+    """
+    groups = pool.by_source()
+    with_variants = [sample for sample in dataset.train if sample.id in groups]
+    if with_variants and with_variants[0].label:
+        spread = [group for group in by_class(with_variants, len(dataset.class_names)) if group]
+        depth = max((len(group) for group in spread), default=0)
+        with_variants = [group[i] for i in range(depth) for group in spread if i < len(group)]
+    rows: list[tuple[str, Sequence[Sample]]] = [
+        (_title(source, dataset), [source, *groups[source.id][:num_variants]]) for source in with_variants[:num_sources]
+    ]
+    width = MARGIN + (num_variants + 1) * (cell + MARGIN) + MARGIN
+    height = MARGIN + len(rows) * (cell + CAPTION + MARGIN)
+    sheet = Image.new("RGB", (width, max(height, 1)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, (title, samples) in enumerate(rows):
+        top = MARGIN + row * (cell + CAPTION + MARGIN)
+        for column, sample in enumerate(samples):
+            left = MARGIN + column * (cell + MARGIN) + (MARGIN if column else 0)
+            picture = sample.open()
+            enlarged = cell / max(picture.size)
+            picture.thumbnail((cell, cell)) if max(picture.size) > cell else None
+            scale = cell / max(picture.size)
+            picture = picture.resize(
+                (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.NEAREST
+            )
+            draw_annotation(picture, sample, enlarged)
+            sheet.paste(picture, (left, top + CAPTION))
+            pen.text((left, top), _fitting(pen, title if column == 0 else caption(sample), cell), fill="black")
+    return sheet
+
+
+def _fitting(pen: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    """The text, its end cut off where it is wider than ``width`` pixels."""
+    while text and pen.textlength(text) > width:
+        text = text[:-1]
+    return text
+
+
+def _title(sample: Sample, dataset: Dataset) -> str:
+    return dataset.class_names[sample.class_index] if sample.label else Path(sample.id).name
+
+
+def caption(sample: Sample) -> str:
+    """What was drawn for a variant: level, noise, mask or weight."""
+    about = getattr(sample, "about", {})
+    for key, text in (("sigma", "sigma {}"), ("t0", "t0 {}"), ("mask", "{}"), ("lam", "lambda {}")):
+        if key in about:
+            value = about[key]
+            return text.format(f"{value:g}" if isinstance(value, float | int) else value)
+    return ""
+
+
+def side_by_side(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Sheets in one row, tops aligned."""
+    whole = Image.new("RGB", (sum(sheet.width for sheet in sheets), max(sheet.height for sheet in sheets)), "white")
+    left = 0
+    for sheet in sheets:
+        whole.paste(sheet, (left, 0))
+        left += sheet.width
+    return whole
+
+
+def find_pool(outputs: Path, wanted: str, num_variants: int) -> tuple[Pool, Dataset]:
+    """The pool whose fingerprint begins with ``wanted`` (or of the cell whose folder name contains it) and its real data.
+
+    Raises:
+        GenaugError: if no finished cell used such a pool.
+    """
+    runs = outputs / "runs"
+    results = read_results(sorted(runs.iterdir())) if runs.is_dir() else []
+    for result in results:
+        if result["pool"] and (result["pool"].startswith(wanted) or wanted in result["cell"]):
+            dataset = dataset_of(result)
+            return read_pool(outputs / "store" / "pools" / result["pool"], dataset, num_variants), dataset
+    pools = sorted({result["pool"] for result in results if result["pool"]})
+    raise GenaugError(f"No finished cell below {runs} has a pool {wanted!r}. Pools: {', '.join(pools) or 'none yet'}.")
+
+
+def dataset_of(result: dict[str, Any]) -> Dataset:
+    """The real data of a finished cell, as it read them, whatever its presets say now."""
+    from genaug.app import compose_typed
+
+    source = type(compose_typed(result["overrides"]).dataset)
+    return source(**result["config"]["dataset"]).load()

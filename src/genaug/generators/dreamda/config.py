@@ -1,0 +1,284 @@
+"""DreamDA (Fu, Chen, Qiao, Yu, arXiv 2403.12803): invert a real image, then denoise it again with a noisy U-Net bottleneck.
+
+The layout of the source is kept by the inversion's noise codes; the noise on the bottleneck changes its semantics. What the
+paper leaves open, or says differently from its release, is an option here. ``dreamda_loop.py`` is the mathematics.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import II
+
+from genaug.core.errors import GenaugError, check_choice
+from genaug.core.identity import DRAWN, NOT_IDENTITY
+from genaug.core.registry import component
+from genaug.core.seeding import choice
+from genaug.data.sample import Dataset, Sample
+from genaug.generators.base import Generated, Generator, Variant
+from genaug.generators.tokens.prompts import readable
+
+if TYPE_CHECKING:
+    from genaug.priors.model import Prior
+
+TRAIN_STEPS = 1000  # timesteps of Stable Diffusion's noise schedule
+CHOICES = {
+    "process": ("symmetric", "asymmetric"),
+    "inversion": ("cycle", "edit_friendly", "ddim", "none"),
+    "sigma_mode": ("absolute", "relative"),
+    "noise_rows": ("independent", "shared"),
+    "start": ("per_source", "per_variant"),
+    "source_codes": ("shared", "fresh"),
+    "source_prompt": ("empty", "same"),
+    "prompts": ("template", "file", "none"),
+    "encode": ("mean", "sample"),
+    "resize": ("crop", "squash"),
+}
+
+
+@component("generator", "dreamda")
+@dataclass(kw_only=True, slots=True)
+class DreamDA(Generator):
+    """Variants of each source by noise on the bottleneck of the reverse process."""
+
+    sigma: float = 1.0
+    """sigma_h, the strength of the bottleneck noise; 0 adds none. The release: 3, absolute, for Stable Diffusion 1.5."""
+    sigma_mode: str = "relative"
+    """``absolute``: standard deviation of the noise. ``relative``: multiple of the bottleneck's own standard deviation, per
+    image and step, which carries over from one model to another (ours)."""
+    sigma_unit: float = 1.0
+    """Multiple of the bottleneck's standard deviation that sigma=1 means in the ``relative`` mode; priors whose up blocks
+    heed the bottleneck little need a large one."""
+    process: str = "symmetric"
+    """``symmetric`` (the release): the perturbed noise estimate enters both terms of a step. ``asymmetric`` (the paper's
+    figure): only the predicted clean image; for one sigma about 13 times as strong at 100 steps."""
+    noise_rows: str = "independent"
+    """``independent`` (the release): the unconditional and the conditional row get their own noise, which guidance w enlarges
+    by sqrt((w - 1)^2 + w^2). ``shared``: one noise for both (ours)."""
+    t_edit: int = 0
+    """Perturb only while t >= t_edit, 0 to 1000 (Asyrp's window); 0 perturbs every step, as the release."""
+
+    num_steps: int = 50
+    """N, steps of the whole schedule; a divisor of 1000. ``floor(N t0)`` are taken. The release: 100."""
+    t0: float = 0.8
+    """Strength in (0, 1]: the share of the schedule to which the source is inverted."""
+    eta: float = 1.0
+    """Stochasticity of the process: 1 as in the release. Above 0 for ``cycle`` and ``edit_friendly``, 0 for ``ddim``."""
+    guidance: float = 7.5
+    """w of classifier-free guidance for the variants. With an empty prompt the noise alone tells the two rows apart."""
+    source_guidance: float = 1.5
+    """w for the source; without effect while ``source_prompt`` is empty."""
+    inversion: str = "cycle"
+    """``cycle``: CycleDiffusion's posterior encoder (arXiv 2210.05559), as the release. ``edit_friendly``: DDPM inversion
+    (arXiv 2304.06140). ``ddim``: deterministic. ``none``: SDEdit's start, the source plus noise."""
+    source_codes: str = "shared"
+    """``shared``: one inversion per source for all its variants. ``fresh`` (the release): one per variant, more diverse and
+    about half as much work again."""
+    start: str = "per_source"
+    """Noise of the most noisy latent: one per source (the release), or ``per_variant``."""
+
+    class_names: bool = II("leakage.class_names")
+    """Whether prompts may name the class."""
+    prompts: str = "template"
+    """``template``, ``file`` (sentences of ``prompts_file``) or ``none``: the empty prompt."""
+    prompt: str = field(default="a photo of a {name}", metadata=DRAWN)
+    """The template where class names are allowed; ``{name}`` is the class name with the article that fits."""
+    prompt_without_name: str = field(default="", metadata=DRAWN)
+    """The template under data-centric leakage prevention. If empty, sigma=0 gives the source back."""
+    prompts_file: str | None = field(default=None, metadata=NOT_IDENTITY)
+    """JSONL rows ``{"class": name, "text": sentence}``, one of a class drawn per image, or ``{"file_name": id, "text":
+    sentence}`` for one image. Its content counts for the identity, not its place."""
+    prompts_digest: str | None = field(default=None, metadata=DRAWN)
+    """Hash of the content of ``prompts_file``; filled in by itself."""
+    prompt_per_variant: bool = field(default=False, metadata=DRAWN)
+    """Draw a sentence for each variant; false gives all variants of an image the same one, as the release."""
+    source_prompt: str = "empty"
+    """Prompt of the inversion: ``empty`` (the release), or the ``same`` as the variants'."""
+
+    encode: str = "mean"
+    """Source latent: the ``mean`` of the VAE's posterior, or a ``sample`` of it (the release)."""
+    resize: str = "crop"
+    """``crop`` the centre square, or ``squash`` to a square (the release)."""
+    allow_strong: bool = field(default=False, metadata=NOT_IDENTITY)
+    """Permit process=asymmetric with an absolute sigma above 1, which leaves nothing of the source."""
+    batch_size: int = field(default=16, metadata=NOT_IDENTITY)
+    """Variants denoised at once, and sources inverted at once."""
+
+    version: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        for key, options in CHOICES.items():
+            check_choice(f"generator.{key}", getattr(self, key), options)
+        if self.sigma < 0:
+            raise GenaugError(f"generator.sigma={self.sigma} is a standard deviation: write 0 (no noise) or more.")
+        if self.sigma_unit <= 0:
+            raise GenaugError(
+                f"generator.sigma_unit={self.sigma_unit} must be positive; for no noise write generator.sigma=0."
+            )
+        if not 0 < self.t0 <= 1:
+            raise GenaugError(
+                f"generator.t0={self.t0} must lie in (0, 1]: at strength 0 nothing is inverted and every variant is a copy."
+            )
+        if self.num_steps < 1 or TRAIN_STEPS % self.num_steps:
+            near = min(
+                (n for n in range(1, TRAIN_STEPS + 1) if TRAIN_STEPS % n == 0), key=lambda n: abs(n - self.num_steps)
+            )
+            raise GenaugError(f"generator.num_steps={self.num_steps} must divide {TRAIN_STEPS}: write e.g. {near}.")
+        if self.steps_taken < 1:
+            raise GenaugError(
+                f"generator.t0={self.t0} of generator.num_steps={self.num_steps} is less than one step: "
+                f"write generator.t0={1 / self.num_steps:g} or more, or more steps."
+            )
+        if self.inversion in ("cycle", "edit_friendly") and not 0 < self.eta <= 1:
+            raise GenaugError(
+                f"generator.eta={self.eta} must lie in (0, 1] for generator.inversion={self.inversion}, whose noise codes are "
+                "undefined without noise. For a deterministic process write generator.inversion=ddim generator.eta=0."
+            )
+        if self.inversion == "ddim" and self.eta != 0:
+            raise GenaugError(
+                f"generator.inversion=ddim is deterministic: write generator.eta=0 instead of {self.eta}."
+            )
+        if not 0 <= self.eta <= 1:
+            raise GenaugError(f"generator.eta={self.eta} must lie in [0, 1].")
+        if not 0 <= self.t_edit <= TRAIN_STEPS:
+            raise GenaugError(f"generator.t_edit={self.t_edit} is a timestep from 0 to {TRAIN_STEPS}.")
+        if self.batch_size < 1:
+            raise GenaugError(f"generator.batch_size={self.batch_size} must be at least 1.")
+        if self.source_codes == "shared" and self.start == "per_variant":
+            raise GenaugError(
+                "generator.start=per_variant needs its own inversion of the source per variant: "
+                "write generator.source_codes=fresh, or generator.start=per_source."
+            )
+        if self.process == "asymmetric" and self.sigma_mode == "absolute" and self.sigma > 1 and not self.allow_strong:
+            raise GenaugError(
+                f"generator.sigma={self.sigma} is an absolute value for the symmetric process; the asymmetric one is about 13 "
+                "times as strong, so nothing of the source would remain. Write generator.sigma=0.23 for the effect of the "
+                "release's 3, or generator.allow_strong=true."
+            )
+        self._check_prompts_file()
+
+    def _check_prompts_file(self) -> None:
+        if (self.prompts == "file") != (self.prompts_file is not None):
+            raise GenaugError(
+                f"generator.prompts={self.prompts} and generator.prompts_file={self.prompts_file} do not go together: "
+                "write both generator.prompts=file and generator.prompts_file=FILE.jsonl, or neither."
+            )
+        if self.prompts_file is not None:
+            self.prompts_digest = hashlib.sha256(_read(self.prompts_file)).hexdigest()[:16]
+
+    @property
+    def steps_taken(self) -> int:
+        """K = floor(N t0), without losing a step to rounding."""
+        return math.floor(self.num_steps * self.t0 + 1e-9)
+
+    def check(self, task: str) -> None:
+        """Also whether the prompts agree with leakage prevention."""
+        if task != "classification":
+            raise GenaugError(
+                f"generator={self.name} changes where things are in an image, so the boxes of {task} data would not hold. "
+                "Choose a generator that keeps them, or classification data."
+            )
+        if self.prompts == "file" and not self.class_names:
+            raise GenaugError(
+                "generator.prompts=file describes classes in words, which leakage=data_centric forbids. "
+                "Write leakage=none, or generator.prompts=none."
+            )
+
+    def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
+        """This image's prompt."""
+        if self.prompts == "none":
+            return {"prompt": ""}
+        name = readable(dataset.class_names[source.class_index])
+        if self.prompts == "template":
+            return {"prompt": with_name(self.prompt, name) if self.class_names else self.prompt_without_name}
+        assert self.prompts_file is not None and self.prompts_digest is not None
+        sentences = read_prompts(self.prompts_file, self.prompts_digest)
+        for key in (("file_name", source.id), ("file_name", Path(source.id).name), ("class", name)):
+            if key in sentences:
+                words = (source.digest, index) if self.prompt_per_variant else (source.digest,)
+                return {"prompt": sentences[key][choice(len(sentences[key]), self.seed, "prompt", *words)]}
+        raise GenaugError(
+            f"generator.prompts_file={self.prompts_file} has no sentence for the class '{name}'. "
+            f'Add a line such as {{"class": "{name}", "text": "a photo of ..."}}.'
+        )
+
+    def generate(
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+    ) -> Iterator[Generated]:
+        from genaug.generators.dreamda.images import perturbed_images
+        from genaug.generators.tokens.prompts import check_prompts
+
+        assert prior is not None
+        if prior.compiled and self.sigma > 0:
+            raise GenaugError(
+                f"generator={self.name} changes the inside of the U-Net, which a compiled graph does not allow. "
+                "Write prior.compile=false."
+            )
+        if not self.class_names:
+            names = [readable(dataset.class_names[v.source.class_index]) for v in variants]
+            check_prompts([v.draws["prompt"] for v in variants], names, prior.word_ids)
+        yield from perturbed_images(prior, variants, self)
+
+    def cost(self, variants: list[Variant]) -> int:
+        """U-Net evaluations of the inversions and of the reverse processes."""
+        total = 0
+        sources: set[str] = set()
+        window = sum(k * (TRAIN_STEPS // self.num_steps) + 1 >= self.t_edit for k in range(self.steps_taken))
+        perturbed = window if self.sigma > 0 else 0
+        for variant in variants:
+            pair = 2 if variant.draws["prompt"] else 1
+            noisy = 1 if pair == 1 and self.noise_rows == "shared" else 2
+            total += (
+                perturbed * (noisy + (pair if self.process == "asymmetric" else 0))
+                + (self.steps_taken - perturbed) * pair
+            )
+            inverted = variant.source.digest if self.source_codes == "shared" else variant.fingerprint
+            if self.inversion != "none" and inverted not in sources:
+                sources.add(inverted)
+                total += self.steps_taken * (pair if self.source_prompt == "same" else 1)
+        return total
+
+
+def with_name(template: str, name: str) -> str:
+    """The template with the class name, after "an" instead of "a" where it begins with a vowel."""
+    if name[:1].lower() in "aeiou":
+        template = template.replace("a {name}", "an {name}").replace("A {name}", "An {name}")
+    return template.replace("{name}", name)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise GenaugError(f"generator.prompts_file={path} cannot be read ({error.strerror}).") from error
+
+
+@functools.lru_cache(maxsize=4)
+def read_prompts(path: str, digest: str) -> dict[tuple[str, str], list[str]]:
+    """Sentences by ``("class", name)`` and ``("file_name", id)``; read once per content (``digest``).
+
+    Raises:
+        GenaugError: if a line is not a JSON object with a ``text`` and a ``class`` or ``file_name``.
+    """
+    sentences: dict[tuple[str, str], list[str]] = {}
+    for number, line in enumerate(_read(path).decode().splitlines(), start=1):
+        if not line.strip():
+            continue
+        kind = name = text = ""
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            row = json.loads(line)
+            kind = "class" if "class" in row else "file_name"
+            name, text = row[kind].strip(), row["text"].strip()
+        if not text:
+            raise GenaugError(
+                f"generator.prompts_file={path}, line {number}: expected "
+                f'{{"class": NAME, "text": SENTENCE}} or {{"file_name": ID, "text": SENTENCE}}, found {line[:80]!r}.'
+            )
+        sentences.setdefault((kind, readable(name) if kind == "class" else name), []).append(text)
+    return sentences

@@ -1,0 +1,155 @@
+"""DreamDA's images in batches: sources are inverted together, then their variants run together, whatever their source.
+
+Every noise comes from a seed of its own, drawn on the CPU in float32: that of a source from the generator's seed and the
+source's content, that of a variant from the variant's identity. So batch size, order and resumption change nothing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from genaug.core.seeding import derive
+from genaug.data.sample import Sample
+from genaug.generators.base import Generated, Variant
+from genaug.generators.dreamda.bottleneck import hooked
+from genaug.generators.dreamda.config import DreamDA
+from genaug.generators.dreamda.process import (
+    Guided,
+    Inversion,
+    Perturb,
+    Perturbation,
+    Step,
+    invert_cycle,
+    invert_ddim,
+    invert_edit_friendly,
+    make_steps,
+    no_inversion,
+    reverse,
+)
+from genaug.generators.sdedit.sampler import embed_distinct, noise, to_pictures, to_tensor
+from genaug.priors.model import Prior
+
+ROW_PURPOSES = ("h_u", "h_c")
+
+
+def perturbed_images(prior: Prior, variants: Sequence[Variant], config: DreamDA) -> Iterator[Generated]:
+    """The image of every variant; those of one source follow each other."""
+    by_source: dict[str, list[Variant]] = {}
+    for variant in variants:
+        by_source.setdefault(variant.source.digest, []).append(variant)
+    size = config.batch_size
+    features = embed_distinct(prior, ["", *(variant.draws["prompt"] for variant in variants)], None, size)
+    batches = Batches(
+        prior, config, make_steps(prior.alphas_cumprod, config.num_steps, config.t0, config.eta), features
+    )
+    digests = list(by_source)
+    for first in range(0, len(digests), size):
+        group = digests[first : first + size]
+        members = [variant for digest in group for variant in by_source[digest]]
+        firsts = [by_source[digest][0] for digest in group]
+        latents = dict(zip(group, batches.encode([variant.source for variant in firsts]), strict=True))
+        shared = batches.invert(firsts, latents) if config.source_codes == "shared" else None
+        for start in range(0, len(members), size):
+            batch = members[start : start + size]
+            if shared is None:
+                inversion = batches.invert(batch, latents)
+            else:
+                inversion = shared.rows([group.index(variant.source.digest) for variant in batch])
+            yield from batches.images(batch, inversion, latents)
+
+
+class Batches:
+    """The stages of one pool's images on one prior."""
+
+    def __init__(self, prior: Prior, config: DreamDA, steps: list[Step], features: dict[str, Tensor]):
+        self.prior, self.config, self.steps, self.features = prior, config, steps, features
+        self.null = features[""][None]
+
+    def predict(self, z: Tensor, t: int, cond: Tensor, perturb: Perturb | None) -> Tensor:
+        """One network call, its bottleneck changed by a hook that is gone afterwards."""
+        if perturb is None:
+            return self.prior.predict_noise(z, t, cond)
+        with hooked(self.prior.unet.mid_block, perturb):
+            return self.prior.predict_noise(z, t, cond)
+
+    def guided(self, batch: Sequence[Variant], guidance: float, empty: bool) -> Guided:
+        """The noise estimate under the variants' prompts; with an empty prompt both rows have the same condition."""
+        prompts = [variant.draws["prompt"] for variant in batch]
+        if empty or not all(prompts):
+            return Guided(self.predict, self.null, guidance=guidance)
+        return Guided(self.predict, self.null, torch.stack([self.features[p] for p in prompts]), guidance)
+
+    @torch.no_grad()
+    def encode(self, sources: Sequence[Sample]) -> Tensor:
+        """Latents [s, 4, h, w]: the posterior's mean, or a sample with the source's own noise."""
+        images = torch.stack([to_tensor(s.open(), self.prior.image_size, self.config.resize) for s in sources])
+        mean, std = self.prior.encode_moments(images)
+        if self.config.encode == "mean":
+            return mean
+        return mean + std * self.source_noise([s.digest for s in sources], mean, "vae")
+
+    def source_noise(self, digests: Sequence[str], like: Tensor, *purpose: object) -> Tensor:
+        rows = [noise(derive(self.config.seed, digest, *purpose), like.shape[1:]) for digest in digests]
+        return torch.stack(rows).to(like)
+
+    def variant_noise(self, batch: Sequence[Variant], shape: Sequence[int], *purpose: object) -> Tensor:
+        rows = [noise(derive(variant.fingerprint, *purpose), shape) for variant in batch]
+        return torch.stack(rows).to(self.prior.device)
+
+    @torch.no_grad()
+    def invert(self, batch: Sequence[Variant], latents: dict[str, Tensor]) -> Inversion:
+        """The inversion of each variant's source, with the source's own noise or the variant's (``fresh``)."""
+        config = self.config
+        digests = [variant.source.digest for variant in batch]
+        x0 = torch.stack([latents[digest] for digest in digests])
+
+        def draw(per_variant: bool, *purpose: object) -> Tensor:
+            if per_variant:
+                return self.variant_noise(batch, x0.shape[1:], *purpose)
+            return self.source_noise(digests, x0, *purpose)
+
+        start = draw(config.start == "per_variant", "x_T")
+        source = self.guided(batch, config.source_guidance, empty=config.source_prompt == "empty")
+        posterior: Callable[[int], Tensor] = lambda k: draw(config.source_codes == "fresh", "posterior", k)
+        if config.inversion == "none":
+            return no_inversion(self.steps, x0, start, posterior)
+        if config.inversion == "ddim":
+            return invert_ddim(self.steps, x0, source)
+        invert = invert_cycle if config.inversion == "cycle" else invert_edit_friendly
+        return invert(self.steps, x0, start, posterior, source)
+
+    @torch.no_grad()
+    def images(self, batch: Sequence[Variant], inversion: Inversion, latents: dict[str, Tensor]) -> Iterator[Generated]:
+        """Run the perturbed reverse process and decode."""
+        config, prior = self.config, self.prior
+        relative = config.sigma_mode == "relative"
+        perturbation = Perturbation(
+            sigma=config.sigma * (config.sigma_unit if relative else 1.0),
+            noise=lambda k, row, shape: self.variant_noise(batch, shape, ROW_PURPOSES[row], k),
+            relative=relative,
+            shared_rows=config.noise_rows == "shared",
+            asymmetric=config.process == "asymmetric",
+            t_edit=config.t_edit,
+        )
+        z = reverse(self.steps, inversion, self.guided(batch, config.guidance, empty=False), perturbation)
+        sources = torch.stack([latents[variant.source.digest] for variant in batch])
+        changes = (z - sources).abs().flatten(1).mean(dim=1).tolist()
+        spread = torch.stack(perturbation.std).mean(dim=0).tolist() if perturbation.std else [None] * len(batch)
+        dtype = str(prior.unet.dtype).removeprefix("torch.")
+        pictures = to_pictures(prior.decode(z))
+        for variant, picture, change, h_std in zip(batch, pictures, changes, spread, strict=True):
+            about = {
+                "process": config.process,
+                "sigma": config.sigma,
+                "sigma_mode": config.sigma_mode,
+                "sigma_unit": config.sigma_unit if relative else 1.0,
+                "t0": config.t0,
+                "seed": derive(variant.fingerprint, ROW_PURPOSES[0], 0),
+                "latent_change": round(change, 6),
+                "h_std": None if h_std is None else round(h_std, 6),
+                "prior": prior.weights,
+                "dtype": dtype,
+                "batch_size": len(batch),
+            }
+            yield Generated(variant=variant, image=picture, about=about)

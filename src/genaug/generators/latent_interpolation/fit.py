@@ -1,0 +1,177 @@
+"""Fitting the latent space of ``latent_interpolation``: networks from its configuration, training, diagnostics, picture."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genaug.core.seeding import derive
+from genaug.core.store import write_json
+from genaug.data.sample import Dataset, Sample
+from genaug.downstream.trainer import TrainerConfig
+from genaug.generators.latent_interpolation.config import MAX_DIAGNOSED, LatentInterpolation
+from genaug.generators.latent_interpolation.diagnostics import describe_codes, describe_midpoints, draw_codes, has_holes
+from genaug.generators.latent_interpolation.networks import (
+    AdversarialAutoencoder,
+    Critic,
+    Decoder,
+    Encoder,
+    LatentDiscriminator,
+    Objective,
+)
+from genaug.generators.latent_interpolation.training import (
+    Batches,
+    fit_autoencoder,
+    load_weights,
+    square_pixels,
+    to_unit,
+)
+from genaug.tracking.record import console
+
+HISTOGRAM_BINS = 20
+FIRST_STEPS = 200
+
+
+def build_autoencoder(config: LatentInterpolation, lambda_adv: float) -> AdversarialAutoencoder:
+    """Networks initialised from ``fit_seed``, and their losses."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.fit_seed, "init"))
+        code_range = config.prior_range if config.code == "tanh" else None
+        encoder = Encoder(config.image_size, config.z_dim, config.channels, code_range)
+        decoder = Decoder(config.image_size, config.z_dim, config.decoder_channels)
+        discriminator = LatentDiscriminator(config.z_dim, config.disc_widths, config.disc_norm)
+        critic = Critic(config.image_size, config.z_dim, config.channels) if config.critic == "acai" else None
+        if config.init == "kaiming":
+            for network in (encoder, decoder, critic):
+                if network is not None:
+                    network.apply(_kaiming)
+    objective = Objective(
+        prior=config.prior,
+        prior_range=config.prior_range,
+        lambda_adv=lambda_adv,
+        adv_loss=config.adv_loss,
+        recon=config.recon,
+        warmup_steps=round(config.warmup * config.num_steps),
+        lambda_critic=config.lambda_critic,
+        critic_gamma=config.critic_gamma,
+    )
+    return AdversarialAutoencoder(
+        encoder=encoder,
+        decoder=decoder,
+        discriminator=discriminator,
+        critic=critic,
+        objective=objective,
+        lr=config.lr,
+        betas=(config.betas[0], config.betas[1]),
+        seed=config.fit_seed,
+        log_every=max(config.num_steps // 200, 1),
+    )
+
+
+def _kaiming(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+
+def fit_latent_space(
+    config: LatentInterpolation, dataset: Dataset, extra: Sequence[Sample], folder: Path
+) -> dict[str, Any]:
+    """Train on ``dataset.train`` and ``extra``, write weights and diagnostics; returns the record's facts."""
+    samples = [*dataset.train, *extra]
+    batches = Batches(
+        samples, config.image_size, config.batch_size, config.fit_seed, config.max_shift, config.flip_prob
+    )
+    aae = _fitted(config, config.lambda_adv, batches, folder)
+    diagnostics, z, classes = diagnose(config, aae, dataset)
+    holes = has_holes(diagnostics)
+    write_json(folder / "hole.json", {**diagnostics, "holes": holes, "histogram": _histogram(z)})
+    write_json(folder / "losses.json", aae.history)
+    if config.z_dim == 2:
+        panels = [(f"with discriminator ($\\lambda$ = {config.lambda_adv:g})", z, classes)]
+        if config.figure:
+            twin_folder = folder / "twin"
+            twin_folder.mkdir(exist_ok=True)
+            twin = _fitted(config, 0.0, batches, twin_folder)
+            panels.insert(0, ("without discriminator", diagnose(config, twin, dataset)[1], classes))
+            shutil.rmtree(twin_folder)
+        draw_codes(panels, folder / "codes.png")
+    console.print(report(diagnostics, holes), markup=False)
+    return {
+        "num_steps": config.num_steps,
+        "num_images": len(samples),
+        "losses": aae.history[-1],
+        "holes": holes,
+        "diagnostics": {f"hole/{key}": round(value, 6) for key, value in diagnostics.items()}
+        | {"hole/holes": int(holes)},
+    }
+
+
+def _fitted(config: LatentInterpolation, lambda_adv: float, batches: Batches, folder: Path) -> AdversarialAutoencoder:
+    aae = build_autoencoder(config, lambda_adv)
+    epoch = math.ceil(len(batches.samples) / config.batch_size)
+    if config.code == "tanh":
+        # codes that saturate early on often come back, so neither the first steps nor a very short run tell
+        aae.check_saturation_after = max(epoch, config.num_steps // 2, FIRST_STEPS)
+    # networks of either memory layout compute the same; this one is faster for few channels and on tensor cores
+    aae = aae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fit_autoencoder(
+        aae,
+        batches,
+        config.num_steps,
+        folder,
+        checkpoint_every=config.checkpoint_every,
+        accelerator=config.accelerator,
+        num_workers=config.num_workers,
+        say=lambda text: console.print(text, markup=False),
+    )
+    load_weights(aae, folder)
+    return aae
+
+
+def diagnose(
+    config: LatentInterpolation, aae: AdversarialAutoencoder, dataset: Dataset
+) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """Diagnostics on training and validation images, and their codes [n, z] in units of the prior with their classes."""
+    device = TrainerConfig(accelerator=config.accelerator).device()
+    aae.to(device)
+    train, val = dataset.train[: MAX_DIAGNOSED // 2], dataset.val[: MAX_DIAGNOSED // 2]
+    if len(val) < 2:  # no validation split: every other training image is asked about
+        train, val = train[::2], train[1::2] if len(train) > 3 else train
+    queries, references = (
+        2 * to_unit(torch.stack([square_pixels(s, config.image_size) for s in samples])) - 1 for samples in (val, train)
+    )
+
+    @torch.no_grad()
+    def through(network: nn.Module, x: Tensor) -> Tensor:
+        return torch.cat([network(part.to(device)).cpu() for part in x.split(config.generation_batch_size)])
+
+    z = torch.cat([through(aae.encoder, references), through(aae.encoder, queries)]) / config.prior_range
+    if config.prior == "gaussian":
+        z = torch.erf(z / math.sqrt(2))  # 2 Phi(z) - 1: uniform on [-1, 1] if the codes are normal
+    classes = np.array([sample.class_index for sample in (*train, *val)])
+    midpoints = describe_midpoints(
+        lambda x: through(aae.encoder, x), lambda code: through(aae.decoder, code), queries, references
+    )
+    return describe_codes(z.double().numpy()) | midpoints, z.numpy(), classes
+
+
+def _histogram(z: np.ndarray) -> list[float]:
+    counts, _ = np.histogram(z.clip(-1, 1), bins=HISTOGRAM_BINS, range=(-1, 1))
+    return [round(float(count / z.size), 5) for count in counts]
+
+
+def report(diagnostics: dict[str, float], holes: bool) -> str:
+    """The diagnostics in two lines."""
+    d = diagnostics
+    return (
+        f"latent space {'with' if holes else 'without'} holes: KS max {d['ks_max']:.3f} (chance {d['ks_bound']:.3f}), "
+        f"std {d['std']:.3f} (.577), correlation {d['correlation_max']:.2f}, "
+        f"empty cells {d['empty_cells']:.3f} (expected {d['empty_cells_expected']:.3f})\n"
+        f"reconstruction PSNR {d['psnr']:.1f} dB, midpoint gap {d['gap']:.3f} (pixel midpoints {d['gap_pixel']:.3f}), "
+        f"midpoints inside the shell {d['midpoint_shell']:.0%}"
+    )

@@ -1,0 +1,175 @@
+"""What Real Guidance and DA-Fusion share: each variant is its source, noised to a level t0 and denoised (SDEdit)."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from genaug.core.errors import GenaugError, check_choice
+from genaug.core.identity import DRAWN, NOT_IDENTITY
+from genaug.core.seeding import choice
+from genaug.data.sample import Dataset, Sample
+from genaug.generators.base import Generated, Generator, Variant
+from genaug.generators.sdedit.edit_region import EDIT_MASKS
+
+if TYPE_CHECKING:
+    from genaug.priors.model import LearnedTokens, Prior
+
+SCHEDULERS = ("ddim", "dpmsolver++", "unipc", "ddim_trailing", "lcm", "pndm_ref")
+RESIZES = ("squash", "crop", "tile")
+
+
+@dataclass(kw_only=True, slots=True)
+class ImageToImage(Generator):
+    """Base of the generators that edit their source. ``prompts``, and what is learned, are the subclass's."""
+
+    t0: Any = field(default=0.5, metadata=DRAWN)
+    """Level in (0, 1] to which the source is noised; 1 keeps least of it. A number, or a list of levels of which one is
+    drawn uniformly per image (repeat a level to make it likelier). Null takes ``t0_by_shots``."""
+    t0_by_shots: dict[int, float] | None = field(default=None, metadata=DRAWN)
+    """Level by number of training images per class, where ``t0`` is null; the nearest listed number counts."""
+    num_steps: int = 50
+    """Steps of the whole schedule; a variant takes ``int(num_steps * t0)`` of them."""
+    guidance: float = 7.5
+    """w of classifier-free guidance; 1 turns it off and halves the cost."""
+    scheduler: str = "ddim"
+    """``ddim``, ``dpmsolver++``, ``unipc``; for distilled models of few steps ``ddim_trailing`` (SD-Turbo) and ``lcm``
+    (LCM-LoRA), both with guidance near 1; or ``pndm_ref``: PNDM as the released code runs it, off by one included."""
+    negative_prompt: str = ""
+    """What guidance moves away from."""
+    resize: str = "squash"
+    """``squash`` to a square, as the released code does; ``crop`` the centre square; or ``tile``: a mosaic of a small source,
+    unscaled, of which the centre is kept (DA-Fusion's branch spurge_mosaic: crops of 39 px under a prior of 512)."""
+    mask: str = "none"
+    """What may change: ``none`` (all of the image); ``keep_object`` keeps the object and edits its surround; ``edit_object``
+    the reverse. The object is the data set's mask, its boxes, or both."""
+    mask_dilation: int = 16
+    """Side of the maximum filter that grows the object, in pixels at the prior's image size (the release: 16 of 512)."""
+    label_policy: str = "guarded"
+    """For images with boxes: ``guarded`` demands ``mask=keep_object`` and puts the source's pixels back into the boxes;
+    ``copy`` keeps all boxes unchecked, whatever was edited."""
+    save_size: int | None = None
+    """Side in pixels of the saved images; null keeps the prior's ``image_size``."""
+    batch_size: int = field(default=16, metadata=NOT_IDENTITY)
+    """Images denoised at once."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "detection")
+    uses_erasures: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        known = {"scheduler": SCHEDULERS, "resize": RESIZES, "mask": EDIT_MASKS, "label_policy": ("guarded", "copy")}
+        for key, options in known.items():
+            check_choice(f"generator.{key}", getattr(self, key), options)
+        if self.mask_dilation < 0:
+            raise GenaugError(f"generator.mask_dilation={self.mask_dilation} must not be negative.")
+        for key in ("num_steps", "batch_size"):
+            if getattr(self, key) < 1:
+                raise GenaugError(f"generator.{key}={getattr(self, key)} must be at least 1.")
+        if self.num_steps > 1000:
+            raise GenaugError(
+                f"generator.num_steps={self.num_steps} is more than the 1000 training steps: write at most 1000."
+            )
+        if self.save_size is not None and self.save_size < 1:
+            raise GenaugError(f"generator.save_size={self.save_size} must be at least 1, or null for the prior's size.")
+        check_levels(self.t0, self.t0_by_shots, self.num_steps)
+
+    def check(self, task: str) -> None:
+        Generator.check(self, task)
+        if task != "detection":
+            return
+        if self.mask != "keep_object" and self.label_policy == "guarded":
+            redrawn = "the whole image" if self.mask == "none" else "the objects"
+            raise GenaugError(
+                f"generator={self.name} with generator.mask={self.mask} redraws {redrawn}, so objects move or change and the "
+                "boxes no longer fit them. Write generator.mask=keep_object, which edits the surround alone, or "
+                "generator.label_policy=copy to train on such boxes nevertheless."
+            )
+        if self.resize != "squash":
+            raise GenaugError(
+                f"generator.resize={self.resize} would cut off boxes. Write generator.resize=squash on detection data."
+            )
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        if self.mask != "none" and not any(s.mask is not None or s.boxes is not None for s in dataset.train):
+            raise GenaugError(
+                f"generator.mask={self.mask} needs to know where the object is, but {dataset.name} has neither object masks "
+                "nor boxes. Write generator.mask=none, or a data set with masks (dataset=voc_classification or "
+                "coco_classification with dataset.masks=true, or a detection set)."
+            )
+
+    def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
+        """This image's own t0."""
+        if self.t0 is None:
+            assert self.t0_by_shots is not None
+            shots = len(dataset.train) / len(dataset.class_names)
+            nearest = min(sorted(self.t0_by_shots), key=lambda listed: abs(listed - shots))
+            return {"t0": float(self.t0_by_shots[nearest])}
+        levels = self.t0 if isinstance(self.t0, list | tuple) else [self.t0]
+        return {"t0": float(levels[choice(len(levels), self.seed, source.digest, index, "t0")])}
+
+    def prompted_class(self, variant: Variant, dataset: Dataset) -> int:
+        """The class that the prompt of an image speaks of: its source's."""
+        return variant.source.class_index
+
+    def prompts(
+        self, names: Sequence[str], prior: "Prior", fitted: Path | None
+    ) -> "tuple[list[str], LearnedTokens | None]":
+        """The prompt of each image, and the learned tokens that the prompts name.
+
+        Args:
+            names: class name of each image, as the data set spells it.
+            prior: the diffusion model.
+            fitted: the folder that ``fit`` wrote.
+        """
+        raise AssertionError(f"{type(self).__name__} has no prompts")
+
+    def generate(
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+    ) -> Iterator[Generated]:
+        from genaug.generators.sdedit.sampler import edit_images, refuse
+        from genaug.priors.erasure import erased_groups
+
+        assert prior is not None
+        refused = {item.variant.fingerprint: item for item in refuse(prior, variants, self)}
+        yield from refused.values()
+        variants = [variant for variant in variants if variant.fingerprint not in refused]
+        if not variants:
+            return
+        names = [dataset.class_names[self.prompted_class(variant, dataset)] for variant in variants]
+        prompts, tokens = self.prompts(names, prior, fitted)
+        for chosen in erased_groups(prior, names):
+            yield from edit_images(prior, [variants[i] for i in chosen], [prompts[i] for i in chosen], self, tokens)
+
+    def cost(self, variants: list[Variant]) -> int:
+        """U-Net evaluations: one per step, image and prompt; PNDM repeats one step."""
+        num_prompts = 1 if self.guidance == 1 else 2
+        extra = 1 if self.scheduler == "pndm_ref" else 0
+        return num_prompts * sum(steps_taken(self.num_steps, v.draws["t0"]) + extra for v in variants)
+
+
+def steps_taken(num_steps: int, t0: float) -> int:
+    """K = floor(N t0); the 1e-9 keeps 0.58 * 50 = 28.999… at 29."""
+    return min(math.floor(num_steps * t0 + 1e-9), num_steps)
+
+
+def check_levels(t0: Any, t0_by_shots: dict[int, float] | None, num_steps: int) -> None:
+    """Raise ``GenaugError`` unless every level lies in (0, 1] and takes at least one of ``num_steps`` steps."""
+    levels = list(t0) if isinstance(t0, list | tuple) else [t0]
+    if t0 is None:
+        levels = list((t0_by_shots or {}).values())
+    if not levels:
+        raise GenaugError(
+            f"generator.t0={t0} holds no level: write a number such as 0.5 or a list such as [0.25,0.5,0.75,1]."
+        )
+    for level in levels:
+        if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level <= 1:
+            raise GenaugError(
+                f"generator.t0={t0 if t0 is not None else t0_by_shots}: {level} does not lie in (0, 1]. "
+                "Write a number such as 0.5 or a list such as [0.25,0.5,0.75,1]; 1 keeps least of the source."
+            )
+        if steps_taken(num_steps, level) < 1:
+            raise GenaugError(
+                f"generator.t0={level} with generator.num_steps={num_steps} takes no denoising step: "
+                f"raise num_steps to at least {math.ceil(1 / level - 1e-9)}, or t0 to at least {1 / num_steps:g}."
+            )

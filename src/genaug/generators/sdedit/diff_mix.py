@@ -1,0 +1,81 @@
+"""Diff-Mix (Wang et al., arXiv 2403.19600): each image is edited towards another class, and labelled as both.
+
+An image of class i, edited at level s under the token of class j, is labelled (1 - s^gamma) e_i + s^gamma e_j. Diff-Aug is
+the same within one class. The release learns its tokens together with a DreamBooth-LoRA of the U-Net (``diff-mix``) or
+alone (``ti-mix``); here they are learned alone, by textual inversion.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from genaug.core.errors import GenaugError
+from genaug.core.identity import DRAWN
+from genaug.core.registry import component
+from genaug.core.seeding import choice
+from genaug.data.sample import Dataset, Sample
+from genaug.data.splits import by_class
+from genaug.generators.base import Generated, Variant
+from genaug.generators.sdedit.config import ImageToImage
+from genaug.generators.sdedit.da_fusion import DAFusion
+
+if TYPE_CHECKING:
+    from genaug.priors.model import Prior
+
+
+@component("generator", "diff_mix")
+@dataclass(kw_only=True, slots=True)
+class DiffMix(DAFusion):
+    """DA-Fusion's tokens and edits; the class of the prompt is drawn per image."""
+
+    t0: Any = field(default=0.7, metadata=DRAWN)
+    """s: as ``ImageToImage.t0``."""
+    targets: str = field(default="all", metadata=DRAWN)
+    """Class of the prompt: ``all`` draws any class, the source's own included, as the release does; ``others`` draws
+    another one; ``own`` keeps the source's (Diff-Aug)."""
+    gamma: float = 0.8
+    """Exponent of the label: the target weighs s^gamma. Below 1 it weighs more than s; 0 labels the target alone."""
+    label_sum: float = 1.0
+    """Sum of a synthetic image's class weights; 0.9 in the release (dataset/base.py)."""
+
+    version: ClassVar[int] = 1
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+
+    def __post_init__(self) -> None:
+        DAFusion.__post_init__(self)
+        if self.targets not in ("all", "others", "own"):
+            raise GenaugError(f"generator.targets={self.targets} is unknown: write all, others or own.")
+        if self.gamma < 0:
+            raise GenaugError(f"generator.gamma={self.gamma} must be at least 0.")
+        if not 0 < self.label_sum <= 1:
+            raise GenaugError(f"generator.label_sum={self.label_sum} must lie in (0, 1].")
+
+    def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
+        """This image's own level and the name of the class that it is edited towards."""
+        own = source.class_index
+        groups = by_class(dataset.train, len(dataset.class_names))
+        trained = [c for c, group in enumerate(groups) if group]  # the classes that have a token
+        options = {"all": trained, "others": [c for c in trained if c != own] or [own], "own": [own]}[self.targets]
+        target = options[choice(len(options), self.seed, source.digest, index, "target")]
+        return {**DAFusion.draw(self, source, index, dataset), "target": dataset.class_names[target]}
+
+    def prompted_class(self, variant: Variant, dataset: Dataset) -> int:
+        """The class whose token the prompt of an image holds: the drawn one."""
+        return dataset.class_names.index(variant.draws["target"])
+
+    def generate(
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+    ) -> Iterator[Generated]:
+        for generated in ImageToImage.generate(self, variants, dataset, prior, fitted):
+            variant = generated.variant
+            weight = variant.draws["t0"] ** self.gamma
+            label = mixed_label(variant.source.label, self.prompted_class(variant, dataset), weight, self.label_sum)
+            yield replace(generated, label=label)
+
+
+def mixed_label(source: dict[int, float], target: int, weight: float, total: float) -> dict[int, float]:
+    """Class weights total ((1 - weight) source + weight e_target), without classes of weight 0."""
+    label = {index: total * (1 - weight) * value for index, value in source.items()}
+    label[target] = label.get(target, 0.0) + total * weight
+    return {index: value for index, value in label.items() if value > 0}

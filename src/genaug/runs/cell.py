@@ -1,0 +1,156 @@
+"""A cell: one resolved configuration, its fingerprint, its folder and its result.
+
+``runs/<dataset>_<generator>_<mix>_<downstream>_s<seed>-<fingerprint>/`` holds config.yaml, overrides.txt,
+environment.json, status.json, metrics.jsonl, result.json, log.txt and checkpoints/. A folder is found by its fingerprint;
+the words before it are for people.
+"""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from genaug.config import RunConfig
+from genaug.core.identity import canonical, fingerprint
+from genaug.core.store import read_json, write_json, write_text
+from genaug.runs.environment import describe_environment
+from genaug.tracking.record import Record, console, open_record
+
+Result = dict[str, Any]
+
+
+@dataclass(kw_only=True, slots=True)
+class Cell:
+    """Identity and place of one result."""
+
+    config: RunConfig
+    overrides: tuple[str, ...]
+    fingerprint: str
+
+    @classmethod
+    def of(cls, config: RunConfig, overrides: tuple[str, ...] = ()) -> "Cell":
+        """The cell of a configuration."""
+        return cls(config=config, overrides=overrides, fingerprint=cell_fingerprint(config))
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Names of the chosen components; without a pool every mix is ``real_only``."""
+        cfg = self.config
+        return {
+            "dataset": cfg.dataset.name,
+            "generator": cfg.generator.name,
+            "mix": cfg.downstream.used_mix(cfg.mix).name if cfg.pool_size else "real_only",
+            "augment": cfg.augment.name,
+            "downstream": cfg.downstream.name,
+            "prior": cfg.prior.name,
+            "leakage": cfg.leakage.name,
+            "filter": cfg.filter.name,
+        }
+
+    @property
+    def slug(self) -> str:
+        if self.config.task == "prior":
+            return f"prior_s{self.config.recipe.seed}"
+        names = self.names
+        last = names["downstream"] if self.config.task == "train" else self.config.task
+        return f"{names['dataset']}_{names['generator']}_{names['mix']}_{last}_s{self.config.seed}"
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """The full configuration as plain values."""
+        return asdict(self.config)
+
+    @property
+    def folder(self) -> Path:
+        runs = self.config.paths.runs
+        found = sorted(runs.glob(f"*-{self.fingerprint}")) if runs.is_dir() else []
+        return found[0] if found else runs / f"{self.slug}-{self.fingerprint}"
+
+    def result(self) -> Result | None:
+        """The published result, or None."""
+        return read_json(self.folder / "result.json")
+
+    def say_complete(self, result: Result) -> None:
+        """One line for a cell that was not computed again."""
+        console.print(f"complete already: {self.folder.name} {headline(result)}", markup=False)
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[Record]:
+        """Work on this cell alone; its status says running, then complete, or failed and why."""
+        folder = self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        previous = read_json(folder / "status.json") or {}
+        status: dict[str, Any] = {
+            "state": "running",
+            "attempt": previous.get("attempt", -1) + 1,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.resolved)))
+        write_text(folder / "overrides.txt", "".join(f"{override}\n" for override in self.overrides))
+        write_json(folder / "environment.json", describe_environment())
+        write_json(folder / "status.json", status)
+        record = open_record(self.config.tracking, self, status["attempt"])
+        try:
+            yield record
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"
+            write_json(folder / "status.json", {**status, "state": "failed", "reason": reason})
+            record.finish({}, exit_code=1)
+            raise
+        write_json(
+            folder / "status.json", {**status, "state": "complete", "finished": time.strftime("%Y-%m-%dT%H:%M:%S")}
+        )
+
+
+def cell_fingerprint(cfg: RunConfig) -> str:
+    """H(task, dataset, pool, mix, filter, augmentation, downstream, numerics, seed).
+
+    What cannot reach the result is left out: a generator whose images are never drawn, and then the mix's alpha and M.
+    """
+    return fingerprint(*_identity(cfg))
+
+
+def setting_fingerprint(cfg: RunConfig) -> str:
+    """What cells that differ in nothing but seeds have in common."""
+    return fingerprint(_without_seed([canonical(part) for part in _identity(cfg)]))
+
+
+def _without_seed(value: Any) -> Any:
+    """Canonical parts without the fields called ``seed``."""
+    if isinstance(value, dict):
+        return {key: _without_seed(item) for key, item in value.items() if key != "seed"}
+    return [_without_seed(item) for item in value] if isinstance(value, list) else value
+
+
+def _identity(cfg: RunConfig) -> list[Any]:
+    """The parts of a cell's identity; seeds of the trial stand below ``seed`` alone."""
+    if cfg.task == "prior":
+        return ["prior", cfg.recipe]
+    synthetic: Any = None
+    if cfg.pool_size or cfg.generator.online or (cfg.generator.makes_pool and cfg.task != "train"):
+        synthetic = [cfg.generator, cfg.prior_identity()]
+        if (content := cfg.generator.content()) is not None:
+            synthetic.append(content)
+    parts: list[Any] = [cfg.task, cfg.dataset.identity(), {"seed": cfg.seed}, synthetic]
+    if cfg.task == "fit":
+        return parts
+    if cfg.task == "generate":
+        return [*parts, cfg.mix if cfg.pool_size else None]
+    parts.append(cfg.downstream.used_mix(cfg.mix) if cfg.pool_size else None)
+    if cfg.pool_size and cfg.filter.active:
+        parts.append(cfg.filter)
+    return [*parts, cfg.augment, cfg.downstream, canonical(cfg.trainer)]
+
+
+def headline(result: Result) -> str:
+    """The main number of a result, for one line."""
+    value = result["metrics"].get(result["metric"])
+    return f"{result['metric']} {value:.4f}" if value is not None else ""

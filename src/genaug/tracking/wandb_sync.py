@@ -1,0 +1,175 @@
+"""Rebuild the W&B runs of an experiment from the local record, which is the truth.
+
+Ids are the cells' fingerprints and everything is written in the record's own order, so a second sync writes the same runs
+again and makes no duplicates.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genaug.core.errors import GenaugError
+from genaug.tracking.record import wandb_mode
+
+COLUMNS = ("source", "variant", "source id", "index", "t0", "label", "prompt", "rejected", "seconds", "scores")
+PICTURES = ("gallery", "detections")
+MAX_ROWS = 200  # images of one pool's table
+
+
+def sync(
+    results: Iterable[dict[str, Any]], outputs: Path, group: str, project: str, entity: str | None = None
+) -> list[str]:
+    """Write one W&B run per result, online or offline as ``WANDB_MODE`` and the login say; returns the run ids.
+
+    Raises:
+        GenaugError: if W&B cannot be reached.
+    """
+    import wandb
+
+    ids = []
+    for result in results:
+        folder = outputs / "runs" / result["cell"]
+        tags = sorted({*result["names"].values(), group.partition("/")[0]})
+        try:
+            run = wandb.init(
+                project=project,
+                entity=entity,
+                group=group,
+                job_type=result["config"]["task"],
+                name=result["cell"].rpartition("-")[0],
+                id=result["fingerprint"],
+                resume="allow" if wandb_mode() == "online" else None,
+                tags=tags,
+                config={**result["config"], "fingerprint": result["fingerprint"]},
+                dir=str(outputs),
+                mode=wandb_mode(),  # type: ignore[arg-type]
+                settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
+            )
+        except (wandb.Error, OSError) as error:
+            raise GenaugError(
+                f"Weights & Biases did not start ({error}). Write WANDB_MODE=offline, or log in."
+            ) from error
+        run.define_metric("*", step_metric="step")
+        if not run.resumed:  # the server already has the history of a resumed run: logging it again would double it
+            for row in _lines(folder / "metrics.jsonl"):
+                run.log(row)
+            for name in PICTURES:
+                if (folder / f"{name}.png").exists():
+                    run.log({name: wandb.Image(str(folder / f"{name}.png"))})
+            if result["pool"] is not None and (table := pool_table(outputs / "store" / "pools" / result["pool"])):
+                run.log({"pool": table})
+        run.summary.update(summary_of(result))
+        run.finish()
+        ids.append(run.id)
+    return ids
+
+
+def summary_of(result: dict[str, Any]) -> dict[str, Any]:
+    """Flat numbers and names that sort and group well in W&B's run table."""
+    numbers = {key: value for key, value in result["metrics"].items() if isinstance(value, int | float)}
+    seconds = {f"seconds/{key}": value for key, value in result["seconds"].items()}
+    names = {f"name/{key}": value for key, value in result["names"].items()}
+    config = result["config"]
+    keys = {"alpha": ("mix", "alpha"), "m": ("mix", "m"), "shots": ("dataset", "shots"), "t0": ("generator", "t0")}
+    used = (
+        {"dataset"} if result["pool"] is None else {"dataset", "mix", "generator"}
+    )  # what can have reached the result
+    swept = {
+        name: config[group][key]
+        for name, (group, key) in keys.items()
+        if group in used and config[group].get(key) is not None
+    }
+    return {
+        **numbers,
+        **result["counts"],
+        **seconds,
+        **names,
+        **swept,
+        "seed": result["seed"],
+        "oracle": oracle(result),
+    }
+
+
+def oracle(result: dict[str, Any]) -> bool:
+    """Whether the test split chose what is reported."""
+    return bool(result["protocol"].get("oracle"))
+
+
+def pool_table(folder: Path) -> Any:
+    """A ``wandb.Table`` of a pool's manifest, with the pictures of its first images; None where the pool is gone."""
+    import wandb
+
+    rows = _lines(folder / "metadata.jsonl")[:MAX_ROWS]
+    if not rows:
+        return None
+    table = wandb.Table(columns=list(COLUMNS))
+    scores = _scores(folder)
+    classes = sorted({item["category"] for row in rows for item in row.get("objects", [])})
+    for row in rows:
+        picture = wandb.Image(
+            str(folder / row["file_name"]), boxes=boxes_of({"synthetic": _objects(row)}, classes) if classes else None
+        )
+        source = row["source_id"].rpartition("/")[2]
+        objects = [item["category"] for item in row.get("objects", [])]
+        label = ", ".join([*(f"{name} {weight:g}" for name, weight in row["label"].items()), *objects])
+        cells = (row.get("t0"), label, row.get("prompt"), row["rejected"], row["seconds"])
+        table.add_data(source, picture, row["source_id"], row["index"], *cells, scores.get(row["fingerprint"]))
+    return table
+
+
+@dataclass(kw_only=True, slots=True)
+class Box:
+    """One object for W&B to draw over a picture."""
+
+    xyxy: Sequence[float]
+    """Left, top, right, bottom in pixels."""
+    name: str
+    """Of its class."""
+    score: float | None = None
+    """Confidence of a detection."""
+
+
+def boxes_of(sets: Mapping[str, Sequence[Box]], names: Sequence[str]) -> dict[str, Any]:
+    """Sets of boxes (``ground truth``, ``prediction``, ``synthetic``) as ``wandb.Image`` takes them.
+
+    Args:
+        names: every class of the data set; pictures of one table must share them.
+    """
+    return {
+        key: {
+            "class_labels": dict(enumerate(names)),
+            "box_data": [
+                {
+                    "position": dict(zip(("minX", "minY", "maxX", "maxY"), map(float, box.xyxy), strict=True)),
+                    "domain": "pixel",
+                    "class_id": names.index(box.name),
+                    "box_caption": box.name if box.score is None else f"{box.name} {box.score:.2f}",
+                    **({} if box.score is None else {"scores": {"score": float(box.score)}}),
+                }
+                for box in boxes
+            ],
+        }
+        for key, boxes in sets.items()
+    }
+
+
+def _objects(row: dict[str, Any]) -> list[Box]:
+    """Boxes of a manifest row, from x, y, width, height."""
+    corners = [(item["category"], *item["bbox"]) for item in row.get("objects", [])]
+    return [Box(xyxy=(x, y, x + width, y + height), name=name) for name, x, y, width, height in corners]
+
+
+def _scores(folder: Path) -> dict[str, str]:
+    """Scores of every filter that has seen the pool, by image."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((folder / "scores").glob("*.json")):
+        name = path.stem.rpartition("-")[0]
+        for image, score in json.loads(path.read_text()).items():
+            found.setdefault(image, []).append(f"{name} {score:.4g}")
+    return {image: ", ".join(texts) for image, texts in found.items()}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

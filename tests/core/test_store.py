@@ -1,0 +1,110 @@
+import errno
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from genaug.core.errors import GenaugError
+from genaug.core.store import Store, check_writable, read_json, write_json
+
+
+def make_slowly(root: Path, log: Path) -> None:
+    def make(work: Path) -> dict:
+        with log.open("a") as file:
+            file.write("made\n")
+        time.sleep(0.5)
+        (work / "weights.txt").write_text("w")
+        return {}
+
+    Store(root).folder("fitted", "thing", "f" * 16, make)
+
+
+def test_two_processes_that_ask_for_one_artefact_make_it_once(tmp_path):
+    log = tmp_path / "log"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=make_slowly, args=(tmp_path / "store", log)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert log.read_text() == "made\n"
+
+
+def test_an_interrupted_attempt_is_resumed_and_nothing_half_made_is_published(tmp_path):
+    store = Store(tmp_path)
+
+    def interrupted(work: Path) -> dict:
+        (work / "step-1").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.folder("fitted", "thing", "a" * 16, interrupted)
+    assert not (tmp_path / "fitted" / f"thing-{'a' * 16}").exists()
+
+    def resumed(work: Path) -> dict:
+        assert (work / "step-1").read_text() == "half"
+        return {"steps": 2}
+
+    folder, made = store.folder("fitted", "thing", "a" * 16, resumed)
+    assert made
+    assert read_json(folder / "artefact.json")["steps"] == 2
+    again, made = store.folder("fitted", "thing", "a" * 16, interrupted)
+    assert again == folder and not made
+
+
+def test_a_damaged_artefact_is_made_again(tmp_path):
+    store = Store(tmp_path)
+
+    def make(work: Path) -> dict:
+        (work / "weights").write_bytes(b"12345678")
+        return {}
+
+    folder, _ = store.folder("fitted", "thing", "b" * 16, make)
+    (folder / "weights").write_bytes(b"123")
+    folder, made = store.folder("fitted", "thing", "b" * 16, make)
+    assert made and (folder / "weights").read_bytes() == b"12345678"
+
+
+def test_an_image_carries_its_metadata_and_a_damaged_one_is_named(tmp_path):
+    store = Store(tmp_path)
+    path = store.put_image("c" * 16, Image.new("RGB", (8, 8), "red"), {"t0": 0.5})
+    assert store.has_image("c" * 16) and store.about_image("c" * 16) == {"t0": 0.5}
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(GenaugError, match=path.name):
+        store.about_image("c" * 16)
+
+
+def test_a_full_disk_leaves_no_image_behind(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.put_image("d" * 16, Image.new("RGB", (8, 8)), {})
+    assert not store.has_image("d" * 16)
+
+
+def test_a_reader_never_sees_half_a_json_file(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    write_json(path, {"a": 1})
+
+    def crash(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GenaugError, match=r"paths\.outputs_dir"):
+        check_writable(tmp_path / "file" / "outputs")

@@ -1,0 +1,105 @@
+"""Filters: each rejects what it is for; scores are made once, whatever the threshold."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genaug.core.errors import GenaugError
+from genaug.core.identity import canonical
+from genaug.core.store import Store
+from genaug.data.pool import Pool
+from genaug.data.sample import Dataset, Sample, SyntheticSample
+from genaug.evaluation.filters import Blank, ClassifierAgreement, ClipMargin, DistanceBand, NearDuplicate, NoFilter
+
+
+def flat(value: int) -> np.ndarray:
+    return np.full((32, 32, 3), value, dtype=np.uint8)
+
+
+def textured(seed: int, level: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 60, (32, 32, 3))
+    ramp = np.linspace(0, 100, 32)[None, :, None] if level else np.linspace(100, 0, 32)[None, :, None]
+    return (noise + ramp).astype(np.uint8)
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    train = tuple(
+        Sample(id=f"train/{i}", digest=f"t{i}", image=textured(i, i % 2), label={i % 2: 1.0}) for i in range(8)
+    )
+    return Dataset(name="ramps", task="classification", class_names=("up", "down"), train=train, val=(), test=())
+
+
+def pool_of(dataset: Dataset, images: list[np.ndarray], folder: Path) -> Pool:
+    samples = tuple(
+        SyntheticSample(
+            id=f"s/{i}", digest=f"s{i}", image=image, label=dataset.train[i].label, source_id=f"train/{i}", index=0
+        )
+        for i, image in enumerate(images)
+    )
+    return Pool(fingerprint="p", folder=folder, samples=samples)
+
+
+def quiet(text: str) -> None:
+    """Says nothing."""
+
+
+def test_blank_rejects_flat_images_of_every_colour_and_nothing_else(dataset: Dataset, tmp_path: Path) -> None:
+    coloured = flat(0)
+    coloured[..., 0] = 200  # its channels differ, but it shows nothing
+    pool = pool_of(dataset, [flat(0), flat(255), coloured, textured(9, 1)], tmp_path)
+    kept = Blank(name="blank").apply(pool, dataset, Store(tmp_path), quiet)
+    assert [sample.id for sample in kept.samples] == ["s/3"]
+    assert kept.rejected == {"filter: blank": 3}
+
+
+def test_near_duplicates_of_their_source_are_rejected(dataset: Dataset, tmp_path: Path) -> None:
+    pool = pool_of(dataset, [np.asarray(dataset.train[0].image), textured(50, 0)], tmp_path)
+    kept = NearDuplicate(name="near_duplicate").apply(pool, dataset, Store(tmp_path), quiet)
+    assert [sample.id for sample in kept.samples] == ["s/1"]
+
+
+def test_the_band_rejects_copies_and_strangers(dataset: Dataset, tmp_path: Path) -> None:
+    pool = pool_of(dataset, [np.asarray(dataset.train[0].image), textured(50, 1), flat(10)], tmp_path)
+    band = DistanceBand(name="band", features="pixels", low=0.001, high=0.03)
+    scores = band.scores(pool, dataset, Store(tmp_path), quiet)
+    assert scores["s0"] < 0.001 < scores["s1"] < 0.03 < scores["s2"]
+    with pytest.raises(GenaugError, match="nothing would be kept"):
+        DistanceBand(name="band", low=0.5, high=0.1)
+
+
+def test_the_classifier_rejects_images_of_the_other_class(dataset: Dataset, tmp_path: Path) -> None:
+    pool = pool_of(dataset, [textured(70, 0), textured(71, 0), textured(72, 0)], tmp_path)  # the second is labelled 1
+    kept = ClassifierAgreement(name="classifier").apply(pool, dataset, Store(tmp_path), quiet)
+    assert [sample.id for sample in kept.samples] == ["s/0", "s/2"]
+
+
+def test_a_swept_threshold_scores_nothing_again(dataset: Dataset, tmp_path: Path) -> None:
+    pool = pool_of(dataset, [textured(80 + i, i % 2) for i in range(6)], tmp_path)
+    said: list[str] = []
+    for threshold in (0.9, 0.99, 0.999):
+        NearDuplicate(name="near_duplicate", max_similarity=threshold).apply(
+            pool, dataset, Store(tmp_path), said.append
+        )
+    assert sum("images scored" in line for line in said) == 1
+    assert len(list((tmp_path / "scores").glob("*.json"))) == 1
+    larger = pool_of(dataset, [textured(80 + i, i % 2) for i in range(8)], tmp_path)
+    NearDuplicate(name="near_duplicate").apply(larger, dataset, Store(tmp_path), said.append)
+    assert said[-2] == "filter near_duplicate: 2 images scored"  # a larger M scores the new images alone
+    assert len(json.loads(next((tmp_path / "scores").glob("*.json")).read_text())) == 8
+
+
+def test_a_threshold_is_part_of_the_cell_and_not_of_the_scores() -> None:
+    loose, strict = Blank(name="blank", min_std=1), Blank(name="blank", min_std=9)
+    assert canonical(loose) != canonical(strict)
+    assert canonical(loose, stage="sample") == canonical(strict, stage="sample")
+    assert not NoFilter(name="none").active
+
+
+def test_a_clip_model_that_is_not_there_is_named_with_what_to_write_instead(dataset: Dataset, tmp_path: Path) -> None:
+    chosen = ClipMargin(name="clip", path=str(tmp_path / "none"))
+    sample = SyntheticSample(id="s", digest="s", image=flat(9), label={0: 1.0}, source_id="train/0", index=0)
+    with pytest.raises(GenaugError, match=r"cannot be loaded .* or filter=classifier"):
+        chosen.score([sample], dataset, Store(tmp_path))

@@ -1,0 +1,240 @@
+"""The adversarial autoencoder: losses, players, shapes, and the traps of the public code nearest to the paper."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from genaug.core.errors import GenaugError
+from genaug.data.sources.digits import Digits
+from genaug.generators.latent_interpolation.networks import (
+    AdversarialAutoencoder,
+    Critic,
+    Decoder,
+    Encoder,
+    LatentDiscriminator,
+    Objective,
+    adversarial_loss,
+    critic_loss,
+    discriminator_loss,
+    num_halvings,
+    reconstruction_loss,
+)
+from genaug.generators.latent_interpolation.training import WEIGHTS, Batches, fit_autoencoder
+
+
+def players(seed: int = 0, critic: bool = False, **objective) -> AdversarialAutoencoder:
+    torch.manual_seed(seed)
+    return AdversarialAutoencoder(
+        encoder=Encoder(16, 4, 4, 1.0),
+        decoder=Decoder(16, 4, 8),
+        discriminator=LatentDiscriminator(4, (16, 8), objective.pop("norm", "none")),
+        critic=Critic(16, 4, 4) if critic else None,
+        objective=Objective(**objective),
+        lr=1e-3,
+    )
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_losses_at_zero_logits():
+    zero = torch.zeros(8)
+    assert discriminator_loss(zero, zero).item() == pytest.approx(2 * math.log(2), abs=1e-6)
+    assert adversarial_loss(zero).item() == pytest.approx(math.log(2), abs=1e-6)
+    assert adversarial_loss(zero, "minimax").item() == pytest.approx(-math.log(2), abs=1e-6)
+
+
+def test_both_adversarial_losses_push_the_codes_towards_the_prior():
+    for kind in ("nonsaturating", "minimax"):
+        logits = torch.zeros(3, requires_grad=True)
+        adversarial_loss(logits, kind).backward()
+        assert (logits.grad < 0).all()
+
+
+def test_a_sum_of_squares_is_the_mean_with_a_rescaled_adversarial_weight():
+    torch.manual_seed(0)
+    aae = players()
+    x = torch.rand(4, 3, 16, 16) * 2 - 1
+    gradients = []
+    for scale in (1.0, 3.0 * 16 * 16):
+        z = aae.encoder(x)
+        mean = reconstruction_loss(x, aae.decoder(z))
+        loss = scale * mean + scale * 0.1 * adversarial_loss(aae.discriminator(z))
+        gradient = torch.autograd.grad(loss, list(aae.encoder.parameters()))
+        gradients.append(torch.cat([g.flatten() for g in gradient]))
+    # one direction, so only the learning rate of a plain gradient step differs
+    assert torch.cosine_similarity(gradients[0], gradients[1], dim=0).item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("lambda_adv, reaches", [(0.0, False), (0.1, True)])
+def test_the_adversarial_term_reaches_the_encoder_if_and_only_if_it_has_a_weight(lambda_adv, reaches):
+    aae = players()
+    x = torch.rand(8, 3, 16, 16)
+    loss = lambda_adv * adversarial_loss(aae.discriminator(aae.encoder(x)))
+    gradient = torch.autograd.grad(loss, list(aae.encoder.parameters()))
+    assert (sum(g.abs().sum() for g in gradient) > 0) == reaches
+
+
+def test_each_optimiser_moves_only_its_own_player():
+    aae = players(critic=True)
+    optimizers = aae.configure_optimizers()
+    owned = [{id(p) for group in optimizer.param_groups for p in group["params"]} for optimizer in optimizers]
+    assert owned == [{id(p) for p in player.parameters()} for player in aae.players()]
+    moved: list[set[int]] = []
+
+    def watch(optimizer: torch.optim.Optimizer) -> None:
+        step = optimizer.step
+
+        def watched(*args, **kwargs):
+            before = {id(p): p.detach().clone() for p in aae.parameters()}
+            step(*args, **kwargs)
+            moved.append({id(p) for p in aae.parameters() if not torch.equal(p, before[id(p)])})
+
+        optimizer.step = watched
+
+    for optimizer in optimizers:
+        watch(optimizer)
+    aae.play(0, torch.rand(8, 3, 16, 16) * 2 - 1, optimizers, lambda loss: loss.backward())
+    discriminator, encoder, decoder, critic = moved
+    assert encoder and encoder <= owned[0]
+    assert decoder and decoder <= owned[1]
+    assert discriminator and discriminator <= owned[2]
+    assert critic and critic <= owned[3]
+    assert all(p.requires_grad for p in aae.parameters())
+
+
+def test_without_adversarial_weight_the_discriminator_is_not_trained():
+    aae = players(lambda_adv=0.0)
+    before = [p.clone() for p in aae.discriminator.parameters()]
+    aae.play(0, torch.rand(8, 3, 16, 16), aae.configure_optimizers(), lambda loss: loss.backward())
+    assert all(torch.equal(a, b) for a, b in zip(before, aae.discriminator.parameters(), strict=True))
+
+
+def test_the_adversarial_weight_rises_linearly():
+    objective = Objective(lambda_adv=0.1, warmup_steps=4)
+    assert [objective.weight(step) for step in range(5)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("prior, std", [("uniform", 2 / math.sqrt(3)), ("gaussian", 2.0)])
+def test_prior_draws_have_their_range_and_repeat_by_seed(prior, std):
+    objective = Objective(prior=prior, prior_range=2.0)
+    u = objective.draw_prior(20_000, 2, seed=5)
+    assert u.std().item() == pytest.approx(std, rel=0.02)  # 4 standard errors of 40,000 draws
+    assert prior == "gaussian" or u.abs().max() <= 2
+    assert torch.equal(u, objective.draw_prior(20_000, 2, seed=5))
+
+
+@pytest.mark.parametrize("size, depth, side", [(32, 3, 4), (64, 4, 4), (128, 5, 4), (224, 5, 7)])
+def test_depth_and_map_size(size, depth, side):
+    assert num_halvings(size) == depth
+    encoder, decoder = Encoder(size, 3, 1, 1.0), Decoder(size, 3, 2 ** (depth + 1))
+    z = encoder(torch.rand(2, 3, size, size))
+    assert encoder.linear.in_features == 2 ** (depth - 1) * side**2 and z.shape == (2, 3)
+    x = decoder(z)
+    assert x.shape == (2, 3, size, size) and x.abs().max() <= 1 and z.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    "size, z_dim, channels, decoder_channels, encoder_size, decoder_size",
+    # computed from the layers: 25 a b + b per convolution, rounded as in the method's table
+    [(32, 50, 64, 512, 1.2, 4.8), (32, 16, 16, 128, 0.08, 0.31), (128, 50, 64, 1024, 18.2, 18.3)],
+)
+def test_parameter_counts(size, z_dim, channels, decoder_channels, encoder_size, decoder_size):
+    digits = 2 if encoder_size < 1 else 1
+    with torch.device("meta"):
+        encoder, decoder = Encoder(size, z_dim, channels, 1.0), Decoder(size, z_dim, decoder_channels)
+    assert round(count(encoder) / 1e6, digits) == encoder_size
+    assert round(count(decoder) / 1e6, digits) == decoder_size
+
+
+@pytest.mark.parametrize("norm, blind", [("separate_bn", True), ("none", False), ("layer", False)])
+def test_only_separate_batch_statistics_blind_the_discriminator_to_shift_and_scale(norm, blind):
+    torch.manual_seed(1)
+    discriminator = LatentDiscriminator(8, (64, 32, 16), norm)
+    z = torch.rand(512, 8) * 2 - 1
+    with torch.no_grad():
+        logits, moved = discriminator(z), discriminator(0.5 * z + 0.1)
+        # the discriminator is untrained, so "sees" means: by more than 1e-2 of its own spread
+        difference = ((logits - moved).abs().max() / logits.std()).item()
+    assert (difference < 1e-2) == blind
+
+
+def test_joint_batch_statistics_see_the_shift_of_the_codes():
+    torch.manual_seed(1)
+    discriminator = LatentDiscriminator(8, (64, 32, 16), "joint_bn")
+    u, z = torch.rand(512, 8) * 2 - 1, torch.rand(512, 8) * 2 - 1
+    with torch.no_grad():
+        before, after = (discriminator.logits(u, code)[1] for code in (z, 0.5 * z + 0.1))
+    assert (before - after).abs().max() > 0.1 * before.std()
+
+
+def test_acai_losses_with_a_constant_critic():
+    alpha = torch.rand(200_000, generator=torch.Generator().manual_seed(0)) / 2
+    zero, quarter = torch.zeros_like(alpha), torch.full_like(alpha, 0.25)
+    # E alpha^2 = 1/12 and E (alpha - 1/4)^2 = 1/48 for alpha uniform on [0, 1/2]; 5 standard errors of the mean
+    assert critic_loss(zero, alpha, zero).item() == pytest.approx(1 / 12, abs=8e-4)
+    assert critic_loss(quarter, alpha, zero).item() == pytest.approx(1 / 48, abs=3e-4)
+    assert critic_loss(quarter, alpha, quarter).item() == pytest.approx(1 / 48 + 1 / 16, abs=3e-4)
+
+
+def digit_batches(max_shift: int = 0) -> Batches:
+    dataset = Digits(name="digits", image_size=16, shots=2, seed=0).load()
+    return Batches(dataset.train, 16, 8, seed=3, max_shift=max_shift, flip_prob=0.5)
+
+
+def test_batches_are_functions_of_the_step():
+    whole, rest = digit_batches(2).between(0, 6), digit_batches(2).between(4, 6)
+    for a, b in zip((whole[4], whole[5]), (rest[0], rest[1]), strict=True):
+        assert a[0] == b[0] and torch.equal(a[1], b[1])
+    assert not torch.equal(whole[0][1], whole[1][1])
+
+
+class Interrupted(Exception):
+    """The power goes off."""
+
+
+def test_a_resumed_fit_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
+    def fit(folder, stop_at=None, every=4):
+        folder.mkdir(exist_ok=True)
+        aae = players(critic=True)
+        if stop_at is not None:
+            play = aae.play
+
+            def failing(step, *args):
+                if step == stop_at:
+                    raise Interrupted
+                return play(step, *args)
+
+            aae.play = failing
+        fit_autoencoder(
+            aae, digit_batches(), 10, folder, checkpoint_every=every, accelerator="cpu", say=lambda text: None
+        )
+        return aae
+
+    whole = fit(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "cut", stop_at=6)
+    assert (tmp_path / "cut" / "checkpoints" / "last.ckpt").exists()
+    resumed = fit(tmp_path / "cut", every=3)
+    assert (tmp_path / "whole" / WEIGHTS).read_bytes() == (tmp_path / "cut" / WEIGHTS).read_bytes()
+    assert [row["step"] for row in resumed.history] == [row["step"] for row in whole.history]
+    assert not (tmp_path / "cut" / "checkpoints").exists()
+
+
+def test_saturated_codes_stop_the_fit_with_a_hint(tmp_path):
+    aae = players()
+    aae.check_saturation_after = 1
+    with torch.no_grad():
+        aae.encoder.linear.bias.fill_(10.0)
+    with pytest.raises(GenaugError, match=r"saturated.*generator.code=linear"):
+        fit_autoencoder(aae, digit_batches(), 4, tmp_path, accelerator="cpu", say=lambda text: None)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(GenaugError, match=r"last.ckpt is damaged"):
+        fit_autoencoder(players(), digit_batches(), 4, tmp_path, accelerator="cpu", say=lambda text: None)

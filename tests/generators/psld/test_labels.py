@@ -1,0 +1,112 @@
+"""Every row of the label policy, and what pasting back promises."""
+
+import numpy as np
+import pytest
+
+from genaug.data.sample import Boxes
+from genaug.generators.psld.labels import Policy, decide, iou, known_fractions, paste, paste_weights
+
+SIDE = 32
+SOURCE = np.random.default_rng(0).integers(0, 120, (SIDE, SIDE, 3), dtype=np.uint8)
+OTHER = np.random.default_rng(1).integers(120, 255, (SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def boxes(*rows, crowd=None):
+    return Boxes(
+        xyxy=np.asarray(rows, dtype=np.float32).reshape(-1, 4),
+        labels=np.zeros(len(rows), dtype=np.int64),
+        crowd=np.zeros(len(rows), dtype=bool) if crowd is None else np.asarray(crowd),
+    )
+
+
+def found(*rows):
+    return {"boxes": [list(r[:4]) for r in rows], "scores": [r[4] for r in rows], "labels": [r[5] for r in rows]}
+
+
+def known_in(x1, y1, x2, y2):
+    mask = np.zeros((SIDE, SIDE), dtype=np.float32)
+    mask[y1:y2, x1:x2] = 1
+    return mask
+
+
+BOX = (4, 4, 14, 14)
+KNOWN = known_in(2, 2, 16, 16)
+
+
+def judge(mask=KNOWN, labels=None, detections=None, generated=OTHER, weights=None, **policy):
+    weights = (mask > 0.5).astype(np.float32) if weights is None else weights
+    return decide(
+        generated, SOURCE, mask, weights, boxes(BOX) if labels is None else labels, detections, Policy(**policy), 2
+    )
+
+
+def test_box_that_is_known_and_pasted_is_exact_and_equals_the_source():
+    verdict = judge()
+    assert verdict.rejected is None and verdict.about["box_decisions"][0]["decision"] == "exact"
+    assert np.array_equal(verdict.pixels[4:14, 4:14], SOURCE[4:14, 4:14])
+    assert np.array_equal(verdict.pixels[20:], OTHER[20:])
+
+
+def test_known_box_without_paste_back_is_not_exact():
+    verdict = judge(weights=np.zeros((SIDE, SIDE), dtype=np.float32))
+    assert verdict.about["box_decisions"][0]["decision"] == "restored"
+
+
+@pytest.mark.parametrize(
+    ("score", "label", "decision"), [(0.4, 0, "verified"), (0.2, 0, "restored"), (0.9, 1, "restored")]
+)
+def test_half_known_box_needs_a_detection_of_its_class(score, label, decision):
+    verdict = judge(known_in(2, 2, 10, 16), detections=found((4, 4, 14, 13, score, label)))
+    assert verdict.about["box_decisions"][0]["decision"] == decision
+    equal = np.array_equal(verdict.pixels[4:14, 4:14], SOURCE[4:14, 4:14])
+    assert equal == (decision == "restored")
+
+
+def test_unconfirmed_box_is_ignored_or_rejects_the_image_if_so_asked():
+    ignored = judge(known_in(0, 0, 1, 1), on_unconfirmed="ignore")
+    assert ignored.boxes is not None and ignored.boxes.crowd.tolist() == [True] and ignored.rejected is None
+    assert judge(known_in(0, 0, 1, 1), on_unconfirmed="reject").rejected == "unconfirmed_box"
+
+
+def test_invented_object_is_restored_rejected_or_kept():
+    invented = found((4, 4, 14, 14, 0.9, 0), (20, 20, 30, 30, 0.8, 0))
+    restored = judge(detections=invented)
+    assert restored.about["hallucinations"] == 1 and restored.rejected is None
+    assert np.array_equal(restored.pixels[20:30, 20:30], SOURCE[20:30, 20:30])
+    assert judge(detections=invented, on_hallucination="reject").rejected == "hallucinated_object"
+    kept = judge(detections=invented, on_hallucination="keep")
+    assert kept.rejected is None and np.array_equal(kept.pixels[20:30, 20:30], OTHER[20:30, 20:30])
+    weak = judge(detections=found((20, 20, 30, 30, 0.4, 0)), on_hallucination="reject")
+    assert weak.rejected is None
+
+
+def test_image_whose_hole_did_not_change_is_rejected():
+    assert judge(generated=SOURCE.copy()).rejected == "unchanged"
+    slightly = np.clip(SOURCE.astype(int) + 5, 0, 255).astype(np.uint8)
+    assert judge(generated=slightly).rejected == "unchanged"
+    assert judge(generated=slightly, min_change=4.0).rejected is None
+
+
+def test_copied_labels_are_never_questioned():
+    verdict = judge(known_in(0, 0, 1, 1), label_policy="copy", generated=SOURCE.copy())
+    assert verdict.rejected is None and "box_decisions" not in verdict.about
+
+
+def test_feather_is_zero_in_the_hole_and_one_on_the_boxes():
+    kept = known_in(4, 4, 14, 14) > 0
+    weights = paste_weights(KNOWN, np.ones_like(kept), "feathered", kept, 2)
+    assert (weights[KNOWN == 0] == 0).all() and (weights[kept] == 1).all()
+    assert 0 < weights[2, 8] < weights[3, 8] < 1
+    pasted = paste(OTHER, SOURCE, weights)
+    assert np.array_equal(pasted[kept], SOURCE[kept]) and np.array_equal(pasted[KNOWN == 0], OTHER[KNOWN == 0])
+
+
+def test_grey_stays_grey():
+    grey = np.repeat(SOURCE[:, :, :1], 3, axis=2)
+    pasted = paste(np.repeat(OTHER[:, :, :1], 3, axis=2), grey, paste_weights(KNOWN, KNOWN > 0, "hard", KNOWN > 0, 2))
+    assert np.array_equal(pasted[:, :, 0], pasted[:, :, 1])
+
+
+def test_known_fraction_counts_the_box_without_its_margin():
+    assert known_fractions(known_in(4, 4, 9, 14), boxes(BOX).xyxy) == [0.5]
+    assert iou(np.asarray(BOX), np.asarray([BOX, (9, 4, 19, 14)])).tolist() == pytest.approx([1, 1 / 3])

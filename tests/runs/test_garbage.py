@@ -1,0 +1,25 @@
+import time
+
+from genaug.core.store import Store, write_json
+from genaug.runs.garbage import YOUNG, find_garbage, remove
+from tests.data.test_pool import Noise, build, dataset
+
+
+def test_only_old_pools_and_images_that_no_result_uses_are_removed(tmp_path):
+    store = Store(tmp_path / "store")
+    used = build(store, Noise(seed=0), dataset(), 2)
+    unused = build(store, Noise(seed=1), dataset(), 2)
+    cell = tmp_path / "runs" / "cell-0"
+    write_json(cell / "status.json", {"state": "complete"})
+    write_json(cell / "result.json", {"pool": used.fingerprint})
+
+    assert find_garbage(tmp_path).paths == []  # all of it is young: a running cell may need it
+    garbage = find_garbage(tmp_path, now=time.time() + 2 * YOUNG)
+    images = {store.image_path(sample.digest) for sample in unused.samples}
+    assert set(garbage.paths) == {unused.folder, *images}
+    assert garbage.num_bytes == sum(image.stat().st_size for image in images)
+
+    remove(garbage)
+    assert not unused.folder.exists()
+    assert build(store, Noise(seed=0), dataset(), 2).counts["images_generated"] == 0
+    assert build(store, Noise(seed=1), dataset(), 2).counts["images_generated"] == 8

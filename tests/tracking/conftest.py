@@ -1,0 +1,3 @@
+"""The finished runs that the tests of tables use."""
+
+from tests.tables.conftest import project, sweep_of  # noqa: F401
