@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from genaug.core.identity import DRAWN, FIT, NOT_IDENTITY, canonical, fingerprint
+from genaug.core.identity import DRAWN, FIT, NOT_IDENTITY, canonical, fingerprint, identified
 from genaug.core.seeding import choice, derive, uniform
 from genaug.downstream.classification.config import Classifier
 from genaug.downstream.detection.config import Detector
@@ -13,6 +13,7 @@ from genaug.evaluation.filters import ClipMargin
 from genaug.priors.config import PriorConfig
 
 
+@identified("Thing")
 @dataclass(kw_only=True, slots=True)
 class Thing:
     name: str = field(default="a", metadata=NOT_IDENTITY)
@@ -22,6 +23,7 @@ class Thing:
     version: ClassVar[int] = 1
 
 
+@identified("NewerThing")
 @dataclass(kw_only=True, slots=True)
 class NewerThing(Thing):
     version: ClassVar[int] = 2
@@ -52,6 +54,21 @@ def test_a_new_version_is_a_new_identity():
     changed = canonical(NewerThing()) | {"component": "Thing"}
     assert changed != canonical(Thing())
     assert changed | {"version": 1} == canonical(Thing())
+
+
+def test_an_identity_hangs_on_the_stated_name_and_not_on_the_name_of_the_class():
+    @identified("Thing")
+    @dataclass(kw_only=True, slots=True)
+    class Renamed(Thing):
+        pass
+
+    @dataclass(kw_only=True, slots=True)
+    class Unnamed(Thing):
+        pass
+
+    assert fingerprint(Renamed()) == fingerprint(Thing())
+    with pytest.raises(TypeError, match="without a name"):
+        fingerprint(Unnamed())
 
 
 def test_order_of_keys_does_not_matter_and_order_of_parts_does():

@@ -1,5 +1,8 @@
 """The one exception that a user sees as a paragraph instead of a traceback."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class GenaugError(Exception):
     """Bad input or a bad environment: says what was wrong, where, and what to write instead."""
@@ -9,3 +12,27 @@ def check_choice(key: str, value: str, options: tuple[str, ...]) -> None:
     """Raise ``GenaugError`` unless ``value`` is one of ``options``."""
     if value not in options:
         raise GenaugError(f"{key}={value} is not one of {', '.join(options)}.")
+
+
+@contextlib.contextmanager
+def boundary(what: str, then: str = "") -> Iterator[None]:
+    """The guard at a boundary to a foreign library or file: any failure inside becomes one sentence.
+
+    Args:
+        what: what could not be done and where, e.g. ``"labels.json, annotation 3 cannot be read"``.
+        then: what to do about it, as a sentence.
+
+    Raises:
+        GenaugError: ``<what> (<the first line of the failure>). <then>``; one of ours goes through as it is.
+    """
+    try:
+        yield
+    except GenaugError:
+        raise
+    except Exception as error:
+        raise GenaugError(f"{what} ({first_line(error)}). {then}".rstrip()) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a failure's message; its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from hydra.core.config_store import ConfigStore
 
+from genaug.core.fields import checked
 from genaug.core.identity import identified
 
 T = TypeVar("T")
@@ -59,7 +60,17 @@ def component(group: str, name: str) -> Callable[[type[T]], type[T]]:
 
     def register(cls: type[T]) -> type[T]:
         ConfigStore.instance().store(group=group, name=f"_{name}", node=cls)
-        return identified(f"{group}/{name}")(cls)
+        return section(group.replace("/", "."), f"{group}/{name}")(cls)
+
+    return register
+
+
+def section(key: str, name: str) -> Callable[[type[T]], type[T]]:
+    """Declare a config dataclass that is a part of a component (``generator.mask``): its fields are checked under ``key``, and
+    ``name`` stands for it in identities."""
+
+    def register(cls: type[T]) -> type[T]:
+        return identified(name)(checked(key, cls))
 
     return register
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genaug.core.errors import GenaugError
-from genaug.core.identity import NOT_IDENTITY, identified
+from genaug.core.identity import NOT_IDENTITY
+from genaug.core.registry import section
 
 
-@identified("recipe")
+@section("recipe", "recipe")
 @dataclass(kw_only=True, slots=True)
 class PriorRecipe:
     """A Stable-Diffusion-shaped prior small enough for a CPU. The defaults are those of the shipped weights."""

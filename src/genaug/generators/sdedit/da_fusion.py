@@ -13,8 +13,8 @@ from omegaconf import II
 
 from genaug.core.cost import TO_INPUT, Passes
 from genaug.core.errors import GenaugError
-from genaug.core.identity import DRAWN, FIT, NOT_IDENTITY, identified
-from genaug.core.registry import component
+from genaug.core.identity import DRAWN, FIT, NOT_IDENTITY
+from genaug.core.registry import component, section
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import by_class
 from genaug.generators.sdedit.config import RESIZES, ImageToImage
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "resume.safetensors"
 
 
-@identified("generator/tokens")
+@section("generator.tokens", "generator/tokens")
 @dataclass(kw_only=True, slots=True)
 class TextualInversion:
     """How the class tokens are learned."""
