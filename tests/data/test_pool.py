@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from genaug.core.errors import GenaugError
-from genaug.core.identity import DRAWN, digest_bytes
+from genaug.core.identity import DRAWN, digest_bytes, identified
 from genaug.core.seeding import choice, derive
 from genaug.core.store import Store
 from genaug.data.pool import make_pool, read_pool
@@ -15,6 +15,7 @@ from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Generator
 
 
+@identified("generator/noise")
 @dataclass(kw_only=True, slots=True)
 class Noise(Generator):
     """A complete generator without a prior: the source plus noise of strength t0."""
@@ -32,6 +33,7 @@ class Noise(Generator):
             yield Generated(variant=variant, image=Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
 
 
+@identified("generator/crashing")
 @dataclass(kw_only=True, slots=True)
 class Crashing(Noise):
     """Dies after ``survives`` images."""
@@ -45,6 +47,7 @@ class Crashing(Noise):
             yield item
 
 
+@identified("generator/picky")
 @dataclass(kw_only=True, slots=True)
 class Picky(Noise):
     def generate(self, variants, dataset, prior, fitted):

@@ -46,7 +46,7 @@ def test_online_and_pool_run_from_one_fit(train):
     small = ["generator.num_steps=4", "generator.z_dim=4", "generator.channels=4", "downstream.num_steps=4", "mix.m=1"]
     output = train("-m", "generator=latent_interpolation", "generator.online=true,false", "tracking=local", *small)
     assert output.count("fitting latent_interpolation") == 1
-    assert output.count("fitted already: latentinterpolation") == 1
+    assert output.count("fitted already: latent_interpolation") == 1
     results = sorted(train.outputs.glob("runs/*/result.json"))
     assert len(results) == 2
     assert sum('"hole/ks_max"' in result.read_text() for result in results) == 2
