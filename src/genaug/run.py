@@ -12,11 +12,12 @@ from typing import Any
 
 from genaug.core.identity import fingerprint
 from genaug.core.store import check_writable, read_json, write_json
-from genaug.data.pool import Pool, make_pool
+from genaug.data.pool import Pool
 from genaug.data.sample import Dataset
 from genaug.data.splits import by_class
 from genaug.downstream.base import TrainingData
 from genaug.drawing.contact_sheet import contact_sheet
+from genaug.generators.publishing import make_pool
 from genaug.generators.tokens.prompts import readable, slug
 from genaug.priors.recipe import train_prior
 from genaug.runs.cell import Cell, Result, headline, setting_fingerprint

@@ -16,10 +16,10 @@ from genaug.core.cost import GPUS, TRAIN_USE, USE, Passes, hours, unet_gflop, va
 from genaug.core.errors import GenaugError
 from genaug.core.identity import canonical, fingerprint
 from genaug.core.paths import Paths
-from genaug.data.pool import pool_identity
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import few_shot, fraction_of
 from genaug.generators.base import Variant
+from genaug.generators.publishing import pool_identity
 from genaug.generators.tokens.prompts import readable, slug
 from genaug.priors.config import TINY
 from genaug.tables.spec import TableSpec

@@ -9,12 +9,12 @@ from PIL import Image
 
 from genaug.core.errors import GenaugError
 from genaug.core.store import Store
-from genaug.data.pool import make_pool
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.digits import Digits
 from genaug.generators.base import Variant
 from genaug.generators.latent_interpolation.config import LatentInterpolation
 from genaug.generators.latent_interpolation.training import square_pixels, to_unit
+from genaug.generators.publishing import make_pool
 
 SIZE = 16
 

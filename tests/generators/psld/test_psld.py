@@ -7,13 +7,13 @@ import pytest
 
 from genaug.core.errors import GenaugError
 from genaug.core.store import Store
-from genaug.data.pool import make_pool
 from genaug.data.sample import Boxes, Sample
 from genaug.data.sources.digit_scenes import DigitScenes
 from genaug.data.sources.digits import Digits
 from genaug.downstream.detection.config import Detector
 from genaug.generators.psld.config import Psld
 from genaug.generators.psld.masks import BOX_AWARE
+from genaug.generators.publishing import make_pool
 from genaug.priors.config import PriorConfig
 from genaug.priors.random_weights import save_random_prior
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from genaug.core.errors import GenaugError
 from genaug.core.identity import canonical
 from genaug.core.store import Store
-from genaug.data.pool import make_pool
+from genaug.generators.publishing import make_pool
 from genaug.generators.sdedit.da_fusion import DAFusion, TextualInversion
 from genaug.generators.tokens.token_files import read_embeddings, read_tokens
 from genaug.priors.model import LearnedTokens

@@ -6,7 +6,7 @@ from PIL import Image
 
 from genaug.core.errors import GenaugError
 from genaug.core.store import Store
-from genaug.data.pool import make_pool
+from genaug.generators.publishing import make_pool
 from genaug.generators.sdedit.config import steps_taken
 from genaug.generators.sdedit.da_fusion import DAFusion, TextualInversion
 from genaug.generators.sdedit.real_guidance import RealGuidance

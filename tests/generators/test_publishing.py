@@ -10,9 +10,10 @@ from genaug.core.errors import GenaugError
 from genaug.core.identity import DRAWN, digest_bytes, identified
 from genaug.core.seeding import choice, derive
 from genaug.core.store import Store
-from genaug.data.pool import make_pool, read_pool
+from genaug.data.pool import read_pool
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Generator
+from genaug.generators.publishing import make_pool
 
 
 @identified("generator/noise")
