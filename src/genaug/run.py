@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genaug.core.identity import fingerprint
+from genaug.core.names import safe_name
 from genaug.core.store import check_writable, read_json, write_json
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset
@@ -18,7 +19,7 @@ from genaug.data.splits import by_class
 from genaug.downstream.base import TrainingData
 from genaug.drawing.contact_sheet import contact_sheet
 from genaug.generators.publishing import make_pool
-from genaug.generators.tokens.prompts import readable, slug
+from genaug.generators.tokens.prompts import readable
 from genaug.priors.recipe import train_prior
 from genaug.runs.cell import Cell, Result, headline, setting_fingerprint
 from genaug.runs.environment import check_libraries, describe_environment
@@ -142,7 +143,7 @@ def erase(cell: Cell, dataset: Dataset, record: Record) -> tuple[dict[str, Path]
             return erase_into(work, load_prior(cell, {}), readable(name), erasure)
 
         identity = fingerprint(cfg.prior.identity(), erasure, readable(name))
-        folders[name], made = cfg.paths.store.folder("erasures", slug(name), identity, make)
+        folders[name], made = cfg.paths.store.folder("erasures", safe_name(name, "token"), identity, make)
         if made:
             about = read_json(folders[name] / "artefact.json")
             evaluations += about["network_evaluations"]

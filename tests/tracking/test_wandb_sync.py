@@ -89,7 +89,7 @@ def test_a_sync_writes_each_cell_once_under_its_fingerprint(
     by_id = {run["id"]: run for run in runs}
     baseline, generated = (by_id[result["fingerprint"]] for result in results)
     assert baseline["group"] == "paper/item" and baseline["job_type"] == "train"
-    assert {"digits", "none", "paper"} <= set(baseline["tags"])
+    assert {"dataset:digits", "generator:none", "filter:none", "paper:paper"} <= set(baseline["tags"])
     assert [row["train/loss"] for row in baseline["history"] if "train/loss" in row] == [2.0, 1.0]
     assert baseline["summary"]["test/accuracy_macro"] == results[0]["metrics"]["test/accuracy_macro"]
     assert generated["summary"]["name/generator"] == "real_guidance" and generated["summary"]["alpha"] == 0.5

@@ -4,10 +4,11 @@ Colours come from the page's CSS (classes ``s0`` … ``s7``), so one drawing ser
 has its own marker, and every point a ``<title>`` that says its number.
 """
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from genaug.core.names import safe_name
 
 WIDTH, HEIGHT = 440, 300
 LEFT, RIGHT, TOP, BOTTOM = 72, 12, 14, 46
@@ -121,12 +122,12 @@ def _frame(y_ticks: Sequence[float], x_label: str, y_label: str) -> list[str]:
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "middle"))
     middle = (TOP + HEIGHT - BOTTOM) / 2
     turned = f'transform="rotate(-90 13 {middle:.1f})"'
-    parts.append(f'<text x="13" y="{middle:.1f}" text-anchor="middle" {turned}>{html.escape(y_label)}</text>')
+    parts.append(f'<text x="13" y="{middle:.1f}" text-anchor="middle" {turned}>{safe_name(y_label, "html")}</text>')
     return parts
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{safe_name(text, "html")}</text>'
 
 
 def _point(x: float, point: Point, y_ticks: Sequence[float], index: int, hollow: bool) -> str:
@@ -135,7 +136,7 @@ def _point(x: float, point: Point, y_ticks: Sequence[float], index: int, hollow:
         low, high = _y(point.low, y_ticks), _y(point.high, y_ticks)
         bar = f'<path class="bar" d="M{x:.1f},{low:.1f}V{high:.1f}M{x - 3:.1f},{low:.1f}h6M{x - 3:.1f},{high:.1f}h6"/>'
     shape = _shape(x, _y(point.y, y_ticks), index, hollow)
-    return f"<g>{bar}{shape}<title>{html.escape(point.title)}</title></g>"
+    return f"<g>{bar}{shape}<title>{safe_name(point.title, 'html')}</title></g>"
 
 
 def _shape(x: float, y: float, index: int, hollow: bool) -> str:
@@ -153,7 +154,5 @@ def _shape(x: float, y: float, index: int, hollow: bool) -> str:
 
 
 def _svg(parts: Sequence[str], label: str) -> str:
-    body = "".join(parts)
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(label)}">{body}</svg>'
-    )
+    body, name = "".join(parts), safe_name(label, "html")
+    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{body}</svg>'

@@ -14,6 +14,7 @@ import numpy as np
 
 from genaug.core.errors import GenaugError
 from genaug.core.identity import CONTENT, NOT_IDENTITY, canonical, fingerprint
+from genaug.core.names import safe_name
 from genaug.core.registry import component
 from genaug.core.store import Store, read_json, write_text
 from genaug.data.pool import Pool
@@ -66,7 +67,9 @@ class Filter:
     ) -> dict[str, float]:
         """Score of every image of the pool, by fingerprint; images scored before are read."""
         identity = fingerprint(canonical(self, stage="sample"), pool.fingerprint, dataset.train_identity())
-        path = pool.folder / "scores" / f"{self.name or type(self).__name__.lower()}-{identity}.json"
+        path = (
+            pool.folder / "scores" / f"{safe_name(self.name or type(self).__name__.lower(), 'folder')}-{identity}.json"
+        )
         with store.lock(identity, say):
             known: dict[str, float] = read_json(path) or {}
             missing = [sample for sample in pool.samples if sample.digest not in known]

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from genaug.config import RunConfig
 from genaug.core.identity import canonical, fingerprint
+from genaug.core.names import safe_name
 from genaug.core.store import read_json, write_json, write_text
 from genaug.runs.environment import describe_environment
 from genaug.tracking.record import Record, console, open_record
@@ -59,7 +60,7 @@ class Cell:
             return f"prior_s{self.config.recipe.seed}"
         names = self.names
         last = names["downstream"] if self.config.task == "train" else self.config.task
-        return f"{names['dataset']}_{names['generator']}_{names['mix']}_{last}_s{self.config.seed}"
+        return safe_name(f"{names['dataset']}_{names['generator']}_{names['mix']}_{last}_s{self.config.seed}", "folder")
 
     @property
     def resolved(self) -> dict[str, Any]:

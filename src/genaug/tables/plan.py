@@ -15,12 +15,13 @@ from genaug.config import RunConfig
 from genaug.core.cost import GPUS, TRAIN_USE, USE, Passes, hours, unet_gflop, vae_gflop
 from genaug.core.errors import GenaugError
 from genaug.core.identity import canonical, fingerprint
+from genaug.core.names import safe_name
 from genaug.core.paths import Paths
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import few_shot, fraction_of
 from genaug.generators.base import Variant
 from genaug.generators.publishing import pool_identity
-from genaug.generators.tokens.prompts import readable, slug
+from genaug.generators.tokens.prompts import readable
 from genaug.priors.config import TINY
 from genaug.tables.spec import TableSpec
 from genaug.tables.sweep import PlannedCell, Sweep
@@ -184,7 +185,7 @@ class _Counter:
         assert erasure is not None
         for name in sorted({dataset.class_names[sample.class_index] for sample in dataset.train if sample.has_class}):
             identity = fingerprint(config.prior.identity(), erasure, readable(name))
-            folder = config.paths.store.root / "erasures" / f"{slug(name)}-{identity}"
+            folder = config.paths.store.root / "erasures" / f"{safe_name(name, 'token')}-{identity}"
             if identity not in self.erased and not folder.exists():
                 work = erasure.cost(readable(name))
                 self.cost.add("erase", work, self._gflop(config, work))

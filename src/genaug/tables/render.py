@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genaug.core.names import safe_name
 from genaug.core.store import write_text
 from genaug.tables.table import Entry, Table
 
@@ -231,7 +232,7 @@ def _rule(heads: Sequence[str]) -> list[str]:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(safe_name(cell, "markdown") for cell in cells) + " |"
 
 
 def comma_separated(table: Table) -> str:
@@ -249,14 +250,15 @@ def comma_separated(table: Table) -> str:
         bounds = [entry.interval, comparison.interval if comparison else None, entry.two_level]
         low, difference_low, two_low = (b.low if b else None for b in bounds)
         high, difference_high, two_high = (b.high if b else None for b in bounds)
-        writer.writerow([
+        fields = [
             *entry.row, *entry.column, table.spec.metric, table.spec.unit, entry.mean, low, high, entry.n, entry.wanted,
             entry.oracle, entry.published_value, published.tolerance if published else None,
             published.evidence if published else None, published.source if published else None,
             comparison.mean if comparison else None, difference_low, difference_high, two_low, two_high,
             comparison.p_value if comparison else None, entry.p_adjusted, entry.underpowered if comparison else None,
             entry.images, entry.evaluations, entry.alone, round(entry.seconds, 1), not table.reduced,
-        ])  # fmt: skip
+        ]  # fmt: skip
+        writer.writerow([safe_name(field, "csv") if isinstance(field, str) else field for field in fields])
     return out.getvalue()
 
 
@@ -265,7 +267,7 @@ def latex(table: Table) -> str:
     spec = table.spec
     heads = [*spec.rows, *(column_title(table, column) for column in table.columns)]
     lines = [
-        f"% {table.command}",
+        f"% {' '.join(table.command.split())}",
         "% needs \\usepackage{booktabs,xcolor}",
         "\\begin{tabular}{" + "l" * len(spec.rows) + "r" * len(table.columns) + "}",
         "\\toprule",
@@ -287,24 +289,9 @@ def latex(table: Table) -> str:
 
 
 def _tex(text: str) -> str:
-    for plain, escaped in (
-        ("\\", "\\textbackslash "),
-        ("&", "\\&"),
-        ("%", "\\%"),
-        ("_", "\\_"),
-        ("#", "\\#"),
-        ("$", "\\$"),
-    ):
-        text = text.replace(plain, escaped)
-    for plain, escaped in (
-        ("–", "--"),
-        ("†", "$^\\dagger$"),
-        ("≈", "$\\approx$"),
-        ("±", "$\\pm$"),
-        ("<", "$<$"),
-        ("≤", "$\\le$"),
-    ):
-        text = text.replace(plain, escaped)
+    text = safe_name(text, "latex")
+    for plain, shown in (("–", "--"), ("†", "$^\\dagger$"), ("≈", "$\\approx$"), ("±", "$\\pm$"), ("≤", "$\\le$")):
+        text = text.replace(plain, shown)
     return text
 
 

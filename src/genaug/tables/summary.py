@@ -123,6 +123,7 @@ def show(folders: Sequence[Path]) -> None:
 def print_summary(summary: Summary) -> None:
     """To the terminal, best first."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table()
@@ -133,6 +134,6 @@ def print_summary(summary: Summary) -> None:
     for row in sorted(summary.rows, key=lambda row: -row.mean):
         spread = "–" if row.spread is None else f"{row.spread:.4f}"
         n = f"{len(row.values)}/{len(summary.seeds)}"
-        table.add_row(*row.setting, f"{row.mean:.4f}", spread, n, str(row.images), f"{row.seconds:.0f}")
+        table.add_row(*map(escape, row.setting), f"{row.mean:.4f}", spread, n, str(row.images), f"{row.seconds:.0f}")
     needed = Console(width=1000).measure(table).maximum
     Console(width=max(Console().width, needed)).print(table)  # a cut table says less than a wide one

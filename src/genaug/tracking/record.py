@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import boundary
+from genaug.core.names import safe_name
 from genaug.core.registry import component
 from genaug.core.store import write_text
 
@@ -141,32 +142,47 @@ def open_record(tracking: Tracking, cell: "Cell", attempt: int) -> Record:
     """The record of one attempt at a cell."""
     if not tracking.wandb:
         return Record(cell.folder)
+    # offline segments of one id overwrite each other when synced, so each attempt has its own
+    again = attempt > 0 and wandb_mode() != "online"
+    cfg = cell.config
+    run = start_run(
+        project=tracking.project,
+        entity=tracking.entity,
+        group=cfg.experiment or cfg.dataset.name,
+        job_type=cfg.task,
+        name=cell.slug,
+        id=f"{cell.fingerprint}-{attempt}" if again else cell.fingerprint,
+        tags=run_tags(cell.names, cfg.experiment, tracking.tags),
+        config={**cell.resolved, "fingerprint": cell.fingerprint},
+        dir=str(cfg.paths.outputs),
+    )
+    return Record(cell.folder, run)
+
+
+def run_tags(names: "Mapping[str, str]", experiment: str | None, others: "Sequence[str]" = ()) -> list[str]:
+    """Tags of a W&B run: ``generator:none`` and so on for its components, ``paper:da_fusion``, and the user's own."""
+    paper = {"paper": experiment.partition("/")[0]} if experiment else {}
+    own = [f"{kind}:{name}" for kind, name in {**names, **paper}.items() if name]
+    return sorted({safe_name(tag, "tag") for tag in (*own, *others)})
+
+
+def start_run(*, name: str, group: str, **settings: Any) -> Any:
+    """A W&B run, online or offline as ``wandb_mode`` says, which asks and prints nothing.
+
+    Raises:
+        GenaugError: if W&B does not start.
+    """
     import wandb
 
     mode = wandb_mode()
-    # offline segments of one id overwrite each other when synced, so each attempt has its own
-    run_id = cell.fingerprint if mode == "online" or attempt == 0 else f"{cell.fingerprint}-{attempt}"
-    cfg = cell.config
-    try:
+    with boundary("Weights & Biases did not start", "Write tracking=local, WANDB_MODE=offline, or log in."):
         run = wandb.init(
-            project=tracking.project,
-            entity=tracking.entity,
-            group=cfg.experiment or f"{cfg.dataset.name}",
-            job_type=cfg.task,
-            name=cell.slug,
-            id=run_id,
+            name=safe_name(name, "wandb"),
+            group=safe_name(group, "wandb"),
             resume="allow" if mode == "online" else None,
-            tags=sorted(
-                {*cell.names.values(), *tracking.tags, *([cfg.experiment.split("/")[0]] if cfg.experiment else [])}
-            ),
-            config={**cell.resolved, "fingerprint": cell.fingerprint},
-            dir=str(cfg.paths.outputs),
             mode=mode,  # type: ignore[arg-type]
             settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
+            **settings,
         )
         run.define_metric("*", step_metric="step")
-    except (wandb.Error, OSError) as error:
-        raise GenaugError(
-            f"Weights & Biases did not start ({error}). Write tracking=local, or WANDB_MODE=offline."
-        ) from error
-    return Record(cell.folder, run)
+    return run

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genaug.core.errors import GenaugError
-from genaug.tracking.record import wandb_mode
+from genaug.tracking.record import run_tags, start_run
 
 COLUMNS = ("source", "variant", "source id", "index", "t0", "label", "prompt", "rejected", "seconds", "scores")
 PICTURES = ("gallery", "detections")
@@ -31,27 +30,17 @@ def sync(
     ids = []
     for result in results:
         folder = outputs / "runs" / result["cell"]
-        tags = sorted({*result["names"].values(), group.partition("/")[0]})
-        try:
-            run = wandb.init(
-                project=project,
-                entity=entity,
-                group=group,
-                job_type=result["config"]["task"],
-                name=result["cell"].rpartition("-")[0],
-                id=result["fingerprint"],
-                resume="allow" if wandb_mode() == "online" else None,
-                tags=tags,
-                config={**result["config"], "fingerprint": result["fingerprint"]},
-                dir=str(outputs),
-                mode=wandb_mode(),  # type: ignore[arg-type]
-                settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
-            )
-        except (wandb.Error, OSError) as error:
-            raise GenaugError(
-                f"Weights & Biases did not start ({error}). Write WANDB_MODE=offline, or log in."
-            ) from error
-        run.define_metric("*", step_metric="step")
+        run = start_run(
+            project=project,
+            entity=entity,
+            group=group,
+            job_type=result["config"]["task"],
+            name=result["cell"].rpartition("-")[0],
+            id=result["fingerprint"],
+            tags=run_tags(result["names"], group),
+            config={**result["config"], "fingerprint": result["fingerprint"]},
+            dir=str(outputs),
+        )
         if not run.resumed:  # the server already has the history of a resumed run: logging it again would double it
             for row in _lines(folder / "metrics.jsonl"):
                 run.log(row)

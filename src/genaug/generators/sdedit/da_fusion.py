@@ -14,11 +14,12 @@ from omegaconf import II
 from genaug.core.cost import TO_INPUT, Passes
 from genaug.core.errors import GenaugError
 from genaug.core.identity import DRAWN, FIT, NOT_IDENTITY
+from genaug.core.names import safe_name
 from genaug.core.registry import component, section
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import by_class
 from genaug.generators.sdedit.config import RESIZES, ImageToImage
-from genaug.generators.tokens.prompts import check_prompts, slug
+from genaug.generators.tokens.prompts import check_prompts
 
 if TYPE_CHECKING:
     from genaug.priors.model import LearnedTokens, Prior
@@ -117,7 +118,7 @@ class DAFusion(ImageToImage):
             with prior.erased(concept), Progress(transient=True) as progress:
                 some, state = prepare(prior, part, self.tokens, self.class_names)
                 task = progress.add_task(f"learning {len(some)} token(s) ({self.name})", total=self.tokens.num_steps)
-                checkpoint = folder / (CHECKPOINT if concept is None else f"{slug(concept)}.{CHECKPOINT}")
+                checkpoint = folder / (CHECKPOINT if concept is None else f"{safe_name(concept, 'token')}.{CHECKPOINT}")
 
                 def on_step(step: int, progress: Progress = progress, task: TaskID = task) -> None:
                     progress.update(task, completed=step)
@@ -174,7 +175,7 @@ class DAFusion(ImageToImage):
 
         assert fitted is not None
         learned = read_tokens(fitted, list(dict.fromkeys(names)))
-        prompts = [self.prompt.replace("{token}", f"<{slug(name)}>") for name in names]
+        prompts = [self.prompt.replace("{token}", f"<{safe_name(name, 'token')}>") for name in names]
         if not self.class_names:
             check_prompts(prompts, names, prior.word_ids)
         return prompts, LearnedTokens.of(learned)
@@ -201,5 +202,5 @@ def _write_losses(path: Path, names: list[str], losses: list[list[float]]) -> No
 
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["step", *names])
+        writer.writerow(["step", *(safe_name(name, "csv") for name in names)])
         writer.writerows([step + 1, *row] for step, row in enumerate(losses))

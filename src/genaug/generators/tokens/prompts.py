@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from genaug.core.errors import GenaugError
+from genaug.core.names import safe_name
 
 TEMPLATES = (
     "a photo of a {}",
@@ -40,23 +41,14 @@ NEUTRAL_WORDS = frozenset("a an and at by for from in no not of on or the to wit
 """Words of a class name that say nothing about the class ("bird of paradise")."""
 
 
-def slug(name: str) -> str:
-    """Class name as one word: lower case, runs of other characters as one underscore, none at the ends."""
-    return re.sub(r"[\W_]+", "_", name.strip().lower()).strip("_")
-
-
 def class_tokens(class_names: Sequence[str]) -> tuple[str, ...]:
-    """The learned token ``<slug>`` of each class.
+    """The learned token ``<word>`` of each class; the word is its ``safe_name``.
 
     Raises:
-        GenaugError: if two classes give the same slug, or one gives none.
+        GenaugError: if two classes give the same word.
     """
-    tokens = tuple(f"<{slug(name)}>" for name in class_names)
+    tokens = tuple(f"<{safe_name(name, 'token')}>" for name in class_names)
     for i, token in enumerate(tokens):
-        if token == "<>":
-            raise GenaugError(
-                f"The class name '{class_names[i]}' has no letter or digit to name its token by: rename the class."
-            )
         if token in tokens[:i]:
             other = class_names[tokens.index(token)]
             raise GenaugError(

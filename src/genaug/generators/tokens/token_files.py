@@ -1,6 +1,6 @@
 """Files of learned tokens: what genaug writes, and every format that others write.
 
-Written: per class ``slug/learned_embeds.safetensors`` with one key ``<slug>`` [v, d], which diffusers'
+Written: per class ``word/learned_embeds.safetensors`` with one key ``<word>`` [v, d], which diffusers'
 ``load_textual_inversion`` reads, and for all classes ``class_tokens.safetensors`` with ``class_tokens.json`` beside it.
 """
 
@@ -14,14 +14,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genaug.core.errors import GenaugError
+from genaug.core.names import safe_name
 from genaug.core.store import read_json, write_json
-from genaug.generators.tokens.prompts import class_tokens, slug
+from genaug.generators.tokens.prompts import class_tokens
 
 ALL_TOKENS, ABOUT_TOKENS, ONE_TOKEN = "class_tokens.safetensors", "class_tokens.json", "learned_embeds.safetensors"
 
 
 def write_tokens(folder: Path, vectors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
-    """Write ``{"<slug>": [v, d]}`` per class and together; ``about`` becomes ``class_tokens.json``."""
+    """Write ``{"<word>": [v, d]}`` per class and together; ``about`` becomes ``class_tokens.json``."""
     cpu = {name: vector.detach().cpu().contiguous() for name, vector in vectors.items()}
     for name, vector in cpu.items():
         (folder / name.strip("<>")).mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ def read_embeddings(path: Path, class_names: Sequence[str] | None = None) -> dic
         raise GenaugError(f"{path} holds a {type(content).__name__}, not a mapping from token to embedding.")
     if "string_to_param" in content:
         name = content.get("name") or path.stem
-        content = {f"<{slug(name)}>": next(iter(content["string_to_param"].values()))}
+        content = {f"<{safe_name(name, 'token')}>": next(iter(content["string_to_param"].values()))}
     elif "learned_embeds" in content:
         table = content["learned_embeds"]
         if class_names is None or len(class_names) != len(table):
