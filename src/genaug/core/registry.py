@@ -43,6 +43,7 @@ MODULES = (
     "genaug.generators.sdedit.da_fusion",
     "genaug.generators.sdedit.diff_mix",
     "genaug.generators.dreamda.config",
+    "genaug.generators.folder",
     "genaug.generators.latent_interpolation.config",
     "genaug.generators.none",
     "genaug.generators.psld.config",

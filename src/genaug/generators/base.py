@@ -154,3 +154,15 @@ class Generator:
             fitted_fingerprint, source.identity(), classes, canonical(self, stage="sample"), draws, index
         )
         return Variant(source=source, index=index, draws=draws, fingerprint=identity)
+
+    def variants(self, dataset: Dataset, num_variants: int, fitted_fingerprint: str) -> list[Variant]:
+        """Every image of a pool: ``num_variants`` of each training image, all first ones before all second ones."""
+        return [
+            self.variant(source, j, dataset, fitted_fingerprint)
+            for j in range(num_variants)
+            for source in dataset.train
+        ]
+
+    def left_out(self, dataset: Dataset, num_variants: int) -> dict[str, int]:
+        """Number of images that exist already and are not used, by reason."""
+        return {}

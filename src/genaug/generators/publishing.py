@@ -39,11 +39,10 @@ def make_pool(
     pool_fingerprint = pool_identity(generator, dataset, fitted_fingerprint)
     folder = store.root / "pools" / pool_fingerprint
     with store.lock(pool_fingerprint, say):
-        variants = [
-            generator.variant(source, j, dataset, fitted_fingerprint)
-            for j in range(num_variants)
-            for source in dataset.train
-        ]
+        variants = generator.variants(dataset, num_variants, fitted_fingerprint)
+        left_out = generator.left_out(dataset, num_variants)
+        for reason, count in left_out.items():
+            say(f"{generator.name}: {count} image(s) {reason} are left out")
         # images of equal content share a variant: it is made once
         wanted = {variant.fingerprint: variant for variant in variants}
         missing = [variant for variant in wanted.values() if not store.has_image(variant.fingerprint)]
@@ -59,6 +58,7 @@ def make_pool(
         "images_generated": len(missing),
         "images_reused": len(variants) - len(missing),
         "network_evaluations": evaluations,
+        **({"images_left_out": sum(left_out.values())} if left_out else {}),
     }
     return pool
 
@@ -66,7 +66,10 @@ def make_pool(
 def pool_identity(generator: Generator, dataset: Dataset, fitted_fingerprint: str) -> str:
     """Fingerprint of a pool. Its manifest names the sources, so their ids count, unlike for the images themselves."""
     ids = [sample.id for sample in dataset.train]
-    return fingerprint(fitted_fingerprint, generator, dataset.train_identity(), ids)
+    content = generator.content()
+    return fingerprint(
+        fitted_fingerprint, generator, dataset.train_identity(), ids, *([] if content is None else [content])
+    )
 
 
 def publish(
