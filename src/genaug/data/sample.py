@@ -3,13 +3,14 @@
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
 from genaug.core.identity import digest_bytes, fingerprint
+from genaug.data.images import decode
 
 
 @dataclass(kw_only=True, frozen=True, slots=True, eq=False)
@@ -22,6 +23,22 @@ class Boxes:
     """int64 [n]: index into the data set's class names."""
     crowd: np.ndarray
     """bool [n]: a region that holds many objects; neither trained on nor counted as a miss."""
+    area: np.ndarray | None = None
+    """float32 [n]: area of each object in square pixels as its annotation states it (COCO's ``area``, that of the mask), by
+    which COCO tells small, medium and large; None where nothing states it, so that the boxes' own area counts."""
+
+
+class UnreadMask(Protocol):
+    """An object mask in a file: decoded only when something needs it, identified without being decoded."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of what it is read from."""
+        ...
+
+    def read(self) -> np.ndarray:
+        """bool [height, width]."""
+        ...
 
 
 @dataclass(kw_only=True, frozen=True, slots=True, eq=False)
@@ -37,18 +54,21 @@ class Sample:
     label: dict[int, float] = field(default_factory=dict)
     """Class weights: class index to weight, summing to 1. Hard, two-hot and soft labels alike; empty for detection."""
     boxes: Boxes | None = None
-    mask: np.ndarray | None = None
-    """Object mask: bool [height, width]."""
+    white: float | None = None
+    """Grey value that is white in a file with more than 8 bits, one for the whole data set (``sources.base``)."""
+    mask: np.ndarray | UnreadMask | None = None
+    """Object mask: bool [height, width], or where to read one; ``read_mask`` gives the pixels."""
 
     def open(self) -> Image.Image:
         """The image as RGB, upright (EXIF orientation applied)."""
         if isinstance(self.image, np.ndarray):
             return Image.fromarray(self.image)
-        try:
-            with Image.open(self.image) as file:
-                return to_rgb(ImageOps.exif_transpose(file))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise GenaugError(f"Cannot read the image {self.image}: {error}. Replace or remove the file.") from error
+        with boundary(f"Cannot read the image {self.image}", "Replace or remove the file."):
+            return decode(self.image, self.white)[0]
+
+    def read_mask(self) -> np.ndarray | None:
+        """The object mask, bool [height, width]; None where there is none."""
+        return self.mask if self.mask is None or isinstance(self.mask, np.ndarray) else self.mask.read()
 
     @property
     def has_class(self) -> bool:
@@ -69,8 +89,11 @@ class Sample:
         parts: dict[str, Any] = {"digest": self.digest, "label": self.label}
         if self.boxes is not None:
             parts["boxes"] = [*self.boxes.xyxy.round(3).tolist(), *self.boxes.labels.tolist()]
+        if self.white is not None:
+            parts["white"] = self.white
         if self.mask is not None:
-            parts["mask"] = digest_bytes(np.packbits(self.mask).tobytes())
+            mask = self.mask
+            parts["mask"] = digest_bytes(np.packbits(mask).tobytes()) if isinstance(mask, np.ndarray) else mask.digest
         return parts
 
 
@@ -122,29 +145,6 @@ class Dataset:
     def train_identity(self) -> str:
         """Fingerprint of the training images, their annotations and the class names."""
         return fingerprint(list(self.class_names), [sample.identity() for sample in self.train])
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB from any mode: palettes expanded, 16-bit grey and floats scaled, transparency laid over white.
-
-    Raises:
-        ValueError: if grey values lie outside [0, 65535], where nothing says what is white.
-    """
-    if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(image, dtype=np.float64)
-        tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        if not (values.min() >= 0 and values.max() <= tops[-1]):  # also for NaN
-            raise ValueError(
-                f"its grey values of mode {image.mode} go from {values.min():g} to {values.max():g}; save them as 0 to 255, "
-                "0 to 65535 or, as floats, 0 to 1"
-            )
-        top = next(top for top in tops if values.max() <= top)
-        image = Image.fromarray((values / top * 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
 
 
 def check_disjoint(dataset: Dataset) -> None:

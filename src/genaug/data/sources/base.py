@@ -1,13 +1,16 @@
 """What every data set offers: fixed splits, a nested few-shot draw, and an identity that needs no pixels decoded."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from omegaconf import II
 
 from genaug.core.errors import GenaugError
 from genaug.core.identity import NOT_IDENTITY, canonical
-from genaug.data.sample import Dataset, check_disjoint
+from genaug.data.images import inspect_all, white_of
+from genaug.data.sample import Dataset, Sample, check_disjoint
 from genaug.data.splits import few_shot, fraction_of
 
 
@@ -63,10 +66,54 @@ class Source:
 
     def load(self) -> Dataset:
         """The data set of one trial: splits checked to be disjoint, the few-shot draw taken from them."""
-        dataset = self.read()
+        dataset = with_white_points(self.read())
         check_disjoint(dataset)  # before the draw, so that all seeds are refused or none
         if self.shots is not None:
             dataset = few_shot(dataset, self.shots, self.seed)
         if self.fraction is not None:
             dataset = fraction_of(dataset, self.fraction, self.seed)
         return dataset
+
+
+ALWAYS_8_BITS = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".webp")
+
+
+def with_white_points(dataset: Dataset) -> Dataset:
+    """The data set with one white point for all its images of more than 8 bits, which the notes state.
+
+    A microscope's 12 bits come in files of 16: white is the least of 8, 10, 12, 14 and 16 bits (of floats 1, 255 and 65535)
+    that no image of the set exceeds, so that images keep their brightness relative to each other.
+
+    Raises:
+        GenaugError: for 16-bit colour that uses only its lower bits, which Pillow does not keep.
+    """
+    parts = {"train": dataset.train, "val": dataset.val, "test": dataset.test, "unlabelled": dataset.unlabelled}
+    paths = {s.image for part in parts.values() for s in part if isinstance(s.image, Path)}
+    facts = inspect_all(path for path in paths if path.suffix.lower() not in ALWAYS_8_BITS)
+    peaks: dict[str, float] = {}
+    for found in facts.values():
+        if found.deep:
+            peaks[found.deep] = max(peaks.get(found.deep, 0.0), found.peak)
+    if not peaks:
+        return dataset
+    whites = {kind: white_of(peak, kind == "float") for kind, peak in peaks.items()}
+    if whites.get("colour", 65535) < 65535:
+        example = next(path for path, found in facts.items() if found.deep == "colour")
+        raise GenaugError(
+            f"{dataset.name}: its images of 16 bits per colour, e.g. {example.name}, hold no value above "
+            f"{whites['colour']:g}, so they would be nearly black. Save them with 8 bits per colour."
+        )
+
+    def white(sample: Sample) -> float | None:
+        found = facts.get(sample.image) if isinstance(sample.image, Path) else None
+        return None if found is None or found.deep in ("", "colour") else whites[found.deep]
+
+    def with_white(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        return tuple(s if (top := white(s)) is None else replace(s, white=top) for s in samples)
+
+    notes = dict(dataset.notes)
+    for kind, top in whites.items():
+        if kind != "colour":
+            count = sum(found.deep == kind for found in facts.values())
+            notes[f"images_of_more_than_8_bits_with_white_at_{top:g}"] = count
+    return replace(dataset, **{split: with_white(samples) for split, samples in parts.items()}, notes=notes)

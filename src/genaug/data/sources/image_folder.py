@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
-from PIL import Image
 
 from genaug.core.errors import GenaugError
 from genaug.core.identity import NOT_IDENTITY, content_digest
 from genaug.core.registry import component
-from genaug.data.sample import Dataset, Sample, to_rgb
+from genaug.data.images import inspect_all
+from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import Source
 from genaug.data.splits import carve
 
@@ -145,15 +145,5 @@ def _digests(files: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
 
 def _corrupt(files: list[tuple[str, Path]]) -> dict[str, str]:
     """Reason by name for each file that cannot be read as RGB."""
-
-    def reason(item: tuple[str, Path]) -> str | None:
-        try:
-            with Image.open(item[1]) as image:
-                to_rgb(image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return str(error) or type(error).__name__
-        return None
-
-    with ThreadPoolExecutor() as threads:
-        reasons = list(threads.map(reason, files))
-    return {name: text for (name, _), text in zip(files, reasons, strict=True) if text is not None}
+    facts = inspect_all(path for _, path in files)
+    return {name: fault for name, path in files if (fault := facts[path].fault) is not None}

@@ -137,8 +137,9 @@ def draw_mask(
 
 def _object(sample: Sample, geometry: Letterbox, margin: int) -> np.ndarray:
     """The object's pixels and ``margin`` around them in the scaled image: bool [h, w]."""
-    assert sample.mask is not None
-    picture = Image.fromarray(sample.mask.astype(np.uint8))
+    pixels = sample.read_mask()
+    assert pixels is not None
+    picture = Image.fromarray(pixels.astype(np.uint8))
     small = np.asarray(picture.resize(geometry.inner, Image.Resampling.NEAREST)) > 0
     away = distance_transform_edt(~small)
     assert isinstance(away, np.ndarray)

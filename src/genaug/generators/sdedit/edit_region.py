@@ -43,8 +43,8 @@ def edit_region(sample: Sample, size: int, mask: str, dilation: int, resize: str
     if mask == "none":
         return EditRegion(everywhere, None)
     inside = box_pixels(sample, size)
-    if sample.mask is not None:
-        picture = to_square(Image.fromarray(sample.mask.astype(np.uint8)), size, resize, Image.Resampling.NEAREST)
+    if (pixels := sample.read_mask()) is not None:
+        picture = to_square(Image.fromarray(pixels.astype(np.uint8)), size, resize, Image.Resampling.NEAREST)
         inside |= np.asarray(picture) > 0
     if not inside.any():
         return EditRegion(everywhere, "no_object")

@@ -1,0 +1,101 @@
+"""Object masks in annotation files, decoded only when a generator asks for the pixels."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genaug.core.errors import GenaugError, boundary
+from genaug.core.identity import content_digest, digest_bytes
+
+VOID = 255  # of VOC's masks: borders and objects too hard to call
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentations:
+    """The union of COCO segmentations of one image, each checked before (``annotations.check_segmentation``)."""
+
+    parts: Sequence[Any]
+    """Polygons ``[[x1, y1, x2, y2, x3, y3, …], …]`` or run lengths ``{"size": [h, w], "counts": …}``, one per object."""
+    width: int
+    height: int
+    """Of the image as the annotations count its pixels."""
+    where: str
+    """File and entry, for messages."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """From those pixels to the image's, where the annotations were made on another size."""
+    orientation: int = 1
+    """EXIF orientation that turns those pixels upright; 1 where they are upright."""
+
+    @property
+    def digest(self) -> str:
+        about = [self.parts, self.width, self.height, self.scale, self.orientation]
+        return digest_bytes(json.dumps(about, sort_keys=True, default=str).encode())
+
+    def read(self) -> np.ndarray:
+        from pycocotools import mask as coco_mask
+
+        total = np.zeros((self.height, self.width), dtype=bool)
+        for lengths in self.parts:
+            with boundary(f"{self.where}: the segmentation cannot be decoded", "Repair or remove it."):
+                if isinstance(lengths, list):
+                    lengths = coco_mask.merge(coco_mask.frPyObjects(lengths, self.height, self.width))
+                elif isinstance(lengths["counts"], list):
+                    lengths = coco_mask.frPyObjects(lengths, self.height, self.width)
+                total |= coco_mask.decode(lengths).astype(bool)
+        return _turned(total, self.scale, self.orientation)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskImage:
+    """A mask in a picture of its own, as VOC's ``SegmentationObject``: 0 is background, 255 void, the rest objects."""
+
+    path: Path
+    width: int
+    height: int
+    """Of its image."""
+
+    @property
+    def digest(self) -> str:
+        return content_digest(self.path)
+
+    def read(self) -> np.ndarray:
+        values = palette_values(self.path)
+        if values.shape != (self.height, self.width):
+            raise GenaugError(
+                f"{self.path} has {values.shape[1]} x {values.shape[0]} pixels, but its image {self.width} x {self.height}: "
+                "export the masks again at the size of the images."
+            )
+        return (values != 0) & (values != VOID)
+
+
+def palette_values(path: Path) -> np.ndarray:
+    """The values of an annotation picture, uint8 [height, width]: palette indices or grey levels.
+
+    Raises:
+        GenaugError: if it does not open, or holds colours, which stand for no index.
+    """
+    from PIL import Image
+
+    with boundary(f"The mask {path} cannot be read", "Copy the file again."), Image.open(path) as image:
+        if image.mode not in ("P", "L", "1"):
+            raise GenaugError(
+                f"{path} has mode {image.mode}: masks are palette or grey images, as VOC's. Unpack the archive again."
+            )
+        return np.asarray(image.convert("L") if image.mode == "1" else image)
+
+
+def _turned(mask: np.ndarray, scale: tuple[float, float], orientation: int) -> np.ndarray:
+    """The mask in the image's own size, upright."""
+    from PIL import Image
+
+    from genaug.data.images import upright
+
+    picture = Image.fromarray(mask)
+    if scale != (1.0, 1.0):
+        size = (round(picture.width * scale[0]), round(picture.height * scale[1]))
+        picture = picture.resize(size, Image.Resampling.NEAREST)
+    return np.asarray(upright(picture, orientation), dtype=bool)
