@@ -46,7 +46,7 @@ def mode(name: str, **changes: Any) -> Psld:
 def images(
     config: Psld, dataset: Dataset, prior: Prior, variants: int = 1, fitted: Path | None = None
 ) -> list[Generated]:
-    wanted = [config.variant(s, j, dataset, "benchmark") for j in range(variants) for s in dataset.train]
+    wanted = [config.variant_of(s, j, dataset, "benchmark") for j in range(variants) for s in dataset.train]
     return list(config.generate(wanted, dataset, prior, fitted))
 
 

@@ -87,7 +87,7 @@ def measure(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str,
             row["fit_s"] = round(time.perf_counter() - start, 2)
             row["fit_evaluations"] = prior.num_evaluations
             prior.num_evaluations = 0
-        variants = [generator.variant(source, 0, dataset, "benchmark") for source in dataset.train]
+        variants = [generator.variant_of(source, 0, dataset, "benchmark") for source in dataset.train]
         start = time.perf_counter()
         images = list(generator.generate(variants, dataset, prior, fitted))
         if cuda:

@@ -36,7 +36,7 @@ def test_harmonised_presets_make_as_many_images_at_fifty_network_evaluations_eac
     generator = config.generator
     source = Sample(id="a", digest="a", image=np.zeros((8, 8, 3), np.uint8), label={0: 1.0})
     dataset = Dataset(name="d", task="classification", class_names=("x", "y"), train=(source,), val=(), test=())
-    variants = [generator.variant(source, j, dataset, "f") for j in range(config.mix.m)]
+    variants = [generator.variant_of(source, j, dataset, "f") for j in range(config.mix.m)]
     costs = [
         generator.cost(list(drawn))
         for drawn in zip(*(levels(variant, getattr(generator, "t0", None)) for variant in variants), strict=True)

@@ -64,7 +64,7 @@ def test_no_class_name_reaches_a_prompt_or_an_initialisation(
     try:
         if generator.fits:
             generator.fit(dataset, prior, tmp_path)
-        variants = [generator.variant(source, 0, dataset, "f") for source in dataset.train]
+        variants = [generator.variant_of(source, 0, dataset, "f") for source in dataset.train]
         made = list(generator.generate(variants, dataset, prior, tmp_path if generator.fits else None))
     finally:
         hook.remove()

@@ -55,7 +55,7 @@ def of_preset(group: str, name: str) -> dict[str, str]:
         fit = config.generator.fit_fingerprint(dataset, config.prior_identity())
         found["fit"] = fit
         if config.generator.makes_pool:
-            found["image"] = config.generator.variant(dataset.train[0], 0, dataset, fit).fingerprint
+            found["image"] = config.generator.variant_of(dataset.train[0], 0, dataset, fit).fingerprint
     return found
 
 

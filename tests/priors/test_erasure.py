@@ -183,7 +183,7 @@ def pictures(images: list[Generated]) -> dict[str, bytes]:
 def test_classes_in_any_order_give_the_images_of_their_own_erased_network(erased_prior: Prior) -> None:
     dataset = patterns()
     generator = RealGuidance(name="rg", seed=0, class_names=True, num_steps=4, batch_size=8)
-    variants = [generator.variant(source, 0, dataset, "fitted") for source in dataset.train]  # classes interleaved
+    variants = [generator.variant_of(source, 0, dataset, "fitted") for source in dataset.train]  # classes interleaved
     together = pictures(list(generator.generate(variants, dataset, erased_prior, None)))
     alone: dict[str, bytes] = {}
     for variant in reversed(variants):

@@ -98,7 +98,7 @@ def test_samplers_of_few_steps_give_each_image_its_own_noise_whatever_the_batch(
     def images(batch_size: int) -> list[np.ndarray]:
         fields = {"num_steps": 4, "t0": 0.75, "guidance": 1.0, "scheduler": scheduler, "batch_size": batch_size}
         generator = RealGuidance(name="rg", seed=0, class_names=True, **fields)  # type: ignore[arg-type]
-        variants = [generator.variant(source, 0, dataset, "f") for source in samples]
+        variants = [generator.variant_of(source, 0, dataset, "f") for source in samples]
         return [np.asarray(g.image).astype(int) for g in generator.generate(variants, dataset, prior, None)]
 
     for one, all_together in zip(images(1), images(3), strict=True):

@@ -146,7 +146,7 @@ class Generator:
             canonical(self, stage="fit"), prior_identity if self.uses_prior else None, dataset.train_identity()
         )
 
-    def variant(self, source: Sample, index: int, dataset: Dataset, fitted_fingerprint: str) -> Variant:
+    def variant_of(self, source: Sample, index: int, dataset: Dataset, fitted_fingerprint: str) -> Variant:
         """Variant ``index`` of ``source`` with its drawn values and its identity."""
         draws = self.draw(source, index, dataset)
         classes = [dataset.class_names[i] for i in sorted(source.label)]

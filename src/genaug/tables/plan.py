@@ -213,7 +213,7 @@ class _Counter:
         # a generator that shares work among an image's variants asks for the source alone
         variant = Variant(source=source, index=j, draws=draws, fingerprint=f"{source.digest}-{j}")
         if not dataset.name.startswith(STAND_IN):
-            variant = config.generator.variant(source, j, dataset, fitted)
+            variant = config.generator.variant_of(source, j, dataset, fitted)
             if config.paths.store.has_image(variant.fingerprint):
                 self.cost.known_images += 1
                 return

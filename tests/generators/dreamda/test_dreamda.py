@@ -50,7 +50,7 @@ def dreamda(**fields):
 
 def make(prior, config, num_variants=2, sources=DATASET.train):
     """Images by (source id, index)."""
-    variants = [config.variant(source, j, DATASET, "weights") for j in range(num_variants) for source in sources]
+    variants = [config.variant_of(source, j, DATASET, "weights") for j in range(num_variants) for source in sources]
     made = list(config.generate(variants, DATASET, prior, None))
     assert len(made) == len(variants)
     return {(item.variant.source.id, item.variant.index): item for item in made}
@@ -180,7 +180,7 @@ def test_every_source_and_every_variant_has_its_own_noise(prior):
     config = dreamda()
     for source in DATASET.train:
         for j in range(2):
-            fingerprint = config.variant(source, j, DATASET, "weights").fingerprint
+            fingerprint = config.variant_of(source, j, DATASET, "weights").fingerprint
             for purpose in ("h_u", "h_c"):
                 for k in range(2):
                     noises[source.id, j, purpose, k] = tuple(noise(derive(fingerprint, purpose, k), (4,)).tolist())
@@ -206,7 +206,7 @@ def test_images_do_not_depend_on_batch_size_order_or_m(prior, fields):
 
 def test_any_split_of_the_work_makes_the_same_set_of_images(prior):
     config = dreamda()
-    variants = [config.variant(source, j, DATASET, "weights") for j in range(2) for source in DATASET.train]
+    variants = [config.variant_of(source, j, DATASET, "weights") for j in range(2) for source in DATASET.train]
     for num_shards in (1, 2, 8):
         made = [
             item.variant.fingerprint
@@ -233,7 +233,7 @@ def test_any_split_of_the_work_makes_the_same_set_of_images(prior):
 )
 def test_the_cost_is_known_beforehand(prior, fields):
     config = dreamda(**fields)
-    variants = [config.variant(source, j, DATASET, "weights") for j in range(2) for source in DATASET.train]
+    variants = [config.variant_of(source, j, DATASET, "weights") for j in range(2) for source in DATASET.train]
     before = prior.num_evaluations
     list(config.generate(variants, DATASET, prior, None))
     assert prior.num_evaluations - before == config.cost(variants)
@@ -241,7 +241,7 @@ def test_the_cost_is_known_beforehand(prior, fields):
 
 def test_shared_codes_invert_each_source_once_whatever_m(prior):
     config = dreamda(sigma=0.0)
-    variants = [config.variant(DATASET.train[0], j, DATASET, "weights") for j in range(9)]
+    variants = [config.variant_of(DATASET.train[0], j, DATASET, "weights") for j in range(9)]
     assert (config.cost(variants[:1]), config.cost(variants)) == (5 + 5, 5 + 9 * 5)
 
 
@@ -302,14 +302,14 @@ def test_the_content_of_the_prompts_file_is_part_of_the_identity_and_its_place_i
     )
     assert fingerprint(one) == fingerprint(same) != fingerprint(other)
     # an image depends on its own sentence alone
-    assert len({c.variant(DATASET.train[0], 0, DATASET, "w").fingerprint for c in (one, same, other)}) == 1
+    assert len({c.variant_of(DATASET.train[0], 0, DATASET, "w").fingerprint for c in (one, same, other)}) == 1
 
 
 def test_a_prompts_file_that_lacks_a_class_is_refused(tmp_path):
     path = write_prompts(tmp_path / "prompts.jsonl", [{"class": "cat", "text": "a cat"}])
     config = dreamda(class_names=True, prompts="file", prompts_file=path)
     with pytest.raises(GenaugError, match="no sentence for the class 'apple'"):
-        config.variant(DATASET.train[1], 0, DATASET, "w")
+        config.variant_of(DATASET.train[1], 0, DATASET, "w")
 
 
 @pytest.mark.parametrize(

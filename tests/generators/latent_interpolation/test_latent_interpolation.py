@@ -112,7 +112,7 @@ def test_only_what_an_image_depends_on_is_in_its_identity(digits):
     source = digits.train[0]
 
     def identity(**fields):
-        return generator(**fields).variant(source, 0, digits, "fitted").fingerprint
+        return generator(**fields).variant_of(source, 0, digits, "fitted").fingerprint
 
     assert identity() == identity(keep_real=False, lam_per="sample", pairing="derangement", checkpoint_every=7)
     assert identity() == identity(lam=0.5, num_interp=3)
@@ -190,7 +190,7 @@ def test_images_do_not_depend_on_their_batch(digits, fitted):
     made = []
     for size in (3, 64):
         g = generator(generation_batch_size=size)
-        variants = [g.variant(source, 0, digits, "f") for source in digits.train[:8]]
+        variants = [g.variant_of(source, 0, digits, "f") for source in digits.train[:8]]
         made.append([np.asarray(item.image).astype(int) for item in g.generate(variants, digits, None, fitted)])
     # the order of additions in a convolution may differ between batch shapes: at most one of 255 levels
     assert max(np.abs(a - b).max() for a, b in zip(*made, strict=True)) <= 1

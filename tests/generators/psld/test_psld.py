@@ -36,7 +36,7 @@ def psld(**changes):
 
 
 def images(config, dataset, prior, count=None):
-    variants = [config.variant(s, 0, dataset, "fit") for s in dataset.train[:count]]
+    variants = [config.variant_of(s, 0, dataset, "fit") for s in dataset.train[:count]]
     made = {g.variant.source.id: g for g in config.generate(variants, dataset, prior, None)}
     assert len(made) == len(variants)
     return [made[variant.source.id] for variant in variants]
@@ -200,7 +200,7 @@ def test_generators_that_redraw_the_whole_image_say_why_they_refuse_boxes():
 
 
 def test_a_warm_start_takes_and_costs_the_later_steps_only(scenes):
-    variants = [psld().variant(scenes.train[0], j, scenes, "fit") for j in range(3)]
+    variants = [psld().variant_of(scenes.train[0], j, scenes, "fit") for j in range(3)]
     alphas = [1 - t / 1001 for t in range(1000)]
     config = psld(num_steps=25, init="warm", init_t0=600)
     assert [row.t for row in config.rows(alphas)] == list(range(561, 0, -40))

@@ -41,7 +41,7 @@ def test_tokens_are_usable_straight_after_training(prior, dataset, tmp_path):
     evaluations = json.loads((folder / "artefact.json").read_text())["network_evaluations"]
     assert made and evaluations == prior.num_evaluations == 4 * 3 * 4
     pool = make_pool(store, generator, dataset, folder, fingerprint, lambda: prior, 3, say=lambda text: None)
-    variants = [generator.variant(s, j, dataset, fingerprint) for j in range(3) for s in dataset.train]
+    variants = [generator.variant_of(s, j, dataset, fingerprint) for j in range(3) for s in dataset.train]
     assert pool.counts == {"images_generated": 27, "images_reused": 0, "network_evaluations": generator.cost(variants)}
     prompts = {sample.about["prompt"] for sample in pool.samples}
     assert prompts == {"a photo of a <cat>", "a photo of a <dog>", PROMPT}
@@ -98,7 +98,7 @@ def test_diffusers_reads_the_tokens_and_gives_the_same_features(prior, fitted, p
 def test_a_missing_or_incomplete_token_set_lists_the_classes(prior, dataset, fitted, tmp_path):
     """B6: no silent run with the tokens that happen to be there."""
     generator = da_fusion()
-    variants = [generator.variant(source, 0, dataset, "f") for source in dataset.train]
+    variants = [generator.variant_of(source, 0, dataset, "f") for source in dataset.train]
     with pytest.raises(GenaugError, match="no complete token for: cat, dog, dining table"):
         next(generator.generate(variants, dataset, prior, tmp_path))
     tokens = read_embeddings(fitted / "class_tokens.safetensors")
@@ -158,7 +158,7 @@ def test_class_names_stay_out_where_they_must(prior, dataset, fitted):
         da_fusion({"init": "class_name"})
     assert da_fusion({"init": "class_name"}, class_names=True).tokens.init == "class_name"
     generator = da_fusion(prompt="a photo of a dog, {token}")
-    variants = [generator.variant(source, 0, dataset, "f") for source in dataset.train]
+    variants = [generator.variant_of(source, 0, dataset, "f") for source in dataset.train]
     with pytest.raises(GenaugError, match="holds a word of the class name 'dog'"):
         next(generator.generate(variants, dataset, prior, fitted))
 

@@ -62,7 +62,7 @@ def test_images_carry_the_drawn_class_in_prompt_and_label(tmp_path: Path) -> Non
     dataset, generator = patterns(), diff_mix(targets="others", t0=[0.5, 1.0])
     (tmp_path / "fitted").mkdir()
     generator.fit(dataset, prior, tmp_path / "fitted")
-    variants = [generator.variant(source, j, dataset, "f") for source in dataset.train for j in range(2)]
+    variants = [generator.variant_of(source, j, dataset, "f") for source in dataset.train for j in range(2)]
     assert len({v.fingerprint for v in variants}) == len(variants)
     made = list(generator.generate(variants, dataset, prior, tmp_path / "fitted"))
     assert len(made) == len(variants)
@@ -78,11 +78,13 @@ def test_another_gamma_makes_other_pool_members_but_the_law_of_targets_does_not(
     dataset = patterns()
     one, two, own = (diff_mix(gamma=1.0), diff_mix(gamma=0.5), diff_mix(targets="own", gamma=1.0))
     source = dataset.train[0]
-    assert one.variant(source, 0, dataset, "f").fingerprint != two.variant(source, 0, dataset, "f").fingerprint
+    assert one.variant_of(source, 0, dataset, "f").fingerprint != two.variant_of(source, 0, dataset, "f").fingerprint
     same = [j for j in range(20) if one.draw(source, j, dataset)["target"] == "cat"]
     assert same
     for j in same:  # an image of the same drawn class and level is the very same image
-        assert one.variant(source, j, dataset, "f").fingerprint == own.variant(source, j, dataset, "f").fingerprint
+        assert (
+            one.variant_of(source, j, dataset, "f").fingerprint == own.variant_of(source, j, dataset, "f").fingerprint
+        )
 
 
 @pytest.mark.parametrize("fields", [{"targets": "any"}, {"gamma": -1.0}, {"label_sum": 0.0}])

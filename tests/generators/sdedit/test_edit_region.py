@@ -123,7 +123,9 @@ def test_a_mask_needs_data_with_objects(dataset, scenes):
 @pytest.mark.parametrize("save_size", [None, 48])
 def test_boxes_of_accepted_images_hold_the_pixels_of_the_source(prior, scenes, save_size):
     generator = real_guidance(mask="keep_object", t0=1.0, save_size=save_size)
-    made = list(generator.generate([generator.variant(s, 0, scenes, "fit") for s in scenes.train], scenes, prior, None))
+    made = list(
+        generator.generate([generator.variant_of(s, 0, scenes, "fit") for s in scenes.train], scenes, prior, None)
+    )
     accepted = [item for item in made if item.rejected is None]
     assert len(made) == 6 and accepted
     for item in accepted:
@@ -144,7 +146,7 @@ def test_images_without_boxes_are_counted_not_edited(prior, scenes):
     train = (replace(scenes.train[0], id="empty", boxes=nothing, mask=None), scenes.train[1])
     data = replace(scenes, train=train)
     generator = real_guidance(mask="keep_object")
-    made = list(generator.generate([generator.variant(s, 0, data, "fit") for s in train], data, prior, None))
+    made = list(generator.generate([generator.variant_of(s, 0, data, "fit") for s in train], data, prior, None))
     assert [item.rejected for item in made] == ["no_boxes", None]
 
 
@@ -153,7 +155,7 @@ def test_tokens_are_learned_from_boxed_images_by_their_largest_object(prior, sce
     generator = DAFusion(name="da", seed=0, class_names=True, mask="keep_object", tokens=tokens, num_steps=4)
     generator.fit(scenes, prior, tmp_path)
     made = list(
-        generator.generate([generator.variant(s, 0, scenes, "fit") for s in scenes.train], scenes, prior, tmp_path)
+        generator.generate([generator.variant_of(s, 0, scenes, "fit") for s in scenes.train], scenes, prior, tmp_path)
     )
     by_id = {item.variant.source.id: item for item in made if item.rejected is None}
     assert by_id
@@ -167,8 +169,8 @@ def test_the_mask_is_part_of_the_identity(scenes):
     sample = scenes.train[0]
     generator = real_guidance(mask="keep_object")
     other = replace(sample, mask=~sample.mask)
-    fingerprints = {generator.variant(s, 0, scenes, "fit").fingerprint for s in (sample, other)}
-    fingerprints.add(real_guidance().variant(sample, 0, scenes, "fit").fingerprint)
+    fingerprints = {generator.variant_of(s, 0, scenes, "fit").fingerprint for s in (sample, other)}
+    fingerprints.add(real_guidance().variant_of(sample, 0, scenes, "fit").fingerprint)
     assert len(fingerprints) == 3
 
 
@@ -188,5 +190,5 @@ def test_images_made_from_a_mosaic_have_the_sources_size_and_lose_nothing_to_sca
     source = Sample(id="one", digest="one", image=pixels, label={0: 1.0})
     dataset = Dataset(name="d", task="classification", class_names=("x",), train=(source,), val=(), test=())
     generator = real_guidance(resize="tile", t0=0.5)
-    (made,) = generator.generate([generator.variant(source, 0, dataset, "f")], dataset, prior, None)
+    (made,) = generator.generate([generator.variant_of(source, 0, dataset, "f")], dataset, prior, None)
     assert made.image.size == (11, 15)

@@ -75,7 +75,9 @@ def test_levels_by_shots_take_the_nearest_listed_number():
 def test_an_image_of_k_4_is_the_image_of_k_1_at_its_level(dataset):
     four, one = real_guidance(t0=[0.25, 0.5, 0.75, 1.0]), real_guidance(t0=0.5)
     images = [
-        (four.variant(s, j, dataset, "f"), one.variant(s, j, dataset, "f")) for s in dataset.train for j in range(8)
+        (four.variant_of(s, j, dataset, "f"), one.variant_of(s, j, dataset, "f"))
+        for s in dataset.train
+        for j in range(8)
     ]
     assert any(a.draws["t0"] == 0.5 for a, _ in images)
     for a, b in images:
@@ -87,15 +89,15 @@ def test_an_image_of_k_4_is_the_image_of_k_1_at_its_level(dataset):
 )
 def test_what_changes_an_image_changes_its_identity(dataset, change):
     source = dataset.train[0]
-    before = real_guidance().variant(source, 0, dataset, "f").fingerprint
-    assert real_guidance(**change).variant(source, 0, dataset, "f").fingerprint != before
-    assert real_guidance(batch_size=3, name="x").variant(source, 0, dataset, "f").fingerprint == before
+    before = real_guidance().variant_of(source, 0, dataset, "f").fingerprint
+    assert real_guidance(**change).variant_of(source, 0, dataset, "f").fingerprint != before
+    assert real_guidance(batch_size=3, name="x").variant_of(source, 0, dataset, "f").fingerprint == before
 
 
 def test_the_prompt_names_the_class_only_where_that_is_allowed(prior, dataset):
     def prompts(**changes):
         generator = real_guidance(num_steps=2, **changes)
-        variants = [generator.variant(source, 0, dataset, "f") for source in dataset.train[:3]]
+        variants = [generator.variant_of(source, 0, dataset, "f") for source in dataset.train[:3]]
         return {
             i.variant.source.class_index: i.about["prompt"] for i in generator.generate(variants, dataset, prior, None)
         }
