@@ -158,7 +158,7 @@ class Generator:
     def variants(self, dataset: Dataset, num_variants: int, fitted_fingerprint: str) -> list[Variant]:
         """Every image of a pool: ``num_variants`` of each training image, all first ones before all second ones."""
         return [
-            self.variant(source, j, dataset, fitted_fingerprint)
+            self.variant_of(source, j, dataset, fitted_fingerprint)
             for j in range(num_variants)
             for source in dataset.train
         ]
