@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from genaug.app import compose_typed, project_root
+from genaug.app import compose_typed
 from genaug.core.errors import GenaugError
+from genaug.core.paths import project_root
 from genaug.downstream.detection.config import Detector
 
 

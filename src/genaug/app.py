@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import errno
-import functools
 import os
 import re
 import sys
@@ -12,51 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from genaug.config import RunConfig, explain_unknown_key, store_root
+from genaug.config import RunConfig, explain_unknown_key
+from genaug.config_source import install
 from genaug.core.errors import GenaugError
-from genaug.core.registry import load_components
+from genaug.core.paths import project_root
+from genaug.core.registry import COMPONENTS
 from genaug.runs.sweep import failures, note_cell
 
 
-def project_root() -> Path:
-    """The folder that holds ``conf/`` and ``experiments/``: the current one, or the checkout of an editable install."""
-    for folder in (Path.cwd(), Path(__file__).parents[2]):
-        if (folder / "conf" / "config.yaml").exists():
-            return folder
-    raise GenaugError("There is no conf/config.yaml here. Run from the folder of a genaug checkout.")
-
-
 def register() -> Path:
-    """Make components, experiments and the root known to Hydra; returns the conf folder."""
+    """Make components, experiments and the list of presets known to Hydra; returns the conf folder."""
     root = project_root()
-    paths = sorted((root / "experiments").rglob("*.yaml"))
-    _register(root, tuple((path, path.stat().st_mtime_ns) for path in paths))
-    return root / "conf"
-
-
-@functools.cache
-def _register(root: Path, experiments: tuple[tuple[Path, int], ...]) -> None:
-    """Once for each state of the experiments: paths and their times of change."""
-    load_components()
-    store_root()
+    install()
     OmegaConf.register_new_resolver("presets", lambda: list_presets(root), replace=True)
-    for path, _ in experiments:
-        node = OmegaConf.load(path)
-        assert isinstance(node, DictConfig)
-        node.pop("table", None)  # how to read the cells: the tables' business
-        smoke = node.pop("smoke", {})  # what conf/preset/smoke.yaml changes in this experiment
-        name = path.relative_to(root / "experiments").with_suffix("")
-        node.experiment = name.as_posix()
-        for kind, content in (("experiment", node), ("reduced/smoke", smoke)):
-            group = "/".join((kind, *name.parts[:-1]))
-            ConfigStore.instance().store(group=group, name=name.name, node=content, package="_global_")
+    return root / "conf"
 
 
 def presets(root: Path) -> dict[str, list[str]]:
@@ -69,7 +43,7 @@ def presets(root: Path) -> dict[str, list[str]]:
 def list_presets(root: Path) -> str:
     """The presets of every group, for ``--help``."""
     lines = [f"{group:<17} {', '.join(names)}" for group, names in presets(root).items()]
-    papers = sorted(p for p in (root / "experiments").iterdir() if p.is_dir())
+    papers = sorted({path.parent for path in (root / "experiments").glob("*/*.yaml")})
     for paper in papers:
         lines.append(f"experiment={paper.name}/…  {', '.join(sorted(path.stem for path in paper.glob('*.yaml')))}")
     return "\n".join(lines)
@@ -215,26 +189,24 @@ def _explain_key(key: str) -> str:
 
 def _presets_with(group: str, leaf: str) -> list[str]:
     """The presets of a group whose component has this key, those that need it first; none if all have it."""
-    nodes = ConfigStore.instance().repo.get(group)
-    if not isinstance(nodes, dict):
-        return []
+    components = COMPONENTS.get(group, {})
     names = presets(project_root()).get(group, [])
     found: dict[str, tuple[bool, bool]] = {}
     for name in names:
         component = _schema(group, name)
-        value = _find(getattr(nodes.get(f"{component}.yaml"), "node", None), leaf)
+        value = _find(OmegaConf.structured(components[component]), leaf) if component in components else None
         if value is not None:
-            found[name] = (not value._is_missing(), component != f"_{name}")
+            found[name] = (not value._is_missing(), component != name)
     return sorted(found, key=lambda name: found[name]) if len(found) < len(names) else []
 
 
 def _schema(group: str, name: str) -> str:
-    """The component that a preset configures, e.g. ``_dreamda``: where the first lines of its ``defaults`` lead."""
+    """The component that a preset configures, e.g. ``dreamda``: where the first lines of its ``defaults`` lead."""
     while not name.startswith("_"):
         content = OmegaConf.load(project_root() / "conf" / group / f"{name}.yaml")
         assert isinstance(content, DictConfig)
         name = next((base for base in content.get("defaults", ()) if isinstance(base, str)), "_self_")
-    return name
+    return name.removeprefix("_")
 
 
 def _find(node: Any, leaf: str) -> Any:

@@ -4,12 +4,12 @@ import difflib
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from genaug.core.errors import GenaugError
 from genaug.core.identity import NOT_IDENTITY, canonical
 from genaug.core.paths import Paths
+from genaug.core.registry import COMPONENTS
 from genaug.data.augmentation import Augment
 from genaug.data.mixing import Mix
 from genaug.data.sources.base import Source
@@ -98,28 +98,22 @@ class RunConfig:
             )
 
 
-def store_root() -> None:
-    ConfigStore.instance().store(name="run_config", node=RunConfig)
-
-
 def known_keys() -> dict[str, set[str]]:
     """Keys that some choice of each group accepts, e.g. ``{"mix": {"alpha", "m", "name"}, "": {"seed", …}}``."""
-    root = ConfigStore.instance().load("run_config.yaml").node
+    root = OmegaConf.structured(RunConfig)
     keys: dict[str, set[str]] = {"": set(root)}
     for group in map(str, root):  # those with one fixed type, e.g. paths
         child = root._get_node(group)
         if isinstance(child, DictConfig) and not child._is_missing():
             keys[group] = set(child)
-    for group, nodes in ConfigStore.instance().repo.items():
-        if isinstance(nodes, dict) and not group.startswith("hydra"):
-            for name, entry in nodes.items():
-                node = getattr(entry, "node", None)
-                if name.startswith("_") and node is not None:
-                    keys.setdefault(group, set()).update(str(key) for key in node)
-                    for key in node:
-                        child = node._get_node(key)
-                        if hasattr(child, "keys"):
-                            keys.setdefault(f"{group}.{key}", set()).update(str(k) for k in child)
+    for group, components in COMPONENTS.items():
+        for component in components.values():
+            node = OmegaConf.structured(component)
+            keys.setdefault(group.replace("/", "."), set()).update(map(str, node))
+            for key in node:
+                child = node._get_node(key)
+                if hasattr(child, "keys"):
+                    keys.setdefault(f"{group}.{key}", set()).update(str(k) for k in child)
     return keys
 
 

@@ -2,21 +2,17 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from genaug.app import register
 from genaug.core.errors import GenaugError
-from genaug.core.registry import load_components
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 def generator(*overrides: str, leakage: str = "data_centric"):
-    load_components()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(register()), version_base="1.3"):
         config = compose(overrides=[*overrides, "+seed=0", f"+leakage={leakage}"])
     built = OmegaConf.to_object(config)
     assert isinstance(built, dict)

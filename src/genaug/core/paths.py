@@ -1,9 +1,18 @@
-"""Where results go."""
+"""Where the project lies and where results go."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from genaug.core.errors import GenaugError
 from genaug.core.store import Store
+
+
+def project_root() -> Path:
+    """The folder that holds ``conf/`` and ``experiments/``: the current one, or the checkout of an editable install."""
+    for folder in (Path.cwd(), Path(__file__).parents[3]):
+        if (folder / "conf" / "config.yaml").exists():
+            return folder
+    raise GenaugError("There is no conf/config.yaml here. Run from the folder of a genaug checkout.")
 
 
 @dataclass(kw_only=True, slots=True)

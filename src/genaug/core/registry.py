@@ -1,6 +1,6 @@
-"""Components by group and name, as Hydra sees them.
+"""Components by group and name.
 
-``@component("generator", "da_fusion")`` above a dataclass stores it in Hydra's ConfigStore as ``generator/_da_fusion``; a
+``@component("generator", "da_fusion")`` above a dataclass makes it known to Hydra as ``generator/_da_fusion``; a
 preset ``conf/generator/da_fusion.yaml`` starts with ``defaults: [_da_fusion, _self_]`` and states its values. Packages
 outside this repository add their own through the entry point group ``genaug.components``: each names a module whose import
 registers them.
@@ -11,12 +11,13 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import TypeVar
 
-from hydra.core.config_store import ConfigStore
-
 from genaug.core.fields import checked
 from genaug.core.identity import identified
 
 T = TypeVar("T")
+
+COMPONENTS: dict[str, dict[str, type]] = {}
+"""Every component that is declared so far, by group and name; ``config_source`` shows them to Hydra."""
 
 MODULES = (
     "genaug.evaluation.filters",
@@ -57,10 +58,10 @@ MODULES = (
 
 
 def component(group: str, name: str) -> Callable[[type[T]], type[T]]:
-    """Register a config dataclass as ``<group>/_<name>``; ``<group>/<name>`` is its name in identities too."""
+    """Declare a config dataclass as ``<group>/_<name>``; ``<group>/<name>`` is its name in identities."""
 
     def register(cls: type[T]) -> type[T]:
-        ConfigStore.instance().store(group=group, name=f"_{name}", node=cls)
+        COMPONENTS.setdefault(group, {})[name] = cls
         return section(group.replace("/", "."), f"{group}/{name}")(cls)
 
     return register

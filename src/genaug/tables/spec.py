@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import yaml
 
 from genaug.core.errors import GenaugError
+from genaug.core.paths import project_root
 
 UNITS = ("fraction", "percent", "error_percent")
 EVIDENCE = ("paper", "code", "figure", "table", "log", "derived", "secondary", "unverified")
@@ -91,8 +92,6 @@ class TableSpec:
 
 def experiment_root() -> Path:
     """The ``experiments`` folder of the project."""
-    from genaug.app import project_root
-
     return project_root() / "experiments"
 
 

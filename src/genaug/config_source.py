@@ -1,0 +1,104 @@
+"""Where Hydra finds what is not in ``conf/``: components by their dataclasses, and ``experiments/``, each read when asked for.
+
+Hydra copies its own ConfigStore for every composition and for every group that ``--help`` lists, so nothing of ours is kept
+in it. ``install`` adds this source to the search path of this process alone: other Hydra applications see nothing of it.
+"""
+
+import copy
+import functools
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+
+from genaug.config import RunConfig
+from genaug.core.paths import project_root
+from genaug.core.registry import COMPONENTS, load_components
+
+EXPERIMENT, SMOKE = "experiment", "reduced/smoke"
+"""Groups that ``experiments/`` fills: what an experiment sets, and what ``preset=smoke`` changes in it (its ``smoke:``)."""
+
+
+class GenaugSource(ConfigSource):
+    """``genaug://<checkout>`` holds ``generator/_da_fusion``, ``experiment/demo/compare``, ``reduced/smoke/demo/compare`` …"""
+
+    def __init__(self, provider: str, path: str) -> None:
+        super().__init__(provider, path)
+        load_components()
+        root = Path(self.path) / "experiments"
+        files = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.yaml")}
+        self.entries: dict[str, type | Path] = {"run_config": RunConfig}
+        for group, components in COMPONENTS.items():
+            self.entries |= {f"{group}/_{name}": component for name, component in components.items()}
+        for section in (EXPERIMENT, SMOKE):
+            self.entries |= {f"{section}/{item}": file for item, file in files.items()}
+        self.groups = {""}
+        for name in self.entries:
+            while name := name.rpartition("/")[0]:
+                self.groups.add(name)
+
+    @staticmethod
+    def scheme() -> str:
+        return "genaug"
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path in self.groups
+
+    def is_config(self, config_path: str) -> bool:
+        return config_path.removesuffix(".yaml") in self.entries
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        kinds = {ObjectType.GROUP: self.groups, ObjectType.CONFIG: self.entries}
+        paths = [path for kind, found in kinds.items() if results_filter in (None, kind) for path in found if path]
+        return sorted({name for parent, _, name in (path.rpartition("/") for path in paths) if parent == config_path})
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        config_path = config_path.removesuffix(".yaml")
+        entry = self.entries.get(config_path)
+        if entry is None:
+            raise ConfigLoadError(f"There is no component and no experiment {config_path}.")
+        package = None
+        if isinstance(entry, Path):
+            cell, smoke = _read(entry, entry.stat().st_mtime_ns)
+            config, package = smoke if config_path.startswith(f"{SMOKE}/") else cell, "_global_"
+        else:
+            config = _structured(entry)
+        return ConfigResult(
+            provider=self.provider, path=self.full_path(), config=copy.deepcopy(config), header={"package": package}
+        )
+
+
+class GenaugSearchPath(SearchPathPlugin):
+    """Puts the source behind ``conf/``, whatever ``hydra.searchpath`` adds."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append(provider="genaug", path=f"genaug://{project_root()}")
+
+
+def install() -> None:
+    """Let Hydra, in this process, find components and experiments."""
+    for plugin in (GenaugSource, GenaugSearchPath):
+        Plugins.instance().register(plugin)
+
+
+@functools.cache
+def _structured(component: type) -> DictConfig:
+    return OmegaConf.structured(component)
+
+
+@functools.cache
+def _read(file: Path, mtime_ns: int) -> tuple[DictConfig, DictConfig]:
+    """An experiment's own settings and its ``smoke:`` section; ``table:`` is read by ``tables/spec.py``."""
+    content = OmegaConf.load(file)
+    assert isinstance(content, DictConfig)
+    content.pop("table", None)
+    smoke = content.pop("smoke", OmegaConf.create({}))
+    content.experiment = file.relative_to(project_root() / "experiments").with_suffix("").as_posix()
+    return content, smoke
