@@ -11,6 +11,8 @@ from genaug.evaluation.statistics import (
     bootstrap_interval,
     compare,
     holm,
+    power_of_paired_test,
+    seeds_for_power,
     seeds_needed,
     sign_flip_test,
     two_level_interval,
@@ -53,11 +55,97 @@ def test_a_missing_seed_shrinks_n_and_never_the_mean() -> None:
     assert compare({0: 1.0}, {1: 1.0}) is None
 
 
-def test_one_seed_has_no_interval_and_equal_differences_have_a_point() -> None:
-    assert bootstrap_interval([0.3]) is None
-    point = bootstrap_interval([0.3, 0.3, 0.3])
+def test_fewer_than_five_seeds_have_no_interval_and_equal_differences_have_a_point() -> None:
+    for n in range(1, 5):
+        assert bootstrap_interval([0.1 * i for i in range(n)]) is None
+    point = bootstrap_interval([0.3] * 5)
     assert point is not None
     assert (point.low, point.high) == (0.3, 0.3)
+
+
+def test_one_seed_has_a_difference_and_a_p_value_of_one() -> None:
+    found = compare({0: 0.8}, {0: 0.5})
+    assert found is not None
+    assert (found.n, found.p_value, found.interval) == (1, 1.0, None)
+    assert found.mean == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nothing_is_said_of_a_difference_that_is_no_number(value: float) -> None:
+    with pytest.raises(GenaugError, match="seed 1 is not a number"):
+        compare({0: 0.8, 1: value}, {0: 0.5, 1: 0.5})
+
+
+def skewed(n: int) -> list[float]:
+    return (np.random.default_rng(5).exponential(size=n) ** 2).tolist()
+
+
+def normal_quantile(share: float) -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(share)
+
+
+def bca_by_hand(values: list[float], num_resamples: int = 200_000) -> tuple[float, float]:
+    """Efron's BCa interval of the mean (1987), written out: bias from the resamples, acceleration from the jackknife."""
+    from statistics import NormalDist
+
+    data = np.asarray(values)
+    means = np.sort(np.random.default_rng(6).choice(data, size=(num_resamples, len(data))).mean(axis=1))
+    bias = normal_quantile(float((means < data.mean()).mean()))
+    without = np.array([np.delete(data, i).mean() for i in range(len(data))])
+    away = without.mean() - without
+    acceleration = (away**3).sum() / (6 * (away**2).sum() ** 1.5)
+    bounds = []
+    for share in (0.025, 0.975):
+        moved = bias + normal_quantile(share)
+        bounds.append(float(np.quantile(means, NormalDist().cdf(bias + moved / (1 - acceleration * moved)))))
+    return bounds[0], bounds[1]
+
+
+def test_the_interval_is_efrons_bca_and_neither_the_percentile_nor_the_basic_one() -> None:
+    values = skewed(10)
+    interval = bootstrap_interval(values)
+    assert interval is not None
+    low, high = bca_by_hand(values)
+    noise = 0.08 * (high - low)  # of 9,999 resamples in the tails of a skewed sample
+    assert interval.low == pytest.approx(low, abs=noise)
+    assert interval.high == pytest.approx(high, abs=noise)
+    means = np.random.default_rng(7).choice(values, size=(200_000, len(values))).mean(axis=1)
+    percentile = np.quantile(means, [0.025, 0.975])
+    basic = 2 * np.mean(values) - percentile[::-1]
+    for other in (percentile, basic):
+        assert abs(interval.high - other[1]) > 2 * noise
+
+
+def test_the_power_is_the_share_of_experiments_that_the_test_finds() -> None:
+    rng = np.random.default_rng(8)
+    for effect, n in ((1.0, 10), (1.5, 6)):  # 6: the fewest seeds at which the test can reach the level
+        found = [sign_flip_test(rng.normal(effect, 1, size=n).tolist()) <= 0.05 for _ in range(300)]
+        assert np.mean(found) == pytest.approx(power_of_paired_test(effect, n), abs=0.075)  # three standard errors
+    assert power_of_paired_test(100.0, 5) == 0  # 2 / 2**5 is above .05
+
+
+def test_the_seeds_for_power_are_the_fewest_that_reach_it() -> None:
+    assert seeds_for_power([0.19, 0.21]) == 6  # a large effect: no fewer can be tested
+    for differences in ([0.01, 0.03, -0.01], [0.01, 0.02, 0.01, 0.04, -0.02]):
+        effect = np.mean(differences) / np.std(differences, ddof=1)
+        for num_comparisons in (1, 4):
+            n = seeds_for_power(differences, num_comparisons)
+            assert n is not None
+            powers = [power_of_paired_test(float(effect), m, 0.05 / num_comparisons) for m in (n - 1, n)]
+            assert powers[0] < 0.8 <= powers[1]
+    assert seeds_for_power([-0.01, -0.03, 0.01]) == seeds_for_power([0.01, 0.03, -0.01])
+    # Cohen's table for a paired test, d = .5: 34 pairs
+    pairs = [0.5 + sign / math.sqrt(2) for sign in (1, -1)]
+    assert seeds_for_power(pairs) == 34
+
+
+def test_no_number_of_seeds_finds_nothing() -> None:
+    assert seeds_for_power([0.1]) is None
+    assert seeds_for_power([0.1, -0.1]) is None
+    assert seeds_for_power([0.2, 0.2, 0.2]) == 6
+    assert seeds_for_power([0.001, 1.0, -1.0]) > 10_000  # type: ignore[operator]
 
 
 def test_the_bca_interval_covers_the_mean_as_often_as_it_says() -> None:
@@ -131,3 +219,9 @@ def test_the_area_over_sixteen_reproduces_the_published_bars(row: str) -> None:
 def test_a_missing_point_of_the_curve_raises() -> None:
     with pytest.raises(GenaugError, match="missing: 4"):
         area_under_curve({1: 0.5, 2: 0.6, 8: 0.7, 16: 0.8}, SHOTS, "max")
+
+
+@pytest.mark.parametrize("norm", ["max", "interval"])
+def test_one_point_has_no_area(norm: str) -> None:
+    with pytest.raises(GenaugError, match="one point"):
+        area_under_curve({4: 0.5}, [4, 4], norm)  # type: ignore[arg-type]

@@ -125,6 +125,46 @@ def test_a_missing_seed_shrinks_n_and_a_missing_cell_is_a_dash(project: Path, sw
     assert table.states == {"complete": 24 - len(gone), "missing": len(gone)}
 
 
+def test_one_seed_has_a_table_without_intervals_and_with_p_of_one(project: Path, sweep_of) -> None:
+    table = collect(finish_all(sweep_of("seed=0")), read_spec("paper/item"))
+    one = table.entry(("real_guidance",), ("1",))
+    assert one.interval is None and one.two_level is None and one.comparison is not None
+    assert (one.comparison.n, one.comparison.p_value, one.comparison.interval, one.p_adjusted) == (1, 1.0, None, 1.0)
+    text = markdown(table)
+    assert f"| {one.mean:.3f} (n=1) |" in text and "95 % BCa" not in text and "| underpowered (n=1) |" in text
+    assert write_table(table, project / "outputs" / "tables")
+
+
+def test_below_five_seeds_the_values_stand_in_place_of_an_interval(project: Path, sweep_of) -> None:
+    table = collect(finish_all(sweep_of("seed=0,1,2")), read_spec("paper/item"))
+    one = table.entry(("real_guidance",), ("1",))
+    shown = ", ".join(f"{value:.3f}" for value in one.values.values())
+    text = markdown(table)
+    assert f"| {one.mean:.3f} ({shown}) " in text
+    assert "(+0.100, +0.102, +0.104) | – |" in text  # the differences, and no interval over so few seeds and images
+    assert "95 % BCa" not in text and "(a, b, …)" in text
+    rows = list(csv.DictReader(io.StringIO(comma_separated(table))))
+    assert [float(value) for value in rows[3]["values"].split()] == list(one.values.values()) and not rows[3]["low"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_a_result_that_is_no_number_is_refused_with_its_runs_name(project: Path, sweep_of, value) -> None:
+    finish_all(sweep_of())
+    cell = sweep_of().cells[3]
+    folder = finish(cell, project / "outputs", 0.5, metrics={"test/accuracy_macro": value})
+    with pytest.raises(GenaugError, match=f"{folder.name}: test/accuracy_macro is"):
+        collect(sweep_of(), read_spec("paper/item"))
+
+
+def test_an_axis_has_numbers_alone(project: Path, sweep_of) -> None:
+    """``dataset.shots=null`` has a column, and no place under the curve."""
+    finish_all(sweep_of("dataset.shots=1,2,null"))
+    table = collect(sweep_of("dataset.shots=1,2,null"), read_spec("paper/item"))
+    assert [column for (column,) in table.columns] == ["1", "2", "None", "area(max)"]
+    base = [table.entry(("none",), (shots,)).mean for shots in ("1", "2")]
+    assert table.entry(("none",), ("area(max)",)).mean == pytest.approx(sum(base) / 4)  # type: ignore[arg-type]
+
+
 def test_an_oracle_result_is_marked_wherever_it_arrives(project: Path, sweep_of) -> None:
     for cell in sweep_of().cells:
         finish(cell, project / "outputs", accuracy(cell), protocol={"select": "oracle", "oracle": True})

@@ -18,6 +18,10 @@ from genaug.core.errors import GenaugError
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9999
 LEVEL = 0.05  # of a test over a whole table
+POWER = 0.8
+FEWEST = 5
+"""Values below which a bootstrap interval is no 95 % interval (of two it holds at most 50 %, of three at most 75 %): the
+values themselves say more."""
 AreaNorm = Literal["interval", "max"]
 
 
@@ -38,9 +42,9 @@ class Comparison:
     """Method minus baseline, per seed."""
     mean: float
     interval: Interval | None
-    """BCa bootstrap over the differences; None below two seeds."""
+    """BCa bootstrap over the differences; None below ``FEWEST`` seeds."""
     p_value: float
-    """Exact two-sided sign-flip test; never below 2 / 2**n."""
+    """Exact two-sided sign-flip test; never below 2 / 2**n, so 1 for one seed."""
 
     @property
     def n(self) -> int:
@@ -52,11 +56,19 @@ def compare(method: Mapping[int, float], baseline: Mapping[int, float]) -> Compa
 
     Args:
         method, baseline: metric by seed. Seeds that only one of them has are left out: they shrink n, not the mean.
+
+    Raises:
+        GenaugError: for a value that is NaN or infinite, of which nothing can be said.
     """
     seeds = tuple(sorted(method.keys() & baseline.keys()))
     if not seeds:
         return None
     differences = tuple(method[seed] - baseline[seed] for seed in seeds)
+    if not all(map(math.isfinite, differences)):
+        wrong = ", ".join(str(seed) for seed, value in zip(seeds, differences, strict=True) if not math.isfinite(value))
+        raise GenaugError(
+            f"The difference of seed {wrong} is not a number: one of its two runs did not measure anything."
+        )
     return Comparison(
         seeds=seeds,
         differences=differences,
@@ -69,7 +81,7 @@ def compare(method: Mapping[int, float], baseline: Mapping[int, float]) -> Compa
 def sign_flip_test(differences: Sequence[float]) -> float:
     """Exact two-sided p-value of "the differences are symmetric about 0", from all 2**n assignments of signs."""
     values = np.asarray(differences, dtype=np.float64)
-    if not values.any():
+    if len(values) < 2 or not values.any():
         return 1.0
     # scipy flips signs when it is given one sample; infinitely many resamples means all of them
     exact = 2 ** len(values) if len(values) <= 20 else 10**6
@@ -80,8 +92,8 @@ def sign_flip_test(differences: Sequence[float]) -> float:
 
 
 def bootstrap_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
-    """BCa bootstrap interval of the mean; None below two values, the single point where all values agree."""
-    if len(values) < 2:
+    """BCa bootstrap interval of the mean; None below ``FEWEST`` values, the single point where all values agree."""
+    if len(values) < FEWEST:
         return None
     data = np.asarray(values, dtype=np.float64)
     if np.ptp(data) == 0:
@@ -149,6 +161,54 @@ def seeds_needed(num_comparisons: int) -> int:
     return max(6 if num_comparisons <= 1 else 8, attainable)
 
 
+def power_of_paired_test(effect: float, n: int, level: float = LEVEL) -> float:
+    """Probability that the two-sided sign-flip test of ``n`` seeds finds a difference, for normal differences.
+
+    Taken from the noncentral t distribution: it is that of the paired t-test, with which the sign-flip test agrees as n grows
+    (Lehmann and Romano, *Testing Statistical Hypotheses*, section 15.2). At the fewest seeds whose smallest p-value, 2 / 2**n,
+    reaches the level, all differences must have one sign, whose probability is exact; with fewer the power is 0.
+
+    Args:
+        effect: mean of the differences over their standard deviation (Cohen's d of pairs).
+        level: of the test.
+    """
+    if 2 / 2**n > level:
+        return 0.0
+    if 4 / 2**n > level:
+        return float(stats.norm.cdf(effect) ** n + stats.norm.cdf(-effect) ** n)
+    shift, critical = abs(effect) * math.sqrt(n), stats.t.ppf(1 - level / 2, n - 1)
+    return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
+
+
+def seeds_for_power(differences: Sequence[float], num_comparisons: int = 1, power: float = POWER) -> int | None:
+    """Seeds at which the paired test finds the observed difference with probability ``power``, if its mean and its spread are
+    the true ones. Both are estimates from these seeds, so of few seeds the answer is rough.
+
+    Args:
+        differences: method minus baseline, per seed.
+        num_comparisons: of the table: the test is taken at Holm's strictest step, ``LEVEL`` over this number.
+
+    Returns:
+        None where there is no spread to reckon with (fewer than two seeds) or no difference to find.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if len(values) < 2 or not np.isfinite(values).all() or values.mean() == 0:
+        return None
+    level = LEVEL / max(num_comparisons, 1)
+    spread = float(values.std(ddof=1))
+    n = math.ceil(math.log2(2 / level))  # the fewest at which the sign-flip test can reach the level
+    if spread == 0:
+        return n
+    effect = float(values.mean()) / spread
+    normal = ((stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)) / effect) ** 2  # the t-test needs a little more
+    if normal > 10_000:  # where the two are one
+        return math.ceil(normal)
+    n = max(n, math.floor(normal))
+    while power_of_paired_test(effect, n, level) < power:
+        n += 1
+    return n
+
+
 def area_under_curve(values: Mapping[float, float], points: Sequence[float], norm: AreaNorm) -> float:
     """Trapezoid area under a few-shot curve, divided by its interval or by its last point.
 
@@ -156,9 +216,11 @@ def area_under_curve(values: Mapping[float, float], points: Sequence[float], nor
     interval divides it by 15 (``interval``).
 
     Raises:
-        GenaugError: if a point of the curve is missing; the rest is never rescaled in its place.
+        GenaugError: if a point of the curve is missing (the rest is never rescaled in its place), or there is only one.
     """
-    ordered = sorted(points)
+    ordered = sorted(set(points))
+    if len(ordered) < 2:
+        raise GenaugError("There is no area under one point of a curve: it needs at least two.")
     missing = [f"{point:g}" for point in ordered if point not in values]
     if missing:
         wanted = ", ".join(f"{point:g}" for point in ordered)

@@ -19,6 +19,10 @@ REDUCED = (
 )
 
 
+COMPARISON_HEADS = (
+    *("difference", "95 % over seeds, or the differences", "95 % over seeds and test images"),
+    *("p", "p (Holm)", "n", ""),
+)
 COST_HEADS = ("synthetic images", "evaluations spent", "evaluations per cell alone", "seconds", "seconds per cell")
 COST_LEGEND = (
     "Evaluations (network passes of erasing, fitting and generating) and seconds are what these cells spent; what an earlier "
@@ -52,6 +56,13 @@ def span(interval: Any, unit: str, signed: bool = False) -> str:
     return f"[{number(interval.low, unit, signed)}, {number(interval.high, unit, signed)}]"
 
 
+def spread(interval: Any, values: Sequence[float], unit: str, signed: bool = False) -> str:
+    """The interval; the values themselves, ``(a, b, c)``, of too few seeds for one; nothing for a single value."""
+    if interval is not None:
+        return span(interval, unit, signed)
+    return f"({', '.join(number(value, unit, signed) for value in values)})" if len(values) > 1 else ""
+
+
 def p_text(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3f}"
 
@@ -73,7 +84,7 @@ def column_title(table: Table, column: Sequence[str]) -> str:
 
 def marks(table: Table, entry: Entry) -> str:
     """``n=3/8`` where seeds are missing, ``†`` oracle, ``*`` differs from the baseline after Holm, ``≈`` reproduced."""
-    text = f" (n={entry.n}/{entry.wanted})" if entry.n < entry.wanted or entry.n < 2 else ""
+    text = f" (n={entry.n}/{entry.wanted})" if entry.n < entry.wanted else " (n=1)" if entry.n == 1 else ""
     text += " †" if entry.oracle else ""
     text += " *" if entry.p_adjusted is not None and entry.p_adjusted < 0.05 else ""
     return text + (" ≈" if entry.reproduced else "")
@@ -84,8 +95,8 @@ def cell_text(table: Table, entry: Entry) -> str:
     if entry.mean is None:
         return MISSING
     unit = table.spec.unit
-    bounds = f" {span(entry.interval, unit)}" if entry.interval is not None else ""
-    return f"{number(entry.mean, unit)}{bounds}{marks(table, entry)}"
+    around = spread(entry.interval, list(entry.values.values()), unit)
+    return f"{number(entry.mean, unit)}{around and f' {around}'}{marks(table, entry)}"
 
 
 def state_line(table: Table) -> str:
@@ -96,10 +107,19 @@ def state_line(table: Table) -> str:
 
 def legend(table: Table) -> list[str]:
     """What the marks that occur mean, and how the intervals were made."""
+    from genaug.evaluation.statistics import FEWEST
+
     lines = [
-        f"{table.spec.metric}, {table.spec.unit.replace('_', ' ')}: mean over {table.spec.over} with its 95 % BCa "
-        "bootstrap interval; – is a missing cell."
+        f"{table.spec.metric}, {table.spec.unit.replace('_', ' ')}: mean over {table.spec.over}; – is a missing cell."
     ]
+    if any(entry.interval is not None for entry in table.entries):
+        lines.append(
+            "[a, b]: 95 % BCa bootstrap interval of the mean; of few seeds it is too narrow (of 6 it holds 86 %)."
+        )
+    if any(1 < entry.n < FEWEST for entry in table.entries):
+        lines.append(
+            f"(a, b, …): the values themselves, where fewer than {FEWEST} {table.spec.over}s allow no interval."
+        )
     if any(entry.n < entry.wanted for entry in table.entries):
         lines.append("n=a/b: only a of b seeds are there; the mean is over these a.")
     if any(entry.oracle for entry in table.entries):
@@ -138,9 +158,8 @@ def markdown(table: Table) -> str:
     compared = [entry for entry in table.entries if entry.comparison is not None]
     if compared:
         baseline = ", ".join(f"{key}={value}" for key, value in spec.baseline.items())
-        heads = ["difference", "95 % over seeds", "95 % over seeds and test images", "p", "p (Holm)", "n", ""]
         lines += ["", f"## Against {baseline}, paired by {spec.over}", ""]
-        lines += _rule([*spec.rows, *(["column"] if spec.columns else []), *heads])
+        lines += _rule([*spec.rows, *(["column"] if spec.columns else []), *COMPARISON_HEADS])
         lines += [_row(comparison_cells(table, entry)) for entry in compared]
     heads = COST_HEADS
     lines += ["", "## Cost", "", *_rule([*spec.rows, *heads])]
@@ -167,7 +186,7 @@ def comparison_cells(table: Table, entry: Entry) -> list[str]:
         *label(table, entry.row),
         *place,
         number(comparison.mean, unit, signed=True),
-        span(comparison.interval, unit, signed=True),
+        spread(comparison.interval, comparison.differences, unit, signed=True) or MISSING,
         span(entry.two_level, unit, signed=True),
         p_text(comparison.p_value),
         p_text(entry.p_adjusted),
@@ -240,7 +259,7 @@ def comma_separated(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([
-        *table.spec.keys(), "metric", "unit", "mean", "low", "high", "n", "wanted", "oracle", "published", "tolerance",
+        *table.spec.keys(), "metric", "unit", "mean", "low", "high", "values", "n", "wanted", "oracle", "published", "tolerance",
         "evidence", "source", "difference", "difference_low", "difference_high", "two_level_low", "two_level_high", "p",
         "p_holm", "underpowered", "images", "network_evaluations",
         "network_evaluations_alone", "seconds", "comparable_with_published",
@@ -251,7 +270,7 @@ def comma_separated(table: Table) -> str:
         low, difference_low, two_low = (b.low if b else None for b in bounds)
         high, difference_high, two_high = (b.high if b else None for b in bounds)
         fields = [
-            *entry.row, *entry.column, table.spec.metric, table.spec.unit, entry.mean, low, high, entry.n, entry.wanted,
+            *entry.row, *entry.column, table.spec.metric, table.spec.unit, entry.mean, low, high, " ".join(map(repr, entry.values.values())), entry.n, entry.wanted,
             entry.oracle, entry.published_value, published.tolerance if published else None,
             published.evidence if published else None, published.source if published else None,
             comparison.mean if comparison else None, difference_low, difference_high, two_low, two_high,

@@ -63,7 +63,6 @@ def table_view(table: Table) -> dict[str, Any]:
             }
         )
     compared = [entry for entry in table.entries if entry.comparison is not None]
-    heads = ["difference", "95 % over seeds", "95 % over seeds and images", "p", "p (Holm)", "n", ""]
     names = [*spec.rows, *(["column"] if spec.columns else [])]
     return {
         "item": table.item,
@@ -79,7 +78,7 @@ def table_view(table: Table) -> dict[str, Any]:
         "charts": [chart for chart in (*curve_views(table), gain_view(table)) if chart is not None],
         "baseline": ", ".join(f"{key}={value}" for key, value in spec.baseline.items()),
         "num_names": len(names),
-        "comparison_heads": [*names, *heads],
+        "comparison_heads": [*names, *render.COMPARISON_HEADS],
         "comparisons": [render.comparison_cells(table, entry) for entry in compared],
         "cost_heads": render.COST_HEADS,
         "cost_legend": render.COST_LEGEND,
@@ -90,10 +89,9 @@ def table_view(table: Table) -> dict[str, Any]:
 
 
 def _cell(table: Table, entry: Entry) -> dict[str, str]:
-    has_interval = entry.interval is not None
     return {
         "mean": render.number(entry.mean, table.spec.unit),
-        "span": render.span(entry.interval, table.spec.unit) if has_interval else "",
+        "span": render.spread(entry.interval, list(entry.values.values()), table.spec.unit),
         "marks": render.marks(table, entry) if entry.mean is not None else "",
     }
 

@@ -1,6 +1,7 @@
 """From the cells of an experiment to its table: values over seeds, published values, paired comparisons, costs."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ class Entry:
     """Metric by seed, in the table's unit."""
     mean: float | None = None
     interval: "Interval | None" = None
-    """BCa bootstrap over the seeds."""
+    """BCa bootstrap over the seeds; None where they are too few."""
     oracle: bool = False
     """Whether the test split chose the step or the epoch."""
     published: "Published | None" = None
@@ -168,6 +169,11 @@ def _entry(place: tuple[tuple[str, ...], tuple[str, ...]], members: "list[Planne
             continue
         result = cell.result
         value = result["metrics"].get(spec.metric)
+        if spec.metric in result["metrics"] and (value is None or not math.isfinite(value)):
+            raise GenaugError(
+                f"{result['cell']}: {spec.metric} is {value}, which no table can average. Its test split has nothing that "
+                "this metric counts, or its training failed: choose another table.metric, or delete the run."
+            )
         if value is None:
             known = ", ".join(sorted(k for k, v in result["metrics"].items() if isinstance(v, int | float)))
             raise GenaugError(f"{result['cell']} has no metric {spec.metric}. It has {known}.")
@@ -202,8 +208,9 @@ def _add_areas(
     families = dict.fromkeys((*column[:axis], *column[axis + 1 :]) for column in columns)
     arranged = []
     for family in families:
-        points = {column[axis]: column for column in columns if (*column[:axis], *column[axis + 1 :]) == family}
-        arranged += points.values()
+        columns_of_family = [c for c in columns if (*c[:axis], *c[axis + 1 :]) == family]
+        arranged += columns_of_family
+        points = {c[axis]: c for c in columns_of_family if _is_number(c[axis])}  # shots=null has no place on an axis
         for norm in spec.curve.area if len(points) > 1 else []:
             area_column = (*family[:axis], f"area({norm})", *family[axis:])
             arranged.append(area_column)
@@ -224,6 +231,13 @@ def _add_areas(
                     total.seconds += part.seconds
                 entries[row, area_column] = total
     return arranged
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _summarise(entry: Entry) -> None:
@@ -316,9 +330,9 @@ def _two_level(pairs: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]], s
     """Only for macro accuracy, which the resampling reproduces, and where all seeds were scored on the same images."""
     import numpy as np
 
-    from genaug.evaluation.statistics import Interval, two_level_interval
+    from genaug.evaluation.statistics import FEWEST, Interval, two_level_interval
 
-    if spec.metric != "test/accuracy_macro" or len(pairs) < 2:
+    if spec.metric != "test/accuracy_macro" or len(pairs) < FEWEST:
         return None
     ids = [row["id"] for row in pairs[0][0]]
     if any([row["id"] for row in side] != ids for pair in pairs for side in pair):
