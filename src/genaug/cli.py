@@ -161,7 +161,7 @@ def experiments(
     write: Annotated[bool, typer.Option("--write", help="Write experiments/README.md instead of printing it.")] = False,
 ) -> None:
     """Every experiment with its command, cells and published values."""
-    from genaug.core.store import write_text
+    from genaug.core.files import write_text
     from genaug.tables.overview import overview
     from genaug.tables.spec import experiment_root
 
@@ -185,7 +185,8 @@ def quality(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """KID, FID, precision, recall, density, coverage, distances, label agreement and a synthetic-to-real probe of a pool."""
-    from genaug.core.store import Store, write_json
+    from genaug.core.files import write_json
+    from genaug.core.store import Store
     from genaug.drawing.contact_sheet import find_pool
     from genaug.evaluation.quality import measure
 

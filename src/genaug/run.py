@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genaug.core.files import write_json
 from genaug.core.identity import fingerprint
 from genaug.core.names import safe_name
-from genaug.core.store import check_writable, read_json, write_json
+from genaug.core.store import artefact, check_writable
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset
 from genaug.data.splits import by_class
@@ -145,7 +146,7 @@ def erase(cell: Cell, dataset: Dataset, record: Record) -> tuple[dict[str, Path]
         identity = fingerprint(cfg.prior.identity(), erasure, readable(name))
         folders[name], made = cfg.paths.store.folder("erasures", safe_name(name, "token"), identity, make)
         if made:
-            about = read_json(folders[name] / "artefact.json")
+            about = artefact(folders[name])
             evaluations += about["network_evaluations"]
             record.say(f"erased {name!r}: loss {about['loss_first_tenth']:.4f} to {about['loss_last_tenth']:.4f}")
     return folders, {"erase_network_evaluations": evaluations}
@@ -181,7 +182,7 @@ def fit(
 
     name = generator.component_name
     folder, made = cfg.paths.store.folder("fitted", name, identity, make)
-    about = read_json(folder / "artefact.json")
+    about = artefact(folder)
     for picture in sorted(folder.glob("*.png")):
         record.image(f"fit/{picture.stem}", picture)
     facts = about.get("diagnostics", {})

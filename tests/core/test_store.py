@@ -2,14 +2,16 @@ import errno
 import json
 import multiprocessing
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from genaug.core.errors import GenaugError
-from genaug.core.store import Store, check_writable, read_json, write_json
+from genaug.core.files import read_json, write_json
+from genaug.core.store import Store, check_writable
 
 
 def make_slowly(root: Path, log: Path) -> None:
@@ -73,10 +75,76 @@ def test_a_damaged_artefact_is_made_again(tmp_path):
 def test_an_image_carries_its_metadata_and_a_damaged_one_is_named(tmp_path):
     store = Store(tmp_path)
     path = store.put_image("c" * 16, Image.new("RGB", (8, 8), "red"), {"t0": 0.5})
-    assert store.has_image("c" * 16) and store.about_image("c" * 16) == {"t0": 0.5}
+    assert store.has_image("c" * 16) and store.about_image("c" * 16)["t0"] == 0.5
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(GenaugError, match=path.name):
         store.about_image("c" * 16)
+
+
+def test_an_artefact_whose_content_changed_in_place_is_made_again(tmp_path, capsys):
+    store = Store(tmp_path)
+
+    def make(work: Path) -> dict:
+        (work / "weights").write_bytes(b"12345678")
+        return {}
+
+    folder, _ = store.folder("fitted", "thing", "b" * 16, make)
+    (folder / "weights").write_bytes(b"12345679")
+    folder, made = store.folder("fitted", "thing", "b" * 16, make)
+    assert made and (folder / "weights").read_bytes() == b"12345678"
+    assert "the content of weights has changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("about", [b"", b"{}", b"[]", b'{"fingerprint": "b", "files": {"weights": "x"}}', bytes(256)])
+def test_an_artefact_whose_description_is_damaged_is_made_again(tmp_path, about):
+    store = Store(tmp_path)
+
+    def make(work: Path) -> dict:
+        (work / "weights").write_bytes(b"12345678")
+        return {}
+
+    folder, _ = store.folder("fitted", "thing", "b" * 16, make)
+    (folder / "artefact.json").write_bytes(about)
+    assert store.folder("fitted", "thing", "b" * 16, make) == (folder, True)
+    assert store.folder("fitted", "thing", "b" * 16, make) == (folder, False)
+
+
+def test_an_image_whose_pixels_are_not_those_published_is_named(tmp_path):
+    store = Store(tmp_path)
+    path = store.put_image("e" * 16, Image.new("RGB", (8, 8), "red"), {"t0": 0.5})
+    other = store.put_image("f" * 16, Image.new("RGB", (8, 8), "blue"), {"t0": 0.5})
+    with Image.open(path) as image, Image.open(other) as changed:
+        chunk = PngImagePlugin.PngInfo()
+        chunk.add_text("genaug", image.text["genaug"])
+        changed.save(path, format="PNG", pnginfo=chunk)
+    with pytest.raises(GenaugError, match=f"{path.name} is damaged .its pixels have changed"):
+        store.about_image("e" * 16)
+
+
+def test_whoever_waits_is_told_who_holds_the_lock_and_gives_up_in_time(tmp_path):
+    said: list[str] = []
+    with (
+        Store(tmp_path).lock("a" * 16),
+        pytest.raises(GenaugError, match=rf"after 0.3 s: process {os.getpid()} on .*, since 20.*paths.lock_timeout"),
+        Store(tmp_path, lock_timeout=0.3).lock("a" * 16, said.append),
+    ):
+        raise AssertionError("two hold one lock")
+    assert f"process {os.getpid()} on" in said[0]
+
+
+def hold_and_die(root: Path) -> None:
+    with Store(root).lock("a" * 16):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=hold_and_die, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and (tmp_path / "locks" / f"{'a' * 16}.owner").exists()
+    with Store(tmp_path, lock_timeout=0.1).lock("a" * 16, pytest.fail):
+        pass
+    assert not (tmp_path / "locks" / f"{'a' * 16}.owner").exists()
 
 
 def test_a_full_disk_leaves_no_image_behind(tmp_path, monkeypatch):

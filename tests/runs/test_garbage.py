@@ -1,8 +1,10 @@
 import time
 
-from genaug.core.store import Store, write_json
-from genaug.runs.garbage import YOUNG, find_garbage, remove
 from tests.data.test_pool import Noise, build, dataset
+
+from genaug.core.files import write_json
+from genaug.core.store import Store
+from genaug.runs.garbage import YOUNG, find_garbage, remove
 
 
 def test_only_old_pools_and_images_that_no_result_uses_are_removed(tmp_path):

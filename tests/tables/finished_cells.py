@@ -89,7 +89,7 @@ def finish(cell: PlannedCell, outputs: Path, accuracy: float, **changes: Any) ->
         for i in range(40)
     ]
     (folder / "predictions.json").write_text(json.dumps(rows))
-    (folder / "status.json").write_text(json.dumps({"state": "complete", "host": "h", "pid": 1}))
+    (folder / "status.json").write_text(json.dumps({"state": "complete", "attempt": 0, "host": "h", "pid": 1}))
     (folder / "result.json").write_text(json.dumps(result))
     return folder
 

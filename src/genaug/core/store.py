@@ -3,15 +3,19 @@
 ``fitted/<name>-<fingerprint>/``   what a generator learned: a folder with an ``artefact.json``
 ``images/<ff>/<fingerprint>.png``  one synthetic image each, its metadata inside the PNG's text chunk ``genaug``
 ``pools/<fingerprint>/``           images and ``metadata.jsonl`` of one experiment, hard-linked from ``images``
-``locks/``                         one lock file per fingerprint
+``locks/``                         one lock file per fingerprint, and who holds it
 
 Publishing is atomic: written beside, flushed to disk, renamed. A process that dies leaves either nothing or the whole.
+Artefacts and images carry the hash of their content, and are compared with it when a process first uses them.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,37 +23,26 @@ from typing import Any
 from filelock import FileLock, Timeout
 from PIL import Image, PngImagePlugin
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
+from genaug.core.files import PARTIAL, read_json, say_damaged, whole, write_json
 
+ABOUT = "artefact.json"
+HASH = "sha256"
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` so that a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, sort_keys=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file, or None where there is no such file."""
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+_verified: dict[Path, tuple[int, ...]] = {}
+"""Artefacts whose content this process has compared with its hash, and the sizes and times of their files then."""
 
 
 class Store:
-    """Folders and images by fingerprint under one root, safe for several processes at once."""
+    """Folders and images by fingerprint under one root, safe for several processes at once.
 
-    def __init__(self, root: Path):
-        self.root = root
+    Args:
+        root: the folder.
+        lock_timeout: seconds to wait for another process; None waits for as long as it takes.
+    """
+
+    def __init__(self, root: Path, lock_timeout: float | None = None):
+        self.root, self.lock_timeout = root, lock_timeout
 
     @property
     def has_pools(self) -> bool:
@@ -58,55 +51,70 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, fingerprint: str, say: Callable[[str], None] = print) -> Iterator[None]:
-        """Hold the lock of one fingerprint; says so when another process holds it."""
+        """Hold the lock of one fingerprint; says who holds it where another process does.
+
+        The operating system releases the lock of a process that ends, however it ends. That holds between machines, too,
+        on NFS version 4 (after the lease of a dead machine, usually 90 s) and on Lustre mounted with ``-o flock``; not on
+        Lustre with ``localflock``, where each machine sees its own locks alone.
+
+        Raises:
+            GenaugError: if the file system has no locks, or another process holds this one for ``lock_timeout``.
+        """
         path = self.root / "locks" / f"{fingerprint}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
+        with boundary(
+            f"{path} cannot be locked", "Choose a folder on a file system with locks with paths.outputs_dir=FOLDER."
+        ):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                owner = path.with_suffix(".owner")
+                say(f"waiting for another process that makes {fingerprint}: {held_by(owner)}")
+                try:
+                    lock.acquire(timeout=-1 if self.lock_timeout is None else self.lock_timeout, poll_interval=0.2)
+                except Timeout:
+                    raise GenaugError(
+                        f"Another process still makes {fingerprint} after {self.lock_timeout:g} s: {held_by(owner)}. End it "
+                        "if it hangs, or write paths.lock_timeout=null to wait for as long as it takes."
+                    ) from None
+        owner = path.with_suffix(".owner")
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say(f"another process is making {fingerprint}; waiting for it")
-            lock.acquire()
-        try:
+            write_json(owner, owner_now())
             yield
         finally:
+            owner.unlink(missing_ok=True)
             lock.release()
 
     def folder(
         self, kind: str, name: str, fingerprint: str, make: Callable[[Path], dict[str, Any]]
     ) -> tuple[Path, bool]:
-        """The published folder of a fingerprint; ``make(work_dir)`` fills it if there is none yet.
+        """The published folder of a fingerprint; ``make(work_dir)`` fills it if there is none yet, or a damaged one.
 
         ``work_dir`` keeps its name from one attempt to the next, so that ``make`` may resume what an interrupted
-        attempt left there. What ``make`` returns is written to ``artefact.json`` with the files' sizes.
+        attempt left there. What ``make`` returns is written to ``artefact.json`` with the files' sizes and hashes.
 
         Returns:
             the folder, and whether it was made now.
         """
         final = self.root / kind / f"{name}-{fingerprint}"
-        if self._complete(final):
+        if is_whole(final):
             return final, False
         with self.lock(fingerprint):
-            if self._complete(final):
+            if is_whole(final):
                 return final, False
-            work = final.with_name(f".{final.name}.partial")
+            work = final.with_name(f".{final.name}{PARTIAL}")
             work.mkdir(parents=True, exist_ok=True)
             about = make(work)
-            files = {p.relative_to(work).as_posix(): p.stat().st_size for p in sorted(work.rglob("*")) if p.is_file()}
-            files.pop("artefact.json", None)
-            write_json(work / "artefact.json", {**about, "fingerprint": fingerprint, "files": files})
+            files = {p.relative_to(work).as_posix(): p for p in sorted(work.rglob("*")) if p.is_file()}
+            files.pop(ABOUT, None)
+            sizes = {name: path.stat().st_size for name, path in files.items()}
+            hashes = {name: file_hash(path) for name, path in files.items()}
+            write_json(work / ABOUT, {**about, "fingerprint": fingerprint, "files": sizes, HASH: hashes})
             if final.exists():  # present but incomplete: damaged from outside
                 shutil.rmtree(final)
             work.rename(final)
         return final, True
-
-    @staticmethod
-    def _complete(folder: Path) -> bool:
-        about = read_json(folder / "artefact.json")
-        if about is None:
-            return False
-        sizes = {name: (folder / name).stat().st_size if (folder / name).exists() else -1 for name in about["files"]}
-        return sizes == about["files"]
 
     def image_path(self, fingerprint: str) -> Path:
         return self.root / "images" / fingerprint[:2] / f"{fingerprint}.png"
@@ -117,41 +125,104 @@ class Store:
         return path.exists() and path.stat().st_size > 0
 
     def put_image(self, fingerprint: str, image: Image.Image, about: dict[str, Any]) -> Path:
-        """Publish one image with its metadata (JSON in the PNG text chunk ``genaug``)."""
+        """Publish one image with its metadata and the hash of its pixels (JSON in the PNG text chunk ``genaug``)."""
         path = self.image_path(fingerprint)
-        path.parent.mkdir(parents=True, exist_ok=True)
         chunk = PngImagePlugin.PngInfo()
-        chunk.add_text("genaug", json.dumps(about))
-        partial = path.with_name(f".{fingerprint}.{os.getpid()}.partial")
-        with partial.open("wb") as file:
-            image.save(file, format="PNG", pnginfo=chunk, compress_level=1)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        chunk.add_text("genaug", json.dumps({**about, HASH: pixel_hash(image)}))
+        with whole(path) as partial:
+            image.save(partial, format="PNG", pnginfo=chunk, compress_level=1)
         return path
 
     def about_image(self, fingerprint: str) -> dict[str, Any]:
-        """The metadata that was published with an image.
+        """The metadata that was published with an image, whose pixels are verified.
 
         Raises:
             GenaugError: if the file is damaged; it names the file.
         """
-        path = self.image_path(fingerprint)
-        try:
-            with Image.open(path) as image:
-                image.load()
-                return json.loads(image.text["genaug"])  # type: ignore[attr-defined]
-        except (OSError, KeyError, SyntaxError, ValueError) as error:
-            raise GenaugError(
-                f"{path} is damaged ({error}). Delete it and run again: only this image is made anew."
-            ) from error
+        return about_picture(self.image_path(fingerprint))
+
+
+def owner_now() -> dict[str, Any]:
+    """Who this process is, for others that wait for it."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def held_by(owner: Path) -> str:
+    """The words for who holds a lock."""
+    about = read_json(owner, {"host": str, "pid": int, "since": str})
+    return f"process {about['pid']} on {about['host']}, since {about['since']}" if about else "it is just starting"
+
+
+def artefact(folder: Path) -> Any:
+    """What ``Store.folder`` wrote of an artefact; None where there is none, or its ``artefact.json`` is damaged."""
+    return read_json(folder / ABOUT, {"fingerprint": str, "files": dict})
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether an artefact is there and as it was made; its content is hashed once per process and state of its files."""
+    about = artefact(folder)
+    if about is None:
+        return False
+    try:
+        stats = [(folder / name).stat() for name in sorted(about["files"])]
+    except OSError:
+        stats = []
+    state = tuple(value for stat in stats for value in (stat.st_size, stat.st_mtime_ns))
+    if not stats or _verified.get(folder) != state:
+        if (why := damage_of(folder, about)) is not None:
+            say_damaged(folder, why)
+            return False
+        _verified[folder] = state
+    return True
+
+
+def damage_of(folder: Path, about: dict[str, Any]) -> str | None:
+    """What is wrong with the files of an artefact; None if nothing is. Artefacts of earlier versions have sizes alone."""
+    hashes = about.get(HASH)
+    for name, size in about["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if isinstance(hashes, dict) and file_hash(path) != hashes.get(name):
+            return f"the content of {name} has changed"
+    return None
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """sha256 of an image's mode, size and pixels."""
+    return hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
+
+
+def about_picture(path: Path) -> dict[str, Any]:
+    """The metadata inside an image of the store, or a copy of one, whose pixels are compared with their hash.
+
+    Raises:
+        GenaugError: if the file is absent or damaged; it names the file.
+    """
+    with (
+        boundary(f"{path} is damaged", "Run the same command again: this image is made again."),
+        Image.open(path) as image,
+    ):
+        image.load()
+        about = json.loads(image.text["genaug"])  # type: ignore[attr-defined]
+        if about.get(HASH, pixel_hash(image)) != pixel_hash(image):
+            raise ValueError("its pixels have changed")
+    return about
 
 
 def check_writable(folder: Path) -> None:
     """Raise now, not after hours of work, if ``folder`` cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{os.getpid()}"
+        probe = folder / f".probe.{socket.gethostname()}.{os.getpid()}"
         probe.write_text("x")
         probe.unlink()
     except OSError as error:

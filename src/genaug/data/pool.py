@@ -4,7 +4,6 @@ The folder ``store/pools/<fingerprint>/`` follows the Hugging Face ``imagefolder
 ``metadata.jsonl``), so other tools read it as it is. Its images are hard links into ``store/images``.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,18 @@ from typing import Any
 import numpy as np
 
 from genaug.core.errors import GenaugError
+from genaug.core.files import read_rows
 from genaug.data.sample import Boxes, Dataset, SyntheticSample
+
+ROW = {
+    "file_name": str,
+    "fingerprint": str,
+    "source_id": str,
+    "index": int,
+    "label": dict,
+    "rejected": str | None,
+}
+"""Keys of a manifest's line that are read here and the types of their values."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -37,8 +47,8 @@ class Pool:
 
 
 def manifest_rows(manifest: Path) -> list[dict[str, Any]]:
-    """Rows of a pool's ``metadata.jsonl``; none if it is absent."""
-    return [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.exists() else []
+    """Rows of a pool's ``metadata.jsonl``; none if it is absent. Damaged lines are left out and named."""
+    return read_rows(manifest, ROW)
 
 
 def read_pool(folder: Path, dataset: Dataset, num_variants: int) -> Pool:

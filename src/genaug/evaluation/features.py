@@ -4,13 +4,13 @@ The backbone is always an explicit choice: any timm name with its pretrained wei
 paper scale), the same name after ``random:`` (random weights of a fixed seed), or ``pixels`` (no network at all).
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from genaug.core.errors import GenaugError
+from genaug.core.files import say_damaged, whole
 from genaug.core.identity import fingerprint
 from genaug.core.store import Store
 from genaug.data.sample import Sample
@@ -44,19 +44,18 @@ def features_of(samples: Sequence[Sample], backbone: str, store: Path, batch_siz
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
-    with np.load(path) as rows:
-        return dict(rows)
+    try:
+        with np.load(path) as rows:
+            return dict(rows)
+    except Exception as error:  # a damaged zip fails in many ways
+        say_damaged(path, str(error))
+        return {}
 
 
 def _publish(path: Path, rows: dict[str, np.ndarray]) -> None:
     """Write so that a reader sees the old file or the whole new one; the caller holds the lock."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    with whole(path) as partial, partial.open("wb") as file:
         np.savez(file, **rows)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def encode(samples: Sequence[Sample], backbone: str, batch_size: int = 64) -> np.ndarray:

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from genaug.core.errors import GenaugError
+from genaug.core.files import read_json, write_text
 from genaug.core.identity import CONTENT, NOT_IDENTITY, canonical, fingerprint
 from genaug.core.names import safe_name
 from genaug.core.registry import component
-from genaug.core.store import Store, read_json, write_text
+from genaug.core.store import Store
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
 

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
-from genaug.core.store import Store, write_json
+from genaug.core.files import write_json
+from genaug.core.store import Store
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample
 from genaug.evaluation.features import features_of, normalised

@@ -13,8 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from genaug.core.files import write_text
 from genaug.core.identity import fingerprint
-from genaug.core.store import Store, write_text
+from genaug.core.store import Store
 from genaug.data.pool import Pool, manifest_rows, read_pool
 from genaug.data.sample import Boxes, Dataset
 from genaug.generators.base import Generated, Generator, Variant

@@ -17,9 +17,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from genaug.config import RunConfig
+from genaug.core.files import write_json, write_text
 from genaug.core.identity import canonical, fingerprint
 from genaug.core.names import safe_name
-from genaug.core.store import read_json, write_json, write_text
+from genaug.runs.collection import read_result, read_status
 from genaug.runs.environment import describe_environment
 from genaug.tracking.record import Record, console, open_record
 
@@ -75,7 +76,7 @@ class Cell:
 
     def result(self) -> Result | None:
         """The published result, or None."""
-        return read_json(self.folder / "result.json")
+        return read_result(self.folder)
 
     def say_complete(self, result: Result) -> None:
         """One line for a cell that was not computed again."""
@@ -86,10 +87,10 @@ class Cell:
         """Work on this cell alone; its status says running, then complete, or failed and why."""
         folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
-        previous = read_json(folder / "status.json") or {}
+        previous = read_status(folder)
         status: dict[str, Any] = {
             "state": "running",
-            "attempt": previous.get("attempt", -1) + 1,
+            "attempt": 0 if previous is None else previous["attempt"] + 1,
             "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
             "host": socket.gethostname(),
             "pid": os.getpid(),

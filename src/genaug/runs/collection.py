@@ -5,10 +5,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genaug.core.store import read_json
+from genaug.core.files import read_json, say_damaged
 
 HIDDEN = ("paths", "tracking", "trainer", "hydra")
 """Beginnings of keys that change no result of a table."""
+
+RESULT = {
+    "cell": str,
+    "fingerprint": str,
+    "setting": str,
+    "names": dict,
+    "seed": int,
+    "metric": str,
+    "metrics": dict,
+    "protocol": dict,
+    "counts": dict,
+    "seconds": dict,
+    "pool": str | None,
+    "rejected": dict,
+    "environment": dict,
+    "overrides": list,
+    "config": dict,
+}
+"""Keys of ``result.json`` and the types of their values."""
+STATUS = {"state": str, "attempt": int, "host": str, "pid": int}
+"""The same of ``status.json``."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,14 +51,22 @@ def cell_states(runs: Path) -> list[CellState]:
 
 def state_of(folder: Path) -> CellState | None:
     """What is known of one cell's folder; None if no cell ever ran there."""
-    result = read_json(folder / "result.json")
-    status = read_json(folder / "status.json") or {}
-    if result is None and not status:
-        return None
-    state = "complete" if result is not None else status["state"]
+    result = read_result(folder)
+    status = read_status(folder)
+    if result is not None:
+        return CellState(folder=folder, state="complete", reason="", result=result)
+    if status is None:
+        if not (folder / "status.json").exists():
+            return None
+        return CellState(folder=folder, state="interrupted", reason="its status.json is damaged", result=None)
+    state, reason = status["state"], str(status.get("reason", ""))
+    if state == "complete":  # it says so, and its result is gone or damaged
+        return CellState(
+            folder=folder, state="interrupted", reason="its result.json is damaged or missing", result=None
+        )
     if state == "running" and not _alive(status):
         state = "interrupted"
-    return CellState(folder=folder, state=state, reason=status.get("reason", ""), result=result)
+    return CellState(folder=folder, state=state, reason=reason, result=None)
 
 
 def _alive(status: dict[str, Any]) -> bool:
@@ -48,16 +77,31 @@ def _alive(status: dict[str, Any]) -> bool:
         return True  # cannot know: another machine's process
     try:
         os.kill(status["pid"], 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
     return True
 
 
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The published result of a cell's folder; None where there is none, or its file is damaged, which is said."""
+    path = folder / "result.json"
+    result = read_json(path, RESULT)
+    if result is not None and not folder.name.endswith(result["fingerprint"]):
+        say_damaged(path, f"it belongs to {result['fingerprint']}")
+        return None
+    return result
+
+
+def read_status(folder: Path) -> dict[str, Any] | None:
+    """What the last attempt at a cell said of itself; None as for ``read_result``."""
+    return read_json(folder / "status.json", STATUS)
+
+
 def read_results(folders: Iterable[Path]) -> list[dict[str, Any]]:
-    """Published results of these cell folders; absent ones are left out."""
-    return [result for folder in folders if (result := read_json(folder / "result.json")) is not None]
+    """Published results of these cell folders; absent and damaged ones are left out."""
+    return [result for folder in folders if (result := read_result(folder)) is not None]
 
 
 def value_at(config: dict[str, Any], key: str) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from genaug.core.files import read_rows
+
 failures: list[str] = []
 """Overrides of the cells that failed in this process's sweep: a callback of Hydra cannot raise, so ``app.main`` reads them."""
 
@@ -36,7 +38,8 @@ class SweepSummary(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from genaug.tables.summary import show
 
-        path = Path(config.hydra.sweep.dir) / "cells.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        rows = read_rows(
+            Path(config.hydra.sweep.dir) / "cells.jsonl", {"folder": str, "overrides": list, "failed": bool}
+        )
         show(list(dict.fromkeys(Path(row["folder"]) for row in rows if not row["failed"])))
         failures.extend(" ".join(row["overrides"]) for row in rows if row["failed"])

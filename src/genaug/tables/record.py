@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from genaug.core.errors import GenaugError
-from genaug.core.store import read_json, write_json
+from genaug.core.files import read_json, write_json
 from genaug.tables.spec import experiment_root
 from genaug.tables.table import Table
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genaug.core.files import write_text
 from genaug.core.names import safe_name
-from genaug.core.store import write_text
 from genaug.tables.table import Entry, Table
 
 MISSING = "–"

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from genaug.core.errors import GenaugError
-from genaug.core.store import read_json
+from genaug.core.files import read_json
 from genaug.data.pool import Pool, read_pool
 from genaug.data.sample import Dataset, Sample
 from genaug.drawing import charts
@@ -23,6 +23,8 @@ from genaug.tables.table import Entry, Table, text_of
 
 NUM_CLASSES, NUM_VARIANTS, NUM_PAIRS = 10, 4, 8
 THUMBNAIL = 96  # pixels
+QUALITY = {"measures": dict, "generator": str, "num_synthetic": int, "features": str}
+"""Keys of what ``genaug quality`` writes and the types of their values."""
 NUMERIC_KEYS = ("alpha", "m", "t0", "shots", "fraction", "sigma")
 
 
@@ -229,7 +231,7 @@ def data_uri(image: Image.Image) -> str:
 
 def quality_view(tables: Sequence[Table], pools: dict[str, dict[str, Any]], outputs: Path) -> dict[str, Any] | None:
     """Measures of ``genaug quality`` for the pools, and how each goes with the gain over the table's cells."""
-    found = {pool: read_json(outputs / "quality" / f"{pool}.json") for pool in _all_pools(tables)}
+    found = {pool: read_json(outputs / "quality" / f"{pool}.json", QUALITY) for pool in _all_pools(tables)}
     measured = {pool: values for pool, values in found.items() if values is not None}
     if not measured:
         return None
@@ -280,7 +282,7 @@ def _correlations(tables: Sequence[Table], measured: dict[str, Any], keys: Seque
 
 def leak_view(pool: str, outputs: Path) -> dict[str, Any] | None:
     """Summary and nearest pairs of ``genaug leaks``."""
-    found = read_json(outputs / "leaks" / pool / "leaks.json")
+    found = read_json(outputs / "leaks" / pool / "leaks.json", {"pairs": list, "summary": list})
     if found is None:
         return None
     pairs = []

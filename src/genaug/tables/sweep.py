@@ -4,7 +4,6 @@ Only the choices of presets are composed anew; values such as ``seed=3`` or ``mi
 configuration, so that a sweep of hundreds of cells expands in seconds.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from genaug.app import explain, register, typed
 from genaug.config import RunConfig
 from genaug.core.errors import GenaugError
-from genaug.core.store import read_json
+from genaug.core.files import read_json, read_rows
 from genaug.runs.cell import cell_fingerprint
 from genaug.runs.collection import HIDDEN, state_of
 from genaug.runs.sweep import sets_value
@@ -142,7 +141,7 @@ def look_up(cells: list[PlannedCell], runs: Path) -> None:
 def _records(outputs: Path, item: str) -> Iterator[list[list[str]]]:
     """Overrides of the jobs of each sweep of an experiment, the last sweep first, from the records below ``sweeps/``."""
     for record in sorted((outputs / "sweeps").glob("*/cells.jsonl"), reverse=True):
-        jobs = [json.loads(line)["overrides"] for line in record.read_text().splitlines()]
+        jobs = [row["overrides"] for row in read_rows(record, {"overrides": list})]
         if jobs and f"experiment={item}" in jobs[0]:
             yield jobs
 
@@ -167,4 +166,4 @@ def _last_extra(outputs: Path, item: str) -> tuple[str, ...]:
 
 def read_predictions(cell: PlannedCell) -> list[dict[str, Any]] | None:
     """Per-image predictions of a complete cell, or None where it wrote none."""
-    return read_json(cell.folder / "predictions.json") if cell.folder is not None else None
+    return read_json(cell.folder / "predictions.json", kind=list) if cell.folder is not None else None

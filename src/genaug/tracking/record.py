@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from genaug.core.errors import boundary
+from genaug.core.files import read_rows, write_text
 from genaug.core.names import safe_name
 from genaug.core.registry import component
-from genaug.core.store import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,12 +87,9 @@ class Record:
         path = self.folder / "metrics.jsonl"
         if not path.exists():
             return
-        kept = []
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # the last row may be cut off
-                if (at := json.loads(line)["step"]) <= step:
-                    kept.append(line)
-                    self.resumed |= {line} if at == step else set()
+        rows = [row for row in read_rows(path, {"step": int}) if row["step"] <= step]
+        kept = [json.dumps(row) for row in rows]
+        self.resumed |= {line for row, line in zip(rows, kept, strict=True) if row["step"] == step}
         write_text(path, "".join(f"{line}\n" for line in kept))
 
     def image(self, key: str, path: Path) -> None:

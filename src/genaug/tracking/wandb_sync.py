@@ -4,12 +4,13 @@ Ids are the cells' fingerprints and everything is written in the record's own or
 again and makes no duplicates.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genaug.core.files import read_json, read_rows
+from genaug.data.pool import manifest_rows
 from genaug.tracking.record import run_tags, start_run
 
 COLUMNS = ("source", "variant", "source id", "index", "t0", "label", "prompt", "rejected", "seconds", "scores")
@@ -42,7 +43,7 @@ def sync(
             dir=str(outputs),
         )
         if not run.resumed:  # the server already has the history of a resumed run: logging it again would double it
-            for row in _lines(folder / "metrics.jsonl"):
+            for row in read_rows(folder / "metrics.jsonl"):
                 run.log(row)
             for name in PICTURES:
                 if (folder / f"{name}.png").exists():
@@ -90,7 +91,7 @@ def pool_table(folder: Path) -> Any:
     """A ``wandb.Table`` of a pool's manifest, with the pictures of its first images; None where the pool is gone."""
     import wandb
 
-    rows = _lines(folder / "metadata.jsonl")[:MAX_ROWS]
+    rows = manifest_rows(folder / "metadata.jsonl")[:MAX_ROWS]
     if not rows:
         return None
     table = wandb.Table(columns=list(COLUMNS))
@@ -155,10 +156,6 @@ def _scores(folder: Path) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for path in sorted((folder / "scores").glob("*.json")):
         name = path.stem.rpartition("-")[0]
-        for image, score in json.loads(path.read_text()).items():
+        for image, score in (read_json(path) or {}).items():
             found.setdefault(image, []).append(f"{name} {score:.4g}")
     return {image: ", ".join(texts) for image, texts in found.items()}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from genaug.core.errors import GenaugError
+from genaug.core.files import read_json, write_json
 from genaug.core.identity import NOT_IDENTITY, fingerprint
-from genaug.core.store import Store, read_json, write_json
+from genaug.core.store import Store
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import Source
 from genaug.data.sources.published import drop_repeats

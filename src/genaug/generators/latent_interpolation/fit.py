@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genaug.core.files import write_json
 from genaug.core.seeding import derive
-from genaug.core.store import write_json
 from genaug.data.sample import Dataset, Sample
 from genaug.downstream.trainer import TrainerConfig
 from genaug.generators.latent_interpolation.config import MAX_DIAGNOSED, LatentInterpolation

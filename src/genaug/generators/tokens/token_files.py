@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genaug.core.errors import GenaugError
+from genaug.core.files import read_json, write_json
 from genaug.core.names import safe_name
-from genaug.core.store import read_json, write_json
 from genaug.generators.tokens.prompts import class_tokens
 
 ALL_TOKENS, ABOUT_TOKENS, ONE_TOKEN = "class_tokens.safetensors", "class_tokens.json", "learned_embeds.safetensors"

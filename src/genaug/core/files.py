@@ -1,0 +1,115 @@
+"""State files: written whole or not at all, and read without a traceback whatever became of them since.
+
+A file is written beside its place, flushed to disk and renamed. One that is cut, empty, binary or of another shape counts
+as absent, and is named once on the standard error.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+PARTIAL = ".partial"
+"""Ending of names that hold what is not finished; ``genaug gc`` lists those that nobody finished."""
+
+Needs = Mapping[str, type | UnionType]
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to; at the end the file there is flushed to disk and replaces ``path``.
+
+    Whatever fails in between leaves the file that was there before. The name is unique among hosts, processes and threads.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}-{secrets.token_hex(4)}"
+    partial = path.with_name(f".{path.name}.{writer}{PARTIAL}")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader sees the old file or the whole new one."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=False) + "\n")
+
+
+def read_json(path: Path, needs: Needs | None = None, kind: type = dict) -> Any:
+    """The value in a JSON file; None where there is no such file, or a damaged one, which is named.
+
+    Args:
+        path: the file.
+        needs: keys that an object must have, and the types of their values.
+        kind: ``dict`` for an object, ``list`` for an array.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        say_damaged(path, str(error))
+        return None
+    if (why := _misfit(value, needs or {}, kind)) is not None:
+        say_damaged(path, why)
+        return None
+    return value
+
+
+def read_rows(path: Path, needs: Needs | None = None) -> list[dict[str, Any]]:
+    """The objects of a file with one per line; lines that are damaged, e.g. cut by a kill, are left out and named."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        say_damaged(path, str(error))
+        return []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            why = _misfit(row, needs or {}, dict)
+        except (ValueError, RecursionError) as error:
+            row, why = None, str(error)
+        if why is None:
+            rows.append(row)
+        else:
+            say_damaged(path, f"line {number}: {why}")
+    return rows
+
+
+def _misfit(value: Any, needs: Needs, kind: type) -> str | None:
+    """Why a value is not what was written there; None if it is."""
+    if not isinstance(value, kind):
+        return f"it holds {type(value).__name__} instead of {kind.__name__}"
+    for key, wanted in needs.items():
+        if key not in value:
+            return f"{key} is missing"
+        if not isinstance(value[key], wanted):
+            return f"{key} is {type(value[key]).__name__}"
+    return None
+
+
+@functools.cache
+def say_damaged(path: Path, why: str) -> None:
+    """Name a damaged file, once per process."""
+    print(f"genaug: {path} is damaged ({why.splitlines()[0] if why else 'unreadable'}) and left out", file=sys.stderr)

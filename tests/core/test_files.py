@@ -1,0 +1,107 @@
+"""Every small file may be found cut, empty, binary or of another shape: it counts as absent and is named."""
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genaug.core.files import read_json, read_rows, say_damaged, whole, write_json
+from genaug.runs.collection import RESULT, STATUS, cell_states, read_result
+
+GOOD = {
+    **{key: {} for key, kind in RESULT.items() if kind is dict},
+    "cell": "run-aa",
+    "fingerprint": "aa",
+    "setting": "s",
+    "seed": 0,
+    "metric": "m",
+    "pool": None,
+    "overrides": [],
+}
+CORRUPTIONS = {
+    "empty": lambda data: b"",
+    "object without keys": lambda data: b"{}",
+    "array": lambda data: b"[1, 2]",
+    "cut": lambda data: data[: len(data) // 2],
+    "binary": lambda data: bytes(range(256)) * 4,
+    "null": lambda data: b"null",
+    "nested too deep": lambda data: b"[" * 100_000,
+    "another run's": lambda data: data.replace(b'"aa"', b'"bb"'),
+}
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_a_damaged_result_is_named_once_and_hides_no_other_run(tmp_path, capsys, name):
+    say_damaged.cache_clear()
+    for run in ("run-aa", "run-cc"):
+        result = {**GOOD, "cell": run, "fingerprint": run[-2:]}
+        write_json(tmp_path / run / "result.json", result)
+        write_json(tmp_path / run / "status.json", {"state": "complete", "attempt": 0, "host": "h", "pid": 1})
+    path = tmp_path / "run-aa" / "result.json"
+    path.write_bytes(CORRUPTIONS[name](path.read_bytes()))
+    states = {state.folder.name: state.state for state in cell_states(tmp_path)}
+    assert states == {"run-aa": "interrupted", "run-cc": "complete"}
+    assert read_result(path.parent) is None
+    assert capsys.readouterr().err.count(str(path)) == 1
+
+
+@pytest.mark.parametrize("name", set(CORRUPTIONS) - {"another run's"})
+def test_a_run_whose_status_is_damaged_counts_as_interrupted(tmp_path, name):
+    path = tmp_path / "run-aa" / "status.json"
+    write_json(path, {"state": "running", "attempt": 0, "host": "elsewhere", "pid": 1})
+    path.write_bytes(CORRUPTIONS[name](path.read_bytes()))
+    (state,) = cell_states(tmp_path)
+    assert state.state == "interrupted" and "status.json" in state.reason
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.one_of(st.binary(max_size=200), st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=9) | st.integers(), lambda part: st.lists(part, max_size=4) | st.dictionaries(st.sampled_from([*RESULT, *STATUS]), part, max_size=8), max_leaves=12).map(lambda value: json.dumps(value).encode())))  # fmt: skip
+def test_whatever_lies_in_a_state_file_no_reader_raises(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("runs") / "run-aa"
+    folder.mkdir()
+    for name in ("result.json", "status.json", "rows.jsonl"):
+        (folder / name).write_bytes(data)
+    cell_states(folder.parent)
+    for row in read_rows(folder / "rows.jsonl", {"step": int}):
+        assert isinstance(row["step"], int)
+    value = read_json(folder / "result.json", RESULT)
+    assert value is None or value.keys() >= RESULT.keys()
+
+
+def test_good_rows_survive_a_row_that_was_cut(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    assert read_rows(path, {"step": int}) == [{"step": 1, "loss": 0.5}]
+    assert "line 2" in capsys.readouterr().err
+
+
+def test_a_failed_write_leaves_the_former_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"before")
+    with pytest.raises(OSError, match="No space"), whole(path) as partial:
+        partial.write_bytes(b"half of")
+        raise OSError(28, os.strerror(28))
+    assert path.read_bytes() == b"before" and os.listdir(tmp_path) == ["weights"]
+
+
+def _write_often(path: Path, text: str) -> None:
+    for _ in range(50):
+        write_json(path, text * 5000)
+
+
+def test_writers_with_equal_process_numbers_do_not_tear_a_file(tmp_path, monkeypatch):
+    """As in two containers on one volume."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    path = tmp_path / "status.json"
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write_often, args=(path, text)) for text in "ab"]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        if path.exists():
+            assert json.loads(path.read_text()) in ("a" * 5000, "b" * 5000)
+    assert [writer.exitcode for writer in writers] == [0, 0]
