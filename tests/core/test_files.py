@@ -58,8 +58,16 @@ def test_a_run_whose_status_is_damaged_counts_as_interrupted(tmp_path, name):
     assert state.state == "interrupted" and "status.json" in state.reason
 
 
+SCALARS = st.none() | st.booleans() | st.floats() | st.text(max_size=9) | st.integers()
+OBJECTS = st.recursive(
+    SCALARS,
+    lambda part: st.lists(part, max_size=4) | st.dictionaries(st.sampled_from([*RESULT, *STATUS]), part, max_size=8),
+    max_leaves=12,
+)
+
+
 @settings(max_examples=200, deadline=None)
-@given(data=st.one_of(st.binary(max_size=200), st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=9) | st.integers(), lambda part: st.lists(part, max_size=4) | st.dictionaries(st.sampled_from([*RESULT, *STATUS]), part, max_size=8), max_leaves=12).map(lambda value: json.dumps(value).encode())))  # fmt: skip
+@given(data=st.binary(max_size=200) | OBJECTS.map(lambda value: json.dumps(value).encode()))
 def test_whatever_lies_in_a_state_file_no_reader_raises(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("runs") / "run-aa"
     folder.mkdir()

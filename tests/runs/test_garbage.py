@@ -1,6 +1,6 @@
 import time
 
-from tests.data.test_pool import Noise, build, dataset
+from tests.generators.test_publishing import Noise, build, dataset
 
 from genaug.core.files import write_json
 from genaug.core.store import Store
