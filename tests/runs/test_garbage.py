@@ -1,10 +1,9 @@
 import time
 
-from tests.generators.test_publishing import Noise, build, dataset
-
 from genaug.core.files import write_json
 from genaug.core.store import Store
 from genaug.runs.garbage import YOUNG, find_garbage, remove
+from tests.generators.test_publishing import Noise, build, dataset
 
 
 def test_only_old_pools_and_images_that_no_result_uses_are_removed(tmp_path):
