@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 
 from genaug.core.files import read_json, read_rows, say_damaged, whole, write_json
 from genaug.runs.collection import RESULT, STATUS, cell_states, read_result
+from tests.runs.finished_run import write_finished
 
-GOOD = {
-    **{key: {} for key, kind in RESULT.items() if kind is dict},
-    "cell": "run-aa",
-    "fingerprint": "aa",
-    "setting": "s",
-    "seed": 0,
-    "metric": "m",
-    "pool": None,
-    "overrides": [],
-}
 CORRUPTIONS = {
     "empty": lambda data: b"",
     "object without keys": lambda data: b"{}",
@@ -38,9 +29,7 @@ CORRUPTIONS = {
 def test_a_damaged_result_is_named_once_and_hides_no_other_run(tmp_path, capsys, name):
     say_damaged.cache_clear()
     for run in ("run-aa", "run-cc"):
-        result = {**GOOD, "cell": run, "fingerprint": run[-2:]}
-        write_json(tmp_path / run / "result.json", result)
-        write_json(tmp_path / run / "status.json", {"state": "complete", "attempt": 0, "host": "h", "pid": 1})
+        write_finished(tmp_path / run)
     path = tmp_path / "run-aa" / "result.json"
     path.write_bytes(CORRUPTIONS[name](path.read_bytes()))
     states = {state.folder.name: state.state for state in cell_states(tmp_path)}

@@ -1,18 +1,16 @@
 import time
 
-from genaug.core.files import write_json
 from genaug.core.store import Store
 from genaug.runs.garbage import YOUNG, find_garbage, remove
 from tests.generators.test_publishing import Noise, build, dataset
+from tests.runs.finished_run import write_finished
 
 
 def test_only_old_pools_and_images_that_no_result_uses_are_removed(tmp_path):
     store = Store(tmp_path / "store")
     used = build(store, Noise(seed=0), dataset(), 2)
     unused = build(store, Noise(seed=1), dataset(), 2)
-    cell = tmp_path / "runs" / "cell-0"
-    write_json(cell / "status.json", {"state": "complete"})
-    write_json(cell / "result.json", {"pool": used.fingerprint})
+    write_finished(tmp_path / "runs" / "run-0", pool=used.fingerprint)
 
     assert find_garbage(tmp_path).paths == []  # all of it is young: a running cell may need it
     garbage = find_garbage(tmp_path, now=time.time() + 2 * YOUNG)
