@@ -259,9 +259,9 @@ def comma_separated(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([
-        *table.spec.keys(), "metric", "unit", "mean", "low", "high", "values", "n", "wanted", "oracle", "published", "tolerance",
-        "evidence", "source", "difference", "difference_low", "difference_high", "two_level_low", "two_level_high", "p",
-        "p_holm", "underpowered", "images", "network_evaluations",
+        *table.spec.keys(), "metric", "unit", "mean", "low", "high", "values", "n", "wanted", "oracle", "published",
+        "tolerance", "evidence", "source", "difference", "difference_low", "difference_high", "two_level_low", "two_level_high",
+        "p", "p_holm", "underpowered", "images", "network_evaluations",
         "network_evaluations_alone", "seconds", "comparable_with_published",
     ])  # fmt: skip
     for entry in table.entries:
@@ -270,7 +270,8 @@ def comma_separated(table: Table) -> str:
         low, difference_low, two_low = (b.low if b else None for b in bounds)
         high, difference_high, two_high = (b.high if b else None for b in bounds)
         fields = [
-            *entry.row, *entry.column, table.spec.metric, table.spec.unit, entry.mean, low, high, " ".join(map(repr, entry.values.values())), entry.n, entry.wanted,
+            *entry.row, *entry.column, table.spec.metric, table.spec.unit, entry.mean, low, high,
+            " ".join(map(repr, entry.values.values())), entry.n, entry.wanted,
             entry.oracle, entry.published_value, published.tolerance if published else None,
             published.evidence if published else None, published.source if published else None,
             comparison.mean if comparison else None, difference_low, difference_high, two_low, two_high,
