@@ -38,7 +38,7 @@ def test_harmonised_presets_make_as_many_images_at_fifty_network_evaluations_eac
     dataset = Dataset(name="d", task="classification", class_names=("x", "y"), train=(source,), val=(), test=())
     variants = [generator.variant_of(source, j, dataset, "f") for j in range(config.mix.m)]
     costs = [
-        generator.cost(list(drawn))
+        generator.forward_passes(list(drawn)).count
         for drawn in zip(*(levels(variant, getattr(generator, "t0", None)) for variant in variants), strict=True)
     ]
     per_image = sum(costs) / len(costs) / len(variants)

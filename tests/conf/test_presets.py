@@ -43,7 +43,7 @@ def test_every_experiment_composes(name):
 
 @pytest.mark.parametrize("name", [name for group, name in PRESETS if group == "downstream"])
 def test_the_operations_of_every_downstream_network_are_known(name):
-    work = compose(f"downstream={name}").downstream.training_passes()
+    work = compose(f"downstream={name}").downstream.forward_passes()
     assert work.count > 0 and work.gflop is not None, "run benchmarks/forward_gflop.py"
 
 

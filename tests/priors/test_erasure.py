@@ -245,4 +245,4 @@ def test_the_plan_knows_the_evaluations_of_an_erasure(prior: Prior, fields: dict
     config = short(**fields)
     before = prior.num_evaluations
     erase(prior, "cat", config)
-    assert config.cost("cat").count == prior.num_evaluations - before
+    assert config.forward_passes("cat").count == prior.num_evaluations - before

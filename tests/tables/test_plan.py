@@ -53,7 +53,7 @@ def test_training_is_counted_in_images_that_go_through_the_network(sweep_of) -> 
 )
 def test_what_a_generator_learns_with_is_counted(overrides: list[str], network: str, count: int | None) -> None:
     config = compose_typed(overrides)
-    work = config.generator.fit_cost(config.dataset.load())
+    work = config.generator.fit_forward_passes(config.dataset.load())
     assert work is not None and work.network == network and work.count > 0
     if count is not None:
         assert work.count == count
@@ -61,7 +61,7 @@ def test_what_a_generator_learns_with_is_counted(overrides: list[str], network: 
 
 def test_what_learns_nothing_costs_nothing_to_fit() -> None:
     config = compose_typed(["generator=dreamda", "leakage=none"])
-    assert not config.generator.fits and config.generator.fit_cost(config.dataset.load()) is None
+    assert not config.generator.fits and config.generator.fit_forward_passes(config.dataset.load()) is None
 
 
 def test_without_the_data_a_stand_in_of_the_stated_size_is_counted(sweep_of, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
-"""What the work of an experiment is counted in: passes of single images through networks, and what a GPU does per second.
+"""What the work of a run is counted in: forward passes of single images through networks, and what a GPU does per second.
 
 Every assumption behind the hours of ``genaug plan`` stands here. ``table.gflop`` of an experiment replaces the cost of a
-generator's pass; ``genaug plan --use --train-use`` the shares of a GPU's rate.
+generator's forward pass; ``genaug plan --use --train-use`` the shares of a GPU's rate.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from genaug.core.errors import GenaugError
 
 LEARNING = 3.0
-"""A pass of training in forward passes: the backward pass computes gradients of activations and of weights."""
+"""What a training step costs per image, in forward passes: the backward pass computes gradients of activations and weights."""
 TO_INPUT = 2.08
 """The same where the gradient goes to the input alone (textual inversion; counted on the SD 1.x U-Net)."""
 
@@ -43,17 +43,17 @@ precision, 0.19 of its rate; their TF32 takes 2.6 times as long."""
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)
-class Passes:
-    """Single images through one network."""
+class ForwardPasses:
+    """Forward passes of single images through one network: what every component states of its own work."""
 
     network: str
     """Its name, for people."""
     count: int
-    """Images, each as often as it goes through."""
+    """Images, each as often as it goes through; the backward passes of training are not counted here."""
     gflop: float | None = None
     """One forward pass of one image; None for the U-Net of the prior in use, or where nobody counted it."""
-    forwards: float = 1.0
-    """Forward passes that one of these costs: ``LEARNING``, ``TO_INPUT``, or 1 without a gradient."""
+    relative_cost: float = 1.0
+    """Cost of one with its gradient, as a multiple of the forward pass: ``LEARNING``, ``TO_INPUT``, or 1 without one."""
 
 
 def forward_gflop(network: str, image_size: int) -> float | None:

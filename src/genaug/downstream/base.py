@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
-from genaug.core.cost import Passes
+from genaug.core.cost import ForwardPasses
 from genaug.core.errors import GenaugError
 from genaug.core.identity import NOT_IDENTITY
 from genaug.data.mixing import Mix, Separate, Stream
@@ -83,8 +83,8 @@ class Downstream:
         if not dataset.test:
             raise GenaugError(f"{dataset.name} has no test images: nothing could be measured. Give it a test split.")
 
-    def training_passes(self) -> Passes:
-        """Images through the network in one training, for ``genaug plan``; evaluations are not counted."""
+    def forward_passes(self) -> ForwardPasses:
+        """Forward passes of one training, for ``genaug plan``; evaluations are not counted."""
         raise AssertionError(f"{type(self).__name__} does not train")
 
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:

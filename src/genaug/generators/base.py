@@ -4,6 +4,7 @@ A generator is a dataclass: its fields are its configuration. A file that declar
 so that composing a configuration stays fast.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
-from genaug.core.cost import Passes
+from genaug.core.cost import ForwardPasses
 from genaug.core.identity import NOT_IDENTITY, canonical, fingerprint
 from genaug.data.sample import Boxes, Dataset, Sample
 
@@ -105,9 +106,9 @@ class Generator:
         """Make the images. Batched as the generator likes; each depends on its own ``Variant`` only."""
         raise AssertionError(f"{type(self).__name__} makes no images")
 
-    def cost(self, variants: list[Variant]) -> int:
-        """Network evaluations (U-Net calls per sample) that ``generate(variants)`` will make."""
-        return 0
+    def forward_passes(self, variants: list[Variant]) -> ForwardPasses:
+        """Forward passes of the prior's U-Net that ``generate(variants)`` will make."""
+        return ForwardPasses(network="U-Net", count=0)
 
     def interpolate(
         self, fitted: Path | None, dataset: Dataset, prior: "Prior | None", device: str
@@ -124,8 +125,8 @@ class Generator:
         """What files on disk add to the identity: a digest of their content; None where there are none."""
         return None
 
-    def fit_cost(self, dataset: Dataset) -> Passes | None:
-        """Passes of training images that ``fit`` will make; None where nothing is learned."""
+    def fit_forward_passes(self, dataset: Dataset) -> ForwardPasses | None:
+        """Forward passes that ``fit`` will make; None where nothing is learned."""
         return None
 
     @property
@@ -166,3 +167,8 @@ class Generator:
     def left_out(self, dataset: Dataset, num_variants: int) -> dict[str, int]:
         """Number of images that exist already and are not used, by reason."""
         return {}
+
+
+def steps_taken(num_steps: int, t0: float) -> int:
+    """K = floor(N t0): the steps that are left of a schedule of N from level t0; the 1e-9 keeps 0.58 * 50 = 28.999… at 29."""
+    return min(math.floor(num_steps * t0 + 1e-9), num_steps)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from genaug.core.cost import LEARNING, Passes
+from genaug.core.cost import LEARNING, ForwardPasses
 from genaug.core.errors import GenaugError
 from genaug.core.identity import NOT_IDENTITY
 from genaug.core.registry import component
@@ -109,8 +109,8 @@ class Erasure:
         words = (self.seed, concept, iteration, i)
         return words, *self.level(choice(self.num_steps, *words, "level"), words)
 
-    def cost(self, concept: str) -> Passes:
-        """U-Net passes of ``erase``: the walks, the frozen model's two predictions, the student's with its gradient."""
+    def forward_passes(self, concept: str) -> ForwardPasses:
+        """Those of ``erase``: the walks, the frozen model's two predictions, the student's with its gradient."""
         per_step = 2 if self.guidance != 1 else 1
         states = [(i, b) for i in range(self.iterations) for b in range(self.batch_size)]
         if self.trajectories is None:
@@ -118,7 +118,7 @@ class Erasure:
         else:
             walked = self.trajectories * self.num_steps
         count = walked * per_step + 3 * len(states)
-        return Passes(network="U-Net", count=count, forwards=1 + (LEARNING - 1) * len(states) / count)
+        return ForwardPasses(network="U-Net", count=count, relative_cost=1 + (LEARNING - 1) * len(states) / count)
 
 
 @component("leakage", "default")

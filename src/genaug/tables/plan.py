@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from genaug.config import RunConfig
-from genaug.core.cost import GPUS, TRAIN_USE, USE, Passes, hours, unet_gflop, vae_gflop
+from genaug.core.cost import GPUS, TRAIN_USE, USE, ForwardPasses, hours, unet_gflop, vae_gflop
 from genaug.core.errors import GenaugError
 from genaug.core.identity import canonical, fingerprint
 from genaug.core.names import safe_name
@@ -53,11 +53,11 @@ class Cost:
     tflop: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     """Floating-point operations by stage, 1e12."""
 
-    def add(self, stage: str, work: Passes, gflop: float) -> None:
+    def add(self, stage: str, work: ForwardPasses, gflop: float) -> None:
         """Count passes whose forward costs ``gflop``."""
         known = self.passes[stage]
         known[work.network] = known.get(work.network, 0) + work.count
-        self.tflop[stage] += work.count * gflop * work.forwards / 1000
+        self.tflop[stage] += work.count * gflop * work.relative_cost / 1000
 
     def count(self, *stages: str) -> int:
         """Images through networks in these stages."""
@@ -146,9 +146,8 @@ class _Counter:
         for law, images in self.images.items():
             config = self.configs[law]
             self.cost.images += len(images)
-            count = config.generator.cost(list(images.values()))
-            if count:
-                work = Passes(network="U-Net", count=count)
+            work = config.generator.forward_passes(list(images.values()))
+            if work.count:
                 self.cost.add("generate", work, self._gflop(config, work))
             if config.generator.uses_prior:
                 self.cost.tflop["generate"] += len(images) * vae_gflop(*_size(config)) / 1000
@@ -157,7 +156,7 @@ class _Counter:
     def _add_training(self, config: RunConfig) -> None:
         if config.task != "train":
             return
-        work = config.downstream.training_passes()
+        work = config.downstream.forward_passes()
         if config.generator.online:
             work = replace(work, count=work.count * config.generator.images_per_draw)
         self.cost.trainings += 1
@@ -175,7 +174,7 @@ class _Counter:
                 self.cost.known_fitted += 1
             else:
                 self.cost.fitted += 1
-                if (work := generator.fit_cost(dataset)) is not None:
+                if (work := generator.fit_forward_passes(dataset)) is not None:
                     self.cost.add("fit", work, self._gflop(config, work))
         if config.pool_size:
             self._add_pool(config, dataset, fitted)
@@ -187,7 +186,7 @@ class _Counter:
             identity = fingerprint(config.prior.identity(), erasure, readable(name))
             folder = config.paths.store.root / "erasures" / f"{safe_name(name, 'token')}-{identity}"
             if identity not in self.erased and not folder.exists():
-                work = erasure.cost(readable(name))
+                work = erasure.forward_passes(readable(name))
                 self.cost.add("erase", work, self._gflop(config, work))
             self.erased.add(identity)
 
@@ -219,7 +218,7 @@ class _Counter:
                 return
         known[key] = variant
 
-    def _gflop(self, config: RunConfig, work: Passes) -> float:
+    def _gflop(self, config: RunConfig, work: ForwardPasses) -> float:
         """GFLOP of one forward pass; 0, and a line in the plan, for a network that nobody counted."""
         if work.gflop is not None:
             return work.gflop

@@ -236,13 +236,13 @@ def test_the_cost_is_known_beforehand(prior, fields):
     variants = [config.variant_of(source, j, DATASET, "weights") for j in range(2) for source in DATASET.train]
     before = prior.num_evaluations
     list(config.generate(variants, DATASET, prior, None))
-    assert prior.num_evaluations - before == config.cost(variants)
+    assert prior.num_evaluations - before == config.forward_passes(variants).count
 
 
 def test_shared_codes_invert_each_source_once_whatever_m(prior):
     config = dreamda(sigma=0.0)
     variants = [config.variant_of(DATASET.train[0], j, DATASET, "weights") for j in range(9)]
-    assert (config.cost(variants[:1]), config.cost(variants)) == (5 + 5, 5 + 9 * 5)
+    assert (config.forward_passes(variants[:1]).count, config.forward_passes(variants).count) == (5 + 5, 5 + 9 * 5)
 
 
 @pytest.mark.parametrize(

@@ -204,8 +204,10 @@ def test_a_warm_start_takes_and_costs_the_later_steps_only(scenes):
     alphas = [1 - t / 1001 for t in range(1000)]
     config = psld(num_steps=25, init="warm", init_t0=600)
     assert [row.t for row in config.rows(alphas)] == list(range(561, 0, -40))
-    assert config.cost(variants) == 3 * 15 and psld(num_steps=25).cost(variants) == 3 * 25
-    assert psld(num_steps=25, init="warm", init_t0=600, guidance=2.0).cost(variants) == 3 * 30
+    assert (
+        config.forward_passes(variants).count == 3 * 15 and psld(num_steps=25).forward_passes(variants).count == 3 * 25
+    )
+    assert psld(num_steps=25, init="warm", init_t0=600, guidance=2.0).forward_passes(variants).count == 3 * 30
     with pytest.raises(GenaugError, match=r"generator\.init_t0=0 lies below the first timestep of 25 steps"):
         psld(num_steps=25, init="warm", init_t0=0).check("detection")
 

@@ -42,7 +42,11 @@ def test_tokens_are_usable_straight_after_training(prior, dataset, tmp_path):
     assert made and evaluations == prior.num_evaluations == 4 * 3 * 4
     pool = make_pool(store, generator, dataset, folder, fingerprint, lambda: prior, 3, say=lambda text: None)
     variants = [generator.variant_of(s, j, dataset, fingerprint) for j in range(3) for s in dataset.train]
-    assert pool.counts == {"images_generated": 27, "images_reused": 0, "network_evaluations": generator.cost(variants)}
+    assert pool.counts == {
+        "images_generated": 27,
+        "images_reused": 0,
+        "network_evaluations": generator.forward_passes(variants).count,
+    }
     prompts = {sample.about["prompt"] for sample in pool.samples}
     assert prompts == {"a photo of a <cat>", "a photo of a <dog>", PROMPT}
 

@@ -6,8 +6,8 @@ from PIL import Image
 
 from genaug.core.errors import GenaugError
 from genaug.core.store import Store
+from genaug.generators.base import steps_taken
 from genaug.generators.publishing import make_pool
-from genaug.generators.sdedit.config import steps_taken
 from genaug.generators.sdedit.da_fusion import DAFusion, TextualInversion
 from genaug.generators.sdedit.real_guidance import RealGuidance
 from tests.generators.conftest import make_dataset

@@ -12,8 +12,8 @@ from PIL import Image
 from genaug.core.seeding import derive
 from genaug.data.sources.digits import Digits
 from genaug.data.splits import few_shot
-from genaug.generators.base import Variant
-from genaug.generators.sdedit.config import ImageToImage, steps_taken
+from genaug.generators.base import Variant, steps_taken
+from genaug.generators.sdedit.config import ImageToImage
 from genaug.generators.sdedit.sampler import edit_images, make_scheduler, noise, sdedit, to_pictures, to_tensor
 from genaug.priors.config import PriorConfig
 from tests.generators.conftest import make_dataset
@@ -187,7 +187,7 @@ def test_the_estimate_of_the_cost_is_exact(prior, dataset, scheduler, guidance):
     variants = variants_of(dataset, [0.1, 0.58, 1.0])
     config = settings(scheduler=scheduler, guidance=guidance)
     list(edit_images(prior, variants, ["a photo"] * len(variants), config))
-    assert prior.num_evaluations == config.cost(variants)
+    assert prior.num_evaluations == config.forward_passes(variants).count
 
 
 @pytest.mark.skipif(not (TINY / "unet").is_dir(), reason="the tiny prior is not in the package yet")

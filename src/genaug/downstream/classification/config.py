@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from genaug.core.cost import LEARNING, Passes, forward_gflop
+from genaug.core.cost import LEARNING, ForwardPasses, forward_gflop
 from genaug.core.errors import GenaugError, check_choice
 from genaug.core.identity import CONTENT
 from genaug.core.registry import component
@@ -171,12 +171,12 @@ class Classifier(Downstream):
         """Images that go through the backbone in one training."""
         return self.num_steps * self.batch_size
 
-    def training_passes(self) -> Passes:
-        return Passes(
+    def forward_passes(self) -> ForwardPasses:
+        return ForwardPasses(
             network=self.network,
             count=self.images_trained(),
             gflop=forward_gflop(self.network, self.image_size),
-            forwards=1.0 if self.mode == "linear_probe" else LEARNING,
+            relative_cost=1.0 if self.mode == "linear_probe" else LEARNING,
         )
 
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from genaug.core.cost import LEARNING, Passes, forward_gflop
+from genaug.core.cost import LEARNING, ForwardPasses, forward_gflop
 from genaug.core.errors import GenaugError, check_choice
 from genaug.core.identity import CONTENT
 from genaug.core.registry import component
@@ -145,9 +145,11 @@ class Detector(Downstream):
     def network(self) -> str:
         return "detector_tiny" if self.architecture == "tiny" else self.architecture
 
-    def training_passes(self) -> Passes:
+    def forward_passes(self) -> ForwardPasses:
         gflop = forward_gflop(self.network, self.image_size)
-        return Passes(network=self.network, count=self.num_steps * self.batch_size, gflop=gflop, forwards=LEARNING)
+        return ForwardPasses(
+            network=self.network, count=self.num_steps * self.batch_size, gflop=gflop, relative_cost=LEARNING
+        )
 
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
         from genaug.downstream.detection.module import train_detector

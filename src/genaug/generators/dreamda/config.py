@@ -8,7 +8,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
+from genaug.core.cost import ForwardPasses
 from genaug.core.errors import GenaugError, check_choice
 from genaug.core.identity import DRAWN, NOT_IDENTITY
 from genaug.core.registry import component
 from genaug.core.seeding import choice
 from genaug.data.sample import Dataset, Sample
-from genaug.generators.base import Generated, Generator, Variant
+from genaug.generators.base import Generated, Generator, Variant, steps_taken
 from genaug.generators.tokens.prompts import readable
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class DreamDA(Generator):
                 (n for n in range(1, TRAIN_STEPS + 1) if TRAIN_STEPS % n == 0), key=lambda n: abs(n - self.num_steps)
             )
             raise GenaugError(f"generator.num_steps={self.num_steps} must divide {TRAIN_STEPS}: write e.g. {near}.")
-        if self.steps_taken < 1:
+        if self.num_taken < 1:
             raise GenaugError(
                 f"generator.t0={self.t0} of generator.num_steps={self.num_steps} is less than one step: "
                 f"write generator.t0={1 / self.num_steps:g} or more, or more steps."
@@ -173,9 +173,9 @@ class DreamDA(Generator):
             self.prompts_digest = hashlib.sha256(_read(self.prompts_file)).hexdigest()[:16]
 
     @property
-    def steps_taken(self) -> int:
-        """K = floor(N t0), without losing a step to rounding."""
-        return math.floor(self.num_steps * self.t0 + 1e-9)
+    def num_taken(self) -> int:
+        """K: steps of the inversion and of the reverse process."""
+        return steps_taken(self.num_steps, self.t0)
 
     def check(self, task: str) -> None:
         """Also whether the prompts agree with leakage prevention."""
@@ -225,24 +225,24 @@ class DreamDA(Generator):
             check_prompts([v.draws["prompt"] for v in variants], names, prior.word_ids)
         yield from perturbed_images(prior, variants, self)
 
-    def cost(self, variants: list[Variant]) -> int:
-        """U-Net evaluations of the inversions and of the reverse processes."""
+    def forward_passes(self, variants: list[Variant]) -> ForwardPasses:
+        """Those of the inversions and of the reverse processes."""
         total = 0
         sources: set[str] = set()
-        window = sum(k * (TRAIN_STEPS // self.num_steps) + 1 >= self.t_edit for k in range(self.steps_taken))
+        window = sum(k * (TRAIN_STEPS // self.num_steps) + 1 >= self.t_edit for k in range(self.num_taken))
         perturbed = window if self.sigma > 0 else 0
         for variant in variants:
             pair = 2 if variant.draws["prompt"] else 1
             noisy = 1 if pair == 1 and self.noise_rows == "shared" else 2
             total += (
                 perturbed * (noisy + (pair if self.process == "asymmetric" else 0))
-                + (self.steps_taken - perturbed) * pair
+                + (self.num_taken - perturbed) * pair
             )
             inverted = variant.source.digest if self.source_codes == "shared" else variant.fingerprint
             if self.inversion != "none" and inverted not in sources:
                 sources.add(inverted)
-                total += self.steps_taken * (pair if self.source_prompt == "same" else 1)
-        return total
+                total += self.num_taken * (pair if self.source_prompt == "same" else 1)
+        return ForwardPasses(network="U-Net", count=total)
 
 
 def with_name(template: str, name: str) -> str:

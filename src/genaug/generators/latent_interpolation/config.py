@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
-from genaug.core.cost import LEARNING, Passes
+from genaug.core.cost import LEARNING, ForwardPasses
 from genaug.core.errors import GenaugError, check_choice
 from genaug.core.identity import DRAWN, FIT, NOT_IDENTITY, digest_bytes, fingerprint
 from genaug.core.registry import component
@@ -243,15 +243,15 @@ class LatentInterpolation(Generator):
     def images_per_draw(self) -> int:
         return self.num_interp + int(self.keep_real) if self.online else 1
 
-    def fit_cost(self, dataset: Dataset) -> Passes | None:
+    def fit_forward_passes(self, dataset: Dataset) -> ForwardPasses | None:
         """Images through encoder and decoder; discriminator and critic are not counted."""
         if not self.fits:
             return None
-        return Passes(
+        return ForwardPasses(
             network="autoencoder",
             count=self.num_steps * self.batch_size * (2 if self.figure else 1),
             gflop=self.autoencoder_gflop(),
-            forwards=LEARNING,
+            relative_cost=LEARNING,
         )
 
     def autoencoder_gflop(self) -> float:

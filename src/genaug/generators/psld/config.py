@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from genaug.core.cost import Passes
+from genaug.core.cost import ForwardPasses
 from genaug.core.errors import GenaugError, check_choice
 from genaug.core.identity import FIT, NOT_IDENTITY
 from genaug.core.registry import component
@@ -303,12 +303,13 @@ class Psld(Generator):
             project_mix=self.project_mix,
         )
 
-    def cost(self, variants: list[Variant]) -> int:
+    def forward_passes(self, variants: list[Variant]) -> ForwardPasses:
         per_image = self.num_taken() * (2 if self.guidance != 1 else 1)
-        return len(variants) * per_image * (self.joint_copies if self.norm_over_batch else 1)
+        count = len(variants) * per_image * (self.joint_copies if self.norm_over_batch else 1)
+        return ForwardPasses(network="U-Net", count=count)
 
-    def fit_cost(self, dataset: Dataset) -> Passes | None:
-        return self.teacher.training_passes() if dataset.task == "detection" else None
+    def fit_forward_passes(self, dataset: Dataset) -> ForwardPasses | None:
+        return self.teacher.forward_passes() if dataset.task == "detection" else None
 
     def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
         if dataset.task != "detection":

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from genaug.core.cost import ForwardPasses
 from genaug.core.errors import GenaugError, check_choice
 from genaug.core.identity import DRAWN, NOT_IDENTITY
 from genaug.core.seeding import choice
 from genaug.data.sample import Dataset, Sample
-from genaug.generators.base import Generated, Generator, Variant
+from genaug.generators.base import Generated, Generator, Variant, steps_taken
 from genaug.generators.sdedit.edit_region import EDIT_MASKS
 
 if TYPE_CHECKING:
@@ -141,16 +142,12 @@ class ImageToImage(Generator):
         for chosen in erased_groups(prior, names):
             yield from edit_images(prior, [variants[i] for i in chosen], [prompts[i] for i in chosen], self, tokens)
 
-    def cost(self, variants: list[Variant]) -> int:
-        """U-Net evaluations: one per step, image and prompt; PNDM repeats one step."""
+    def forward_passes(self, variants: list[Variant]) -> ForwardPasses:
+        """One per step, image and prompt; PNDM repeats one step."""
         num_prompts = 1 if self.guidance == 1 else 2
         extra = 1 if self.scheduler == "pndm_ref" else 0
-        return num_prompts * sum(steps_taken(self.num_steps, v.draws["t0"]) + extra for v in variants)
-
-
-def steps_taken(num_steps: int, t0: float) -> int:
-    """K = floor(N t0); the 1e-9 keeps 0.58 * 50 = 28.999… at 29."""
-    return min(math.floor(num_steps * t0 + 1e-9), num_steps)
+        count = num_prompts * sum(steps_taken(self.num_steps, v.draws["t0"]) + extra for v in variants)
+        return ForwardPasses(network="U-Net", count=count)
 
 
 def check_levels(t0: Any, t0_by_shots: dict[int, float] | None, num_steps: int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
-from genaug.core.cost import TO_INPUT, Passes
+from genaug.core.cost import TO_INPUT, ForwardPasses
 from genaug.core.errors import GenaugError
 from genaug.core.identity import DRAWN, FIT, NOT_IDENTITY
 from genaug.core.names import safe_name
@@ -99,10 +99,10 @@ class DAFusion(ImageToImage):
                 "leakage=data_centric forbids. Write generator.tokens.init=the, or allow class names with leakage=none."
             )
 
-    def fit_cost(self, dataset: Dataset) -> Passes:
-        """One pass per class, step and sample, with a gradient to the token."""
+    def fit_forward_passes(self, dataset: Dataset) -> ForwardPasses:
+        """One per class, step and sample, with a gradient to the token."""
         count = len(dataset.class_names) * self.tokens.num_steps * self.tokens.batch_size
-        return Passes(network="U-Net", count=count, forwards=TO_INPUT)
+        return ForwardPasses(network="U-Net", count=count, relative_cost=TO_INPUT)
 
     def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
         import torch

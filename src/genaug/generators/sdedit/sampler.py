@@ -17,8 +17,8 @@ from torch import Tensor
 
 from genaug.core.seeding import derive
 from genaug.data.sample import Sample
-from genaug.generators.base import Generated, Variant
-from genaug.generators.sdedit.config import ImageToImage, steps_taken
+from genaug.generators.base import Generated, Variant, steps_taken
+from genaug.generators.sdedit.config import ImageToImage
 from genaug.generators.sdedit.edit_region import (
     EditRegion,
     edit_region,
