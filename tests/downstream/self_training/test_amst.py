@@ -88,6 +88,11 @@ def test_nothing_accepted_and_no_unlabelled_loss_is_plain_training_bit_for_bit(t
     assert all(row["accepted"] == 0 for row in mine["protocol"]["rounds"])
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_every_optimizer_takes_a_main_head_that_learns_only_after_pretraining(train, optimizer):
+    assert train(amst(optimizer=optimizer, pretrain_fraction=0.25))["protocol"]["num_steps"] == 8
+
+
 @pytest.mark.parametrize(
     "label", ["pseudo", "soft", "fixmatch", "flexmatch", "debiasmatch", "dst", "multi_head_co_training"]
 )

@@ -132,7 +132,8 @@ class LightningClassifier(LightningLearner):
             groups.append({"params": backbone, "lr": config.lr * config.backbone_lr_scale})
         optimizer: torch.optim.Optimizer
         if config.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
+            # not fused: that one fails where a weight's first gradient comes late, as the main head's in self-training
+            optimizer = torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
         elif config.optimizer == "adam":
             optimizer = torch.optim.Adam(groups, weight_decay=config.weight_decay, fused=True)
         else:
