@@ -119,7 +119,7 @@ def job(config: DictConfig) -> float | None:
     if sweep_dir is not None:
         note_cell(sweep_dir, cell.folder, overrides, failed=False)
     else:
-        from genaug.tables.summary import show
+        from genaug.tables.terminal import show
 
         show([cell.folder])
     value = result["metrics"].get(result["metric"])

@@ -1,12 +1,15 @@
 """The console: what was run, what came out. Starts in well under a second and imports no torch."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genaug.core.cost import TRAIN_USE, USE
 from genaug.core.errors import GenaugError
+
+if TYPE_CHECKING:
+    from genaug.tables.table import Table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at what `python train.py` has made.")
 Outputs = Annotated[Path, typer.Option(help="The outputs folder.")]
@@ -36,22 +39,75 @@ def status(outputs: Outputs = Path("outputs")) -> None:
     console.print(f"{len(states)} cells" + (f": {summary}" if summary else f" below {outputs / 'runs'}"), markup=False)
 
 
+Select = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SELECT]...",
+        help="Runs to take: key=value (dataset.root=…, generator=a,b, 'generator=da_*'), 'key<number', or a part of a run's "
+        "folder name; all finished runs without any. Or <paper>/<item> with overrides as for train.py.",
+    ),
+]
+Where = Annotated[list[str] | None, typer.Option("--where", help="One more condition, e.g. 'mix.alpha>0.3'.")]
+Last = Annotated[bool, typer.Option("--last", help="Only runs of the last sweep.")]
+Metric = Annotated[str | None, typer.Option(help="e.g. test/accuracy_micro; each run's main one without.")]
+
+
+def _tables(
+    command: str, words: list[str], where: list[str], last: bool, metric: str | None, outputs: Path
+) -> "list[Table]":
+    """The table of an experiment, or those of selected runs."""
+    from genaug.tables.selection import is_condition, select, tables_of
+    from genaug.tables.spec import is_experiment, read_spec
+    from genaug.tables.sweep import expand
+    from genaug.tables.table import collect
+
+    if words and not where and not last and "/" in words[0] and not is_condition(words[0]):
+        spec = read_spec(words[0])
+        spec.metric = metric or spec.metric
+        return [collect(expand(words[0], words[1:] or None, outputs), spec)]
+    if words and is_experiment(words[0]):  # with conditions: its runs among the finished ones
+        words = [f"experiment={words[0]}", *words[1:]]
+    shown = " ".join(
+        ["genaug", command, *words, *(f"--where '{text}'" for text in where), *(["--last"] if last else [])]
+    )
+    return tables_of(select(outputs, [*words, *where], last), metric, shown)
+
+
 @app.command()
 def compare(
-    pattern: Annotated[str, typer.Argument(help="Cells whose folder name contains this; all without it.")] = "",
+    select: Select = None,
+    where: Where = None,
+    last: Last = False,
+    metric: Metric = None,
     outputs: Outputs = Path("outputs"),
-    metric: Annotated[str | None, typer.Option(help="e.g. test/accuracy_micro")] = None,
 ) -> None:
-    """The table of finished cells: mean and spread over seeds, n of the seeds in the table."""
-    from genaug.runs.collection import read_results
-    from genaug.tables.summary import print_summary, summarise
+    """Finished runs side by side: mean with interval, paired difference to the run without generated images, n, cost."""
+    from genaug.tables.terminal import print_table
 
-    runs = outputs / "runs"
-    results = read_results(f for f in sorted(runs.iterdir()) if pattern in f.name) if runs.is_dir() else []
-    if not results:
-        raise GenaugError(f"No finished cell below {runs}" + (f" has {pattern!r} in its name." if pattern else "."))
-    for summary in summarise(results, metric):
-        print_summary(summary)
+    for found in _tables("compare", select or [], where or [], last, metric, outputs):
+        print_table(found)
+
+
+@app.command()
+def verdict(
+    select: Select = None,
+    where: Where = None,
+    last: Last = False,
+    metric: Metric = None,
+    features: Annotated[
+        str,
+        typer.Option(help="What the judge of the images' labels looks at: a timm backbone, random:NAME, or pixels."),
+    ] = "pixels",
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Do generated images help here? Three sentences, what to be careful about, and the table."""
+    from genaug.tables.terminal import print_table, print_verdict
+    from genaug.tables.verdict import verdicts
+
+    for found in _tables("verdict", select or [], where or [], last, metric, outputs):
+        for one in verdicts(found, outputs, features):
+            print_verdict(one)
+        print_table(found)
 
 
 @app.command()
@@ -113,47 +169,52 @@ def plan(
 
 @app.command()
 def table(
-    item: Item,
-    overrides: Overrides = None,
+    select: Select = None,
+    where: Where = None,
+    last: Last = False,
+    metric: Metric = None,
     record: Annotated[bool, typer.Option("--record", help="Write the values to experiments/results, too.")] = False,
     outputs: Outputs = Path("outputs"),
 ) -> None:
-    """An experiment's table, ours beside the published values, as md, csv, tex and json below outputs/tables."""
+    """Tables as md, csv, tex and json below outputs/tables; an experiment's stands beside the published values."""
     from genaug.tables.record import write_record
     from genaug.tables.render import markdown, write_table
-    from genaug.tables.spec import read_spec
-    from genaug.tables.sweep import expand
-    from genaug.tables.table import collect
 
-    spec = read_spec(item)
-    found = collect(expand(item, overrides, outputs), spec)
-    paths = write_table(found, outputs / "tables")
-    if record:
-        paths.append(write_record(found))
-    typer.echo(markdown(found))
-    typer.echo("\n".join(str(path) for path in paths))
+    for found in _tables("table", select or [], where or [], last, metric, outputs):
+        paths = write_table(found, outputs / "tables")
+        if record:
+            paths.append(write_record(found))
+        typer.echo(markdown(found))
+        typer.echo("\n".join(str(path) for path in paths))
 
 
 @app.command()
 def report(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[ITEMS]", help="Experiments; all that were run without any.")
-    ] = None,
+    select: Select = None,
+    where: Where = None,
+    last: Last = False,
+    metric: Metric = None,
     out: Annotated[Path | None, typer.Option(help="The page to write; outputs/report.html without it.")] = None,
     outputs: Outputs = Path("outputs"),
 ) -> None:
-    """One self-contained HTML page: tables, curves, cost against gain, galleries, quality, leak audit, provenance."""
-    from genaug.tables.report import write_report
-    from genaug.tables.spec import items, read_spec
-    from genaug.tables.sweep import expand, was_run
-    from genaug.tables.table import collect
+    """One self-contained HTML page: verdicts, tables, curves, cost against gain, galleries, quality, leak audit, provenance.
 
-    chosen = names or [item for item in items() if was_run(outputs, item)]
-    if not chosen:
-        raise GenaugError(f"No experiment has been run below {outputs}: name one, e.g. genaug report demo/compare.")
+    Without a selection: every experiment that was run. Several experiments may be named.
+    """
+    from genaug.tables.report import write_report
+    from genaug.tables.spec import is_experiment, items
+    from genaug.tables.sweep import was_run
+
+    words = select or []
+    if not words and not where and not last:
+        words = [item for item in items() if was_run(outputs, item)]
+        if not words:
+            raise GenaugError(f"No experiment has been run below {outputs}: name one, e.g. genaug report demo/compare.")
+    groups = [[word] for word in words] if all(map(is_experiment, words)) and words else [words]
+    tables = [found for group in groups for found in _tables("report", group, where or [], last, metric, outputs)]
     path = out or outputs / "report.html"
-    write_report([collect(expand(item, None, outputs), read_spec(item)) for item in chosen], outputs, path)
-    typer.echo(f"{path}: {', '.join(chosen)}")
+    write_report(tables, outputs, path)
+    typer.echo(f"{path}: {', '.join(found.item for found in tables)}")
 
 
 @app.command()
@@ -227,15 +288,17 @@ def sync(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Write an experiment's W&B runs anew from the local record; the same ids each time, so nothing is doubled."""
+    from genaug.tables.spec import read_spec
     from genaug.tables.sweep import expand
+    from genaug.tables.table import collect
+    from genaug.tables.verdict import verdicts
     from genaug.tracking.wandb_sync import sync as write_runs
 
-    cells = {
-        cell.fingerprint: cell.result for cell in expand(item, overrides, outputs).cells if cell.result is not None
-    }
-    if not cells:
+    found = collect(expand(item, overrides, outputs), read_spec(item))
+    if not found.results:
         raise GenaugError(f"No cell of {item} is complete below {outputs}.")
-    ids = write_runs([result for result in cells.values() if result is not None], outputs, item, project, entity)
+    said = "\n".join(" ".join(one.sentences) for one in verdicts(found, outputs, deep=False))
+    ids = write_runs(found.results, outputs, item, project, entity, said)
     typer.echo(f"{len(ids)} runs in the group {item} of the project {project}")
 
 

@@ -82,8 +82,12 @@ def test_a_sync_writes_each_cell_once_under_its_fingerprint(
     metrics = outputs / "runs" / results[0]["cell"] / "metrics.jsonl"
     metrics.write_text('{"step": 1, "train/loss": 2.0}\n{"step": 2, "train/loss": 1.0}\n')
 
-    first = sync(results, outputs, "paper/item", "genaug")
-    assert sync(results, outputs, "paper/item", "genaug") == first == [result["fingerprint"] for result in results]
+    first = sync(results, outputs, "paper/item", "genaug", verdict="It cannot be told.")
+    assert (
+        sync(results, outputs, "paper/item", "genaug", verdict="It cannot be told.")
+        == first
+        == [result["fingerprint"] for result in results]
+    )
     runs = [read_offline(folder) for folder in sorted((outputs / "wandb").glob("offline-run-*"))]
     assert {run["id"] for run in runs} == set(first)  # two syncs, the same ids
     by_id = {run["id"]: run for run in runs}
@@ -92,6 +96,7 @@ def test_a_sync_writes_each_cell_once_under_its_fingerprint(
     assert {"dataset:digits", "generator:none", "filter:none", "paper:paper"} <= set(baseline["tags"])
     assert [row["train/loss"] for row in baseline["history"] if "train/loss" in row] == [2.0, 1.0]
     assert baseline["summary"]["test/accuracy_macro"] == results[0]["metrics"]["test/accuracy_macro"]
+    assert baseline["summary"]["verdict"] == "It cannot be told."
     assert generated["summary"]["name/generator"] == "real_guidance" and generated["summary"]["alpha"] == 0.5
     tables = [row for row in generated["history"] if "pool/_type" in row]
     assert [row["pool/_type"] for row in tables] == ["table-file"]

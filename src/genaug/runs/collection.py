@@ -104,6 +104,11 @@ def read_results(folders: Iterable[Path]) -> list[dict[str, Any]]:
     return [result for folder in folders if (result := read_result(folder)) is not None]
 
 
+def uses_images(result: dict[str, Any]) -> bool:
+    """Whether a run trained on generated images."""
+    return result["pool"] is not None or bool(result["config"]["generator"].get("online"))
+
+
 def value_at(config: dict[str, Any], key: str) -> Any:
     """The value of a dotted key in a resolved configuration, or None."""
     value: Any = config

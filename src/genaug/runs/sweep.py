@@ -36,7 +36,7 @@ class SweepSummary(Callback):
     """Prints the table of a sweep's cells when the sweep is over (conf/config.yaml, hydra.callbacks)."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from genaug.tables.summary import show
+        from genaug.tables.terminal import show
 
         rows = read_rows(
             Path(config.hydra.sweep.dir) / "cells.jsonl", {"folder": str, "overrides": list, "failed": bool}

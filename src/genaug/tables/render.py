@@ -235,7 +235,8 @@ def _published_section(table: Table) -> list[str]:
 
 def provenance(table: Table) -> list[str]:
     """Commands, revisions, versions and hardware of the results."""
-    lines = [f"`{table.command}`, then `genaug table {table.item}`"]
+    then = "" if table.command.startswith("genaug") else f", then `genaug table {table.item}`"
+    lines = [f"`{table.command}`{then}"]
     for environment in table.environments:
         versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
         hardware = environment["gpu"] or environment["cpu"]

@@ -20,6 +20,7 @@ from genaug.drawing.contact_sheet import caption, dataset_of
 from genaug.runs.collection import value_at
 from genaug.tables import render
 from genaug.tables.table import Entry, Table, text_of
+from genaug.tables.verdict import verdicts
 
 NUM_CLASSES, NUM_VARIANTS, NUM_PAIRS = 10, 4, 8
 THUMBNAIL = 96  # pixels
@@ -41,6 +42,11 @@ def write_report(tables: Sequence[Table], outputs: Path, path: Path) -> None:
             title="Do generated training images help?",
             num_cells=len({result["fingerprint"] for table in tables for result in table.results}),
             hours=sum(environment["hours"] for table in tables for environment in table.environments),
+            verdicts=[
+                {"item": table.item, "sentences": " ".join(verdict.sentences), "warnings": verdict.warnings}
+                for table in tables
+                for verdict in verdicts(table, outputs)
+            ],
             tables=[table_view(table) for table in tables],
             galleries=[view for result in pools.values() if (view := gallery_view(result, outputs)) is not None],
             quality=quality_view(tables, pools, outputs),

@@ -101,6 +101,11 @@ def items() -> list[str]:
     return [path.relative_to(root).with_suffix("").as_posix() for path in sorted(root.rglob("*.yaml"))]
 
 
+def is_experiment(word: str) -> bool:
+    """Whether a word names an experiment."""
+    return (experiment_root() / f"{word}.yaml").is_file()
+
+
 def read_experiment(item: str) -> dict[str, Any]:
     """The whole experiment file as plain values.
 

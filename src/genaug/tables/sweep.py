@@ -40,6 +40,8 @@ class PlannedCell:
     reason: str = ""
     result: dict[str, Any] | None = None
     folder: Path | None = None
+    values: dict[str, str] | None = None
+    """What a table shows under each of its keys; None takes it from ``config``."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -3,11 +3,11 @@
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from genaug.core.errors import GenaugError
-from genaug.runs.collection import HIDDEN
+from genaug.runs.collection import HIDDEN, uses_images
 
 if TYPE_CHECKING:
     from genaug.evaluation.statistics import Comparison, Interval
@@ -49,6 +49,10 @@ class Entry:
     alone: int | None = None
     """Network evaluations that one cell would need with an empty store (its first seed); None for an area."""
     seconds: float = 0.0
+    dataset: str = ""
+    """Name of the data set."""
+    generated: list[str] = field(default_factory=list)
+    """Fingerprints of the cells that trained on generated images."""
 
     @property
     def n(self) -> int:
@@ -93,7 +97,7 @@ def collect(sweep: "Sweep", spec: "TableSpec") -> Table:
     Raises:
         GenaugError: if no combination of the sweep is valid, or the baseline is not a row of the table.
     """
-    cells = [cell for cell in sweep.cells if cell.config is not None]
+    cells = [cell for cell in sweep.cells if cell.config is not None or cell.values is not None]
     if not cells:
         reasons = sorted({cell.reason for cell in sweep.cells})
         raise GenaugError(f"No cell of {sweep.item} composes: {' '.join(reasons)}")
@@ -138,6 +142,8 @@ def collect(sweep: "Sweep", spec: "TableSpec") -> Table:
 
 def resolved_values(cell: "PlannedCell", keys: Sequence[str]) -> dict[str, str]:
     """What a cell has under each key: a group's preset name, or the value of a dotted key, as text."""
+    if cell.values is not None:
+        return {key: cell.values[key] for key in keys}
     assert cell.config is not None
     found = {}
     for key in keys:
@@ -186,6 +192,9 @@ def _entry(place: tuple[tuple[str, ...], tuple[str, ...]], members: "list[Planne
             continue
         entry.values[repetition] = to_unit(value, spec.unit)
         entry.oracle |= bool(result["protocol"].get("oracle"))
+        entry.dataset = result["names"]["dataset"]
+        if uses_images(result):
+            entry.generated.append(result["fingerprint"])
         counts = result["counts"]
         entry.images += counts.get("images_generated", 0) + counts.get("images_reused", 0)
         entry.evaluations += counts.get("network_evaluations", 0) + counts.get("fit_network_evaluations", 0)
@@ -252,10 +261,9 @@ def _summarise(entry: Entry) -> None:
 def _add_costs(table: Table, groups: "dict[tuple[tuple[str, ...], tuple[str, ...]], list[PlannedCell]]") -> None:
     from genaug.tables.plan import evaluations_alone
 
-    measured = [
-        (e, groups[e.row, e.column][0].config) for e in table.entries if e.values and (e.row, e.column) in groups
-    ]
-    counts = evaluations_alone([config for _, config in measured if config is not None], table.spec)
+    firsts = [(e, groups[e.row, e.column][0].config) for e in table.entries if e.values and (e.row, e.column) in groups]
+    measured = [(entry, config) for entry, config in firsts if config is not None]
+    counts = evaluations_alone([config for _, config in measured], table.spec)
     for (entry, _), count in zip(measured, counts, strict=True):
         entry.alone = count
 

@@ -19,9 +19,17 @@ MAX_ROWS = 200  # images of one pool's table
 
 
 def sync(
-    results: Iterable[dict[str, Any]], outputs: Path, group: str, project: str, entity: str | None = None
+    results: Iterable[dict[str, Any]],
+    outputs: Path,
+    group: str,
+    project: str,
+    entity: str | None = None,
+    verdict: str = "",
 ) -> list[str]:
     """Write one W&B run per result, online or offline as ``WANDB_MODE`` and the login say; returns the run ids.
+
+    Args:
+        verdict: what the runs of the group say together; stands in the summary of each.
 
     Raises:
         GenaugError: if W&B cannot be reached.
@@ -50,7 +58,7 @@ def sync(
                     run.log({name: wandb.Image(str(folder / f"{name}.png"))})
             if result["pool"] is not None and (table := pool_table(outputs / "store" / "pools" / result["pool"])):
                 run.log({"pool": table})
-        run.summary.update(summary_of(result))
+        run.summary.update({**summary_of(result), **({"verdict": verdict} if verdict else {})})
         run.finish()
         ids.append(run.id)
     return ids

@@ -1,0 +1,109 @@
+"""The verdict on a table: what its runs, their pools and their audits say, put before ``genaug.evaluation.verdict``."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from genaug.core.errors import GenaugError
+from genaug.core.store import read_json
+from genaug.data.pool import read_pool
+from genaug.drawing.contact_sheet import dataset_of
+from genaug.evaluation.agreement import label_agreement
+from genaug.evaluation.verdict import (
+    Arm,
+    Verdict,
+    agreement_warnings,
+    judge,
+    leak_warning,
+    rejected_warning,
+)
+from genaug.tables import render
+from genaug.tables.table import Entry, Table
+
+NUM_JUDGED = 1000
+"""Generated images per method that the judge sees, those of its first variants."""
+
+
+def verdicts(table: Table, outputs: Path, features: str = "pixels", deep: bool = True) -> list[Verdict]:
+    """One verdict for each data set and column of a table; data sets are never compared with each other.
+
+    Args:
+        features: backbone of the judge of label agreement.
+        deep: false reads the results alone, without looking at any image.
+    """
+    found = []
+    for column in table.columns:
+        if any(part.startswith("area(") for part in column):
+            continue
+        entries = [entry for entry in table.entries if entry.column == column and entry.values]
+        for dataset in dict.fromkeys(entry.dataset for entry in entries):
+            members = [entry for entry in entries if entry.dataset == dataset]
+            shown = ", ".join([dataset, *([render.column_title(table, column)] if column else [])])
+            unit = table.spec.unit
+            verdict = judge([_arm(table, entry) for entry in members], table.spec.metric, shown, unit != "fraction")
+            verdict.warnings += _warnings(table, members, outputs, features, deep)
+            found.append(verdict)
+    return found
+
+
+def _arm(table: Table, entry: Entry) -> Arm:
+    better_high = (
+        {seed: 100 - v for seed, v in entry.values.items()} if table.spec.unit == "error_percent" else entry.values
+    )
+    return Arm(
+        name=", ".join(render.label(table, entry.row)),
+        values=better_high,
+        generated=bool(entry.generated),
+        wanted=entry.wanted,
+        images=entry.images,
+        hours=entry.seconds / 3600,
+        oracle=entry.oracle,
+    )
+
+
+def _warnings(table: Table, entries: list[Entry], outputs: Path, features: str, deep: bool) -> list[str]:
+    results = {result["fingerprint"]: result for result in table.results}
+    lines: list[str] = []
+    unaudited: list[str] = []
+    for entry in entries:
+        own = [results[fingerprint] for fingerprint in entry.generated]
+        if not own:
+            continue
+        name = ", ".join(render.label(table, entry.row))
+        rejected = Counter[str]()
+        for result in own:
+            rejected.update(result["rejected"])
+            lines += [f"{name}: {text}" for text in [result.get("prior_check")] if text]
+        if text := rejected_warning(name, rejected, entry.images):
+            lines.append(text)
+        pooled = [result for result in own if result["pool"]]
+        audits = [read_json(outputs / "leaks" / result["pool"] / "leaks.json") for result in pooled]
+        lines += [text for audit in audits if (text := leak_warning(name, audit))]
+        if pooled and not any(audits):
+            unaudited.append(name)
+        if deep and pooled:
+            lines += _agreement(name, pooled[0], outputs, features)
+    if deep and unaudited:
+        lines.append(f"No leak audit of {', '.join(unaudited)}: genaug leaks POOL --features BACKBONE.")
+    return list(dict.fromkeys(lines))
+
+
+def _agreement(name: str, result: dict[str, Any], outputs: Path, features: str) -> list[str]:
+    """What the judge says of the first seed's pool; nothing where images or data have left this machine."""
+    folder = outputs / "store" / "pools" / result["pool"]
+    try:
+        trial = dataset_of(result)
+        pool = read_pool(folder, trial, result["config"]["mix"]["m"])
+        if trial.task != "classification":
+            return []
+        source = dataset_of({**result, "config": _all_images(result["config"])})
+    except GenaugError:
+        return [f"{name}: whether its images still look like their class was not judged, as data or images are gone."]
+    variants = sorted(pool.samples, key=lambda sample: sample.index)[:NUM_JUDGED]
+    agreement = label_agreement(variants, [*source.train, *source.val], features, outputs / "store")
+    return [] if agreement is None else agreement_warnings(name, agreement.accuracy, agreement.by_strength)
+
+
+def _all_images(config: dict[str, Any]) -> dict[str, Any]:
+    """The same configuration without a few-shot draw."""
+    return {**config, "dataset": {**config["dataset"], "shots": None, "fraction": None}}

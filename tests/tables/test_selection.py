@@ -1,0 +1,153 @@
+"""Tables of finished runs without an experiment: one row per setting, nothing merged, nothing dropped, data sets apart."""
+
+import io
+import json
+from contextlib import redirect_stdout
+
+import pytest
+
+from genaug.app import compose_typed
+from genaug.core.errors import GenaugError
+from genaug.runs.cell import Cell, setting_fingerprint
+from genaug.runs.collection import read_results
+from genaug.tables.selection import select, tables_of
+from genaug.tables.sweep import PlannedCell
+from genaug.tables.terminal import print_table
+from genaug.tables.verdict import verdicts
+from tests.tables.finished_cells import finish
+
+
+def results(tmp_path, *overrides, values=None):
+    """Finished runs of these overrides, in their order of writing: 0.1, 0.2 …"""
+    folders = []
+    for i, text in enumerate(overrides):
+        words = (*text.split(), f"paths.outputs_dir={tmp_path}")
+        cell = PlannedCell(overrides=words, config=compose_typed(list(words)), fingerprint=None, state="missing")
+        folders.append(finish(cell, tmp_path, (i + 1) / 10 if values is None else values[i]))
+    return read_results(folders)
+
+
+def rows(found):
+    (table,) = tables_of(found)
+    return table.spec.rows, table.spec.columns, {(*e.row, *e.column): e.values for e in table.entries if e.values}
+
+
+@pytest.mark.parametrize(
+    "option, values",
+    [
+        ("leakage", ("data_centric", "none")),
+        ("filter", ("none", "blank")),
+        ("augment", ("none", "randaugment")),
+        ("dataset.shots", ("2", "4")),
+        ("mix.alpha", ("0.3", "0.5")),
+    ],
+)
+def test_settings_that_differ_in_one_choice_are_two_rows_that_show_it(tmp_path, option, values):
+    keys, columns, found = rows(results(tmp_path, *(f"generator=real_guidance {option}={value}" for value in values)))
+    assert (columns if option.startswith("dataset") else keys)[-1] == option and len(found) == 2
+    assert {setting[-1] for setting in found} == set(values)
+    assert [list(values.values()) for values in found.values()] == [[0.1], [0.2]]
+
+
+def test_settings_that_differ_by_a_preset_alone_are_told_apart_by_the_key_that_differs(tmp_path):
+    found = results(tmp_path, "generator=real_guidance", "generator=diff_aug generator.name=real_guidance")
+    keys, _, by_setting = rows(found)
+    assert len(by_setting) == 2 and keys[1].startswith("generator.")
+
+
+def test_seeds_are_one_row_also_where_the_generators_is_fixed(tmp_path):
+    keys, columns, found = rows(
+        results(tmp_path, *(f"generator=real_guidance generator.seed=0 seed={s}" for s in (0, 1, 2)))
+    )
+    assert list(found.values()) == [{0: 0.1, 1: 0.2, 2: 0.3}] and (keys, columns) == (["generator"], [])
+
+
+def test_seeds_of_the_generator_are_rows_of_their_own(tmp_path):
+    keys, _, found = rows(results(tmp_path, *(f"generator=real_guidance generator.seed={s}" for s in (0, 1))))
+    assert keys[1] == "generator.seed" and list(found.values()) == [{0: 0.1}, {0: 0.2}]
+
+
+def test_a_baseline_says_nothing_of_images_that_it_lacks_and_every_setting_is_compared_with_it(tmp_path):
+    found = results(tmp_path, "generator=none", "generator=real_guidance mix.alpha=0.3", "generator=real_guidance")
+    keys, _, by_setting = rows(found)
+    assert keys == ["generator", "mix.alpha"] and len(by_setting) == 3 and ("none", "–") in by_setting
+    (table,) = tables_of(found)
+    gains = {entry.row: entry.comparison.mean for entry in table.entries if entry.comparison is not None}
+    assert {round(gain, 6) for gain in gains.values()} == {0.1, 0.2}
+
+
+def test_a_method_is_compared_with_the_baseline_of_its_own_number_of_shots(tmp_path):
+    words = [f"generator={g} dataset.shots={s}" for s in (2, 4) for g in ("none", "real_guidance")]
+    (table,) = tables_of(results(tmp_path, *words, values=[0.3, 0.4, 0.7, 0.9]))
+    gains = {entry.column: entry.comparison.mean for entry in table.entries if entry.comparison is not None}
+    assert {key: round(gain, 6) for key, gain in gains.items()} == {("2",): 0.1, ("4",): 0.2}
+
+
+def test_two_data_sets_never_share_a_table_though_their_names_do(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    found = results(tmp_path, "generator=none", "generator=real_guidance")
+    for i, result in enumerate(found):
+        result["names"]["dataset"], result["config"]["dataset"]["root"] = "mine", str(tmp_path / ("one", "two")[i])
+    tables = tables_of(found)
+    assert [table.item for table in tables] == ["selection/mine_1", "selection/mine_2"]
+    assert all(len(table.results) == 1 and not any(e.comparison for e in table.entries) for table in tables)
+
+
+def test_runs_are_chosen_by_any_key_and_by_comparisons(tmp_path):
+    results(
+        tmp_path,
+        "generator=none",
+        "generator=real_guidance mix.alpha=0.3",
+        "generator=real_guidance mix.alpha=0.5 seed=1",
+    )
+
+    def chosen(*conditions):
+        return sorted(r["metrics"]["test/accuracy_macro"] for r in select(tmp_path, conditions))
+
+    assert chosen("generator=none") == [0.1]
+    assert chosen("generator=none,real_guidance", "seed=0") == [0.1, 0.2]
+    assert chosen("generator!=none") == [0.2, 0.3] == chosen("generator=real*")
+    assert chosen("mix.alpha<0.4") == [0.2] and chosen("mix.alpha=0.50", "generator=real_guidance") == [0.3]
+    assert chosen("real_guidance_replace") == [0.2, 0.3]
+    with pytest.raises(GenaugError, match=r"mix\.alpha"):
+        chosen("mix.alhpa=0.3")
+    with pytest.raises(GenaugError, match="No finished run"):
+        chosen("generator=da_fusion")
+
+
+def test_last_takes_the_runs_of_the_last_sweep(tmp_path):
+    found = results(tmp_path, "generator=none", "generator=real_guidance")
+    for time, result in zip(("2026-01-01", "2026-01-02"), found, strict=True):
+        (tmp_path / "sweeps" / time).mkdir(parents=True)
+        line = {"folder": str(tmp_path / "runs" / result["cell"]), "overrides": [], "failed": False}
+        (tmp_path / "sweeps" / time / "cells.jsonl").write_text(json.dumps(line) + "\n")
+    assert [r["names"]["generator"] for r in select(tmp_path, last=True)] == ["real_guidance"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_table_is_never_wider_than_the_terminal(tmp_path, width):
+    words = [
+        f"generator={g} mix.alpha={a} seed={s}" for g in ("none", "real_guidance") for a in (0.3, 0.5) for s in range(5)
+    ]
+    (table,) = tables_of(results(tmp_path, *words, values=[0.5 + 0.01 * i for i in range(len(words))]))
+    shown = io.StringIO()
+    with redirect_stdout(shown):
+        print_table(table, width)
+    assert max(map(len, shown.getvalue().splitlines())) <= width
+    assert "real_guidance" in shown.getvalue().replace("\n", "") or width < 80
+
+
+def test_a_selection_has_a_verdict_which_names_its_data(tmp_path):
+    words = [f"generator={g} seed={s}" for g in ("none", "real_guidance") for s in range(8)]
+    found = results(tmp_path, *words, values=[0.5 + 0.01 * s + g for g in (0, 0.1) for s in range(8)])
+    (verdict,) = [one for table in tables_of(found) for one in verdicts(table, tmp_path, deep=False)]
+    assert verdict.answer == "better" and verdict.sentences[0].startswith("On digits")
+
+
+def test_a_setting_is_what_runs_share_but_their_seeds():
+    fingerprints = [setting_fingerprint(compose_typed(["generator=da_fusion", f"seed={seed}"])) for seed in (0, 1)]
+    assert fingerprints[0] == fingerprints[1]
+    cells = {Cell.of(compose_typed(["generator=da_fusion", f"seed={seed}"])).fingerprint for seed in (0, 1)}
+    other = setting_fingerprint(compose_typed(["generator=da_fusion", "generator.tokens.num_steps=7"]))
+    assert len(cells) == 2 and other != fingerprints[0]
