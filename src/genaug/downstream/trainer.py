@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from genaug.core.device import best_device
 from genaug.core.errors import GenaugError, check_choice
 from genaug.core.identity import NOT_IDENTITY
 from genaug.core.registry import component
@@ -43,15 +44,7 @@ class TrainerConfig:
 
         if self.num_threads is not None:
             torch.set_num_threads(self.num_threads)
-        if self.accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
-            return "cuda"
-        if self.accelerator == "mps":
-            return "mps"
-        if self.accelerator in ("gpu", "cuda"):
-            raise GenaugError(
-                "trainer.accelerator=gpu, but torch sees no GPU. Write trainer.accelerator=cpu or mend the driver."
-            )
-        return "cpu"
+        return best_device(self.accelerator)
 
     def lightning(self) -> dict[str, Any]:
         """Keyword arguments for ``pytorch_lightning.Trainer``."""
