@@ -22,11 +22,11 @@ from torch import Tensor
 
 from genaug.app import compose_typed
 from genaug.core.seeding import derive
-from genaug.generators.sdedit.sampler import make_scheduler, noise
 from genaug.priors.corpus import DIGIT_WORDS
 from genaug.priors.deltas import applied
 from genaug.priors.erasure import erase
 from genaug.priors.model import Prior
+from genaug.priors.noise import draw_noise, make_scheduler
 from genaug.runs.environment import describe_environment
 
 LARGEST_SHARE, SMALLEST_SHARE = 0.25, 0.9
@@ -42,7 +42,7 @@ def sample(prior: Prior, num_images: int, purpose: str, num_steps: int, guidance
     uncond = prior.embed([""])
     pictures = []
     for word in DIGIT_WORDS:
-        z = torch.stack([noise(derive(purpose, word, i), (4, side, side)) for i in range(num_images)]).to(prior.device)
+        z = draw_noise([derive(purpose, word, i) for i in range(num_images)], (4, side, side)).to(prior.device)
         cond = prior.embed([f"a photo of a {word}"])
         for t in schedule.timesteps:
             z = schedule.step(prior.predict_noise(z, t, cond, uncond, guidance), t, z, return_dict=False)[0]

@@ -27,7 +27,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from genaug.app import compose_typed
 from genaug.data.sample import Dataset
 from genaug.data.sources.digit_scenes import DigitScenes
-from genaug.downstream.detection.config import Detector
 from genaug.generators.base import Generated
 from genaug.generators.psld.config import Psld
 from genaug.priors.model import Prior
@@ -36,11 +35,13 @@ MODES = ("psld_reference", "psld", "psld_fast", "psld_projection")
 NUM_TUNING = 10  # scenes on which the modes were chosen; the protocol begins behind them
 
 
-def mode(name: str, **changes: Any) -> Psld:
+def mode(name: str, *changes: str, audit: str = "none") -> Psld:
     """The preset of conf/generator, without an audit unless asked for."""
-    config = compose_typed(["dataset=digit_scenes", "downstream=detector_tiny", f"generator={name}"]).generator
+    chosen = ["dataset=digit_scenes", "downstream=detector_tiny", f"generator={name}"]
+    keys = [f"generator.{change}" for change in (f"audit.by={audit}", *changes)]
+    config = compose_typed([*chosen, *keys]).generator
     assert isinstance(config, Psld)
-    return dataclasses.replace(config, **{"audit": "none", **changes})
+    return config
 
 
 def images(
@@ -67,9 +68,8 @@ def flops_per_step(config: Psld, dataset: Dataset, prior: Prior) -> float:
     one = dataclasses.replace(dataset, train=dataset.train[:1])
     totals = []
     for steps in (10, 5):
-        short = dataclasses.replace(
-            config, num_steps=steps, reference_shift=False, joint_copies=1, guide_every=1, init="noise"
-        )
+        solver = dataclasses.replace(config.solver, reference_shift=False, joint_copies=1, guide_every=1)
+        short = dataclasses.replace(config, num_steps=steps, t0=1.0, solver=solver)
         counter = FlopCounterMode(display=False)
         counter.mod_tracker = _Everything()  # type: ignore[assignment]
         with counter:
@@ -162,13 +162,14 @@ def main() -> None:
         "torch": torch.__version__,
         "cost": {},
     }
-    images(mode("psld", num_steps=1), dataclasses.replace(scenes, train=scenes.train[:1]), prior)  # warm-up
+    images(mode("psld", "num_steps=1"), dataclasses.replace(scenes, train=scenes.train[:1]), prior)  # warm-up
 
     for name in MODES:
-        config = mode(name, batch_size=1 if name == "psld_reference" else 16)
+        config = mode(name, f"batch_size={1 if name == 'psld_reference' else 16}")
         steps = config.num_taken()
         if name == "psld_reference":
-            short = dataclasses.replace(config, num_steps=args.reference_steps, reference_shift=False, joint_copies=1)
+            solver = dataclasses.replace(config.solver, reference_shift=False, joint_copies=1)
+            short = dataclasses.replace(config, num_steps=args.reference_steps, solver=solver)
             seconds, memory = timed(short, scenes, prior, 1)
             seconds *= steps / args.reference_steps
         else:
@@ -196,15 +197,15 @@ def main() -> None:
 def protocol(args: Any, scenes: Dataset, prior: Prior) -> dict[str, Any]:
     """Quality of the baseline and of the cheap modes, and what of the protocol each passes."""
     baseline = quality(
-        several(mode("psld", num_steps=args.baseline_steps), scenes, prior, args.diverse, None), scenes, prior
+        several(mode("psld", f"num_steps={args.baseline_steps}"), scenes, prior, args.diverse, None), scenes, prior
     )
     result: dict[str, Any] = {"baseline": {"steps": args.baseline_steps, **baseline}}
     print("baseline", result["baseline"], flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        teacher = Detector(name="teacher", seed=0, image_size=args.image_size, num_steps=120)
-        mode("psld", teacher=teacher).fit(scenes, prior, Path(folder))
+        teacher = (f"teacher.image_size={args.image_size}", "teacher.num_steps=120")
+        mode("psld", *teacher).fit(scenes, prior, Path(folder))
         for name in MODES[1:]:
-            config = mode(name, audit="detector", teacher=teacher)
+            config = mode(name, *teacher, audit="detector")
             ours = quality(several(config, scenes, prior, args.diverse, Path(folder)), scenes, prior)
             checks = {
                 "psnr": ours["psnr_known_db"] >= baseline["psnr_known_db"] - 0.5,

@@ -45,7 +45,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "psld": (*SCENES, *SHORT, *TEACHER),
     "psld_fast": (*SCENES, *TEACHER, "generator.num_steps=5"),
     "psld_projection": (*SCENES, *SHORT, *TEACHER),
-    "psld_reference": (*SCENES, *SHORT, "generator.reference_shift=false"),
+    "psld_reference": (*SCENES, *SHORT, "generator.solver.reference_shift=false"),
     "latent_interpolation": (*DIGITS, *NETWORKS),
     "acai": (*DIGITS, *NETWORKS),
     "vae_interpolation": DIGITS,

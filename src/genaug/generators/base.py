@@ -8,15 +8,16 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from omegaconf import II
-
+from genaug.core import fields
 from genaug.core.cost import ForwardPasses
 from genaug.core.identity import NOT_IDENTITY, canonical, fingerprint
 from genaug.data.sample import Boxes, Dataset, Sample
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
     from PIL.Image import Image
 
     from genaug.priors.model import Prior
@@ -51,13 +52,32 @@ class Generated:
     """Why the image must not be trained on; None accepts it. Rejected images are kept and counted, never made again."""
 
 
+class Auditor(Protocol):
+    """A detector that learns from real images and then looks at synthetic ones; a downstream model that detects is one."""
+
+    def learn(self, dataset: Dataset, folder: Path, device: str) -> dict[str, Any]:
+        """Train on ``dataset.train`` alone and write the weights into ``folder``; returns facts for the record."""
+        ...
+
+    def eye(
+        self, num_classes: int, folder: Path, device: "torch.device"
+    ) -> "Callable[[str, np.ndarray], dict[str, Any]]":
+        """What was learned, as a function from an image's name and uint8 pixels [h, w, 3] to its detections:
+        ``{"boxes": [[x1, y1, x2, y2], …], "scores": […], "labels": […]}`` in pixels."""
+        ...
+
+    def forward_passes(self) -> ForwardPasses:
+        """Those of ``learn``."""
+        ...
+
+
 @dataclass(kw_only=True, slots=True)
 class Generator:
     """Base of all generators."""
 
     name: str = field(default="", metadata=NOT_IDENTITY)
     """Shown in folders and tables; a preset's own name."""
-    seed: int = II("seed")
+    seed: int = fields.seed()
     """Noise of the images. Follows the trial's seed; fix it to share one pool among trials."""
 
     identity_name: ClassVar[str]

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from genaug.core.errors import GenaugError
 from genaug.core.seeding import choice, derive
-from genaug.generators.sdedit.sampler import make_scheduler, noise
 from genaug.priors.deltas import DELTA, save_delta, weights_of
 from genaug.priors.leakage import Erasure
+from genaug.priors.noise import draw_noise, make_scheduler
 
 if TYPE_CHECKING:
     from genaug.priors.model import Prior
@@ -187,7 +187,7 @@ def _start(prior: "Prior", count: int, *words: object) -> Tensor:
     """Pure noise [count, 4, h, w]."""
     side = prior.image_size // prior.vae_factor
     shape = (prior.unet.config.in_channels, side, side)
-    return torch.stack([noise(derive(*words, i, "noise"), shape) for i in range(count)]).to(prior.device)
+    return draw_noise([derive(*words, i, "noise") for i in range(count)], shape).to(prior.device)
 
 
 @torch.no_grad()

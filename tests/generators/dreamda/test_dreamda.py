@@ -14,9 +14,8 @@ from genaug.core.seeding import derive
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.dreamda.bottleneck import BottleneckNoise, hooked
 from genaug.generators.dreamda.config import DreamDA, with_name
-from genaug.generators.dreamda.images import Batches
-from genaug.generators.sdedit.sampler import noise
 from genaug.priors.config import PriorConfig
+from genaug.priors.noise import draw_noise
 from genaug.priors.random_weights import save_random_prior
 
 NAMES = ("cat", "apple", "dining table")
@@ -48,9 +47,11 @@ def dreamda(**fields):
     return DreamDA(**(defaults | fields))
 
 
-def make(prior, config, num_variants=2, sources=DATASET.train):
-    """Images by (source id, index)."""
+def make(prior, config, num_variants=2, sources=DATASET.train, same_names=False):
+    """Images by (source id, index). ``same_names``: their noise is the same for every configuration."""
     variants = [config.variant_of(source, j, DATASET, "weights") for j in range(num_variants) for source in sources]
+    if same_names:
+        variants = [dataclasses.replace(v, fingerprint=f"{v.source.digest} {v.index}") for v in variants]
     made = list(config.generate(variants, DATASET, prior, None))
     assert len(made) == len(variants)
     return {(item.variant.source.id, item.variant.index): item for item in made}
@@ -89,15 +90,10 @@ def test_a_relative_sigma_counts_in_its_unit(prior):
     assert np.mean(changes(one)) == pytest.approx(np.mean(changes(other)), rel=0.3)
 
 
-def test_guidance_enlarges_independent_noise_under_the_empty_prompt_too(prior, monkeypatch):
+def test_guidance_enlarges_independent_noise_under_the_empty_prompt_too(prior):
     """Under data-centric leakage prevention the noise is all that tells the two rows of a guided estimate apart."""
-
-    def same_noise(_batches, batch, shape, *purpose):  # for every guidance, unlike the noise of an image's identity
-        return torch.stack([noise(derive(v.source.digest, v.index, *purpose), shape) for v in batch])
-
-    monkeypatch.setattr(Batches, "variant_noise", same_noise)
     change = {
-        (rows, w): np.mean(changes(make(prior, dreamda(sigma=0.1, noise_rows=rows, guidance=w))))
+        (rows, w): np.mean(changes(make(prior, dreamda(sigma=0.1, noise_rows=rows, guidance=w), same_names=True)))
         for rows in ("independent", "shared")
         for w in (1.0, 7.5)
     }
@@ -183,7 +179,9 @@ def test_every_source_and_every_variant_has_its_own_noise(prior):
             fingerprint = config.variant_of(source, j, DATASET, "weights").fingerprint
             for purpose in ("h_u", "h_c"):
                 for k in range(2):
-                    noises[source.id, j, purpose, k] = tuple(noise(derive(fingerprint, purpose, k), (4,)).tolist())
+                    noises[source.id, j, purpose, k] = tuple(
+                        draw_noise([derive(fingerprint, purpose, k)], (4,))[0].tolist()
+                    )
     assert len(set(noises.values())) == len(noises) == 24
 
 

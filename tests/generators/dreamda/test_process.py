@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler
 
+from genaug.generators.base import steps_taken
 from genaug.generators.dreamda.process import (
     Guided,
     Perturbation,
-    executed_steps,
     invert_cycle,
     invert_ddim,
     invert_edit_friendly,
@@ -195,7 +195,7 @@ def test_strength_decides_the_timesteps(num_steps, t0, count, first, amplitude):
     ("num_steps", "t0", "count"), [(100, 0.29, 29), (100, 0.57, 57), (100, 0.58, 58), (50, 0.58, 29)]
 )
 def test_rounding_loses_no_step(num_steps, t0, count):
-    assert executed_steps(num_steps, t0) == count > int(num_steps * t0)
+    assert steps_taken(num_steps, t0) == count > int(num_steps * t0)
 
 
 def test_source_guidance_has_no_effect_with_an_empty_source_prompt_and_its_rows_may_be_merged():

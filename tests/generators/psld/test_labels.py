@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from genaug.data.sample import Boxes
-from genaug.generators.psld.labels import Policy, decide, iou, known_fractions, paste, paste_weights
+from genaug.generators.psld.config import Audit, Labels
+from genaug.generators.psld.labels import decide, iou, known_fractions, paste, paste_weights
 
 SIDE = 32
 SOURCE = np.random.default_rng(0).integers(0, 120, (SIDE, SIDE, 3), dtype=np.uint8)
@@ -33,11 +34,12 @@ BOX = (4, 4, 14, 14)
 KNOWN = known_in(2, 2, 16, 16)
 
 
-def judge(mask=KNOWN, labels=None, detections=None, generated=OTHER, weights=None, **policy):
+GUARDED, AUDIT = Labels(), Audit()
+
+
+def judge(mask=KNOWN, detections=None, generated=OTHER, weights=None, labels=GUARDED, audit=AUDIT):
     weights = (mask > 0.5).astype(np.float32) if weights is None else weights
-    return decide(
-        generated, SOURCE, mask, weights, boxes(BOX) if labels is None else labels, detections, Policy(**policy), 2
-    )
+    return decide(generated, SOURCE, mask, weights, boxes(BOX), detections, labels, audit, 2)
 
 
 def test_box_that_is_known_and_pasted_is_exact_and_equals_the_source():
@@ -63,9 +65,9 @@ def test_half_known_box_needs_a_detection_of_its_class(score, label, decision):
 
 
 def test_unconfirmed_box_is_ignored_or_rejects_the_image_if_so_asked():
-    ignored = judge(known_in(0, 0, 1, 1), on_unconfirmed="ignore")
+    ignored = judge(known_in(0, 0, 1, 1), labels=Labels(on_unconfirmed="ignore"))
     assert ignored.boxes is not None and ignored.boxes.crowd.tolist() == [True] and ignored.rejected is None
-    assert judge(known_in(0, 0, 1, 1), on_unconfirmed="reject").rejected == "unconfirmed_box"
+    assert judge(known_in(0, 0, 1, 1), labels=Labels(on_unconfirmed="reject")).rejected == "unconfirmed_box"
 
 
 def test_invented_object_is_restored_rejected_or_kept():
@@ -73,10 +75,10 @@ def test_invented_object_is_restored_rejected_or_kept():
     restored = judge(detections=invented)
     assert restored.about["hallucinations"] == 1 and restored.rejected is None
     assert np.array_equal(restored.pixels[20:30, 20:30], SOURCE[20:30, 20:30])
-    assert judge(detections=invented, on_hallucination="reject").rejected == "hallucinated_object"
-    kept = judge(detections=invented, on_hallucination="keep")
+    assert judge(detections=invented, audit=Audit(on_hallucination="reject")).rejected == "hallucinated_object"
+    kept = judge(detections=invented, audit=Audit(on_hallucination="keep"))
     assert kept.rejected is None and np.array_equal(kept.pixels[20:30, 20:30], OTHER[20:30, 20:30])
-    weak = judge(detections=found((20, 20, 30, 30, 0.4, 0)), on_hallucination="reject")
+    weak = judge(detections=found((20, 20, 30, 30, 0.4, 0)), audit=Audit(on_hallucination="reject"))
     assert weak.rejected is None
 
 
@@ -84,11 +86,11 @@ def test_image_whose_hole_did_not_change_is_rejected():
     assert judge(generated=SOURCE.copy()).rejected == "unchanged"
     slightly = np.clip(SOURCE.astype(int) + 5, 0, 255).astype(np.uint8)
     assert judge(generated=slightly).rejected == "unchanged"
-    assert judge(generated=slightly, min_change=4.0).rejected is None
+    assert judge(generated=slightly, labels=Labels(min_change=4.0)).rejected is None
 
 
 def test_copied_labels_are_never_questioned():
-    verdict = judge(known_in(0, 0, 1, 1), label_policy="copy", generated=SOURCE.copy())
+    verdict = judge(known_in(0, 0, 1, 1), labels=None, generated=SOURCE.copy())
     assert verdict.rejected is None and "box_decisions" not in verdict.about
 
 

@@ -11,7 +11,7 @@ from genaug.data.sample import Boxes, Sample
 from genaug.data.sources.digit_scenes import DigitScenes
 from genaug.data.sources.digits import Digits
 from genaug.downstream.detection.config import Detector
-from genaug.generators.psld.config import Psld
+from genaug.generators.psld.config import Audit, Framing, Labels, Masking, Measurement, Psld, Solver
 from genaug.generators.psld.masks import BOX_AWARE
 from genaug.generators.publishing import make_pool
 from genaug.priors.config import PriorConfig
@@ -29,10 +29,21 @@ def scenes():
     return DigitScenes(seed=0, image_size=32, num_train=4, num_val=1, num_test=1).load()
 
 
+SECTIONS = {
+    "masking": Masking, "frame": Framing, "measurement": Measurement, "solver": Solver, "labels": Labels, "audit": Audit,
+}  # fmt: skip
+
+
 def psld(**changes):
+    """``psld(num_steps=4, solver={"omega": 2.0})``"""
     teacher = Detector(name="teacher", seed=0, image_size=32, num_steps=1, warmup_steps=0, batch_size=2)
-    base = {"name": "psld", "seed": 0, "num_steps": 2, "margin": 1, "audit": "none", "teacher": teacher}
-    return Psld(**{**base, **changes})
+    base = {"name": "psld", "seed": 0, "num_steps": 2, "teacher": teacher}
+    defaults = {"masking": {"margin": 1}, "audit": {"by": "none"}}
+    sections = {key: cls(**{**defaults.get(key, {}), **changes.pop(key, {})}) for key, cls in SECTIONS.items()}
+    return Psld(**{**base, **sections, **changes})
+
+
+PROJECTION = {"solver": {"mode": "projection"}}
 
 
 def images(config, dataset, prior, count=None):
@@ -44,7 +55,7 @@ def images(config, dataset, prior, count=None):
 
 @pytest.mark.parametrize("mode", ["gradient", "projection"])
 def test_exact_boxes_of_accepted_images_equal_the_source(prior, scenes, mode):
-    for item in images(psld(mode=mode), scenes, prior):
+    for item in images(psld(solver={"mode": mode}), scenes, prior):
         assert item.rejected is None
         source, result = np.asarray(item.variant.source.open()), np.asarray(item.image)
         assert item.boxes is not None
@@ -57,17 +68,17 @@ def test_exact_boxes_of_accepted_images_equal_the_source(prior, scenes, mode):
 
 @pytest.mark.parametrize("changes", [{}, {"mode": "projection", "renoise": "ddpm"}, {"norm_over_batch": True}])
 def test_image_does_not_depend_on_batch_size_or_company(prior, scenes, changes):
-    alone, together = (images(psld(batch_size=b, **changes), scenes, prior) for b in (1, 3))
+    alone, together = (images(psld(batch_size=b, solver=changes), scenes, prior) for b in (1, 3))
     for a, b in zip(alone, together, strict=True):
         difference = np.abs(np.asarray(a.image, dtype=int) - np.asarray(b.image, dtype=int))
         assert difference.max() <= 1  # rounding to 8 bits of sums in another order
-    (again,) = images(psld(**changes), dataclasses.replace(scenes, train=scenes.train[2:3]), prior)
+    (again,) = images(psld(solver=changes), dataclasses.replace(scenes, train=scenes.train[2:3]), prior)
     assert np.abs(np.asarray(again.image, dtype=int) - np.asarray(alone[2].image, dtype=int)).max() <= 1
 
 
 @pytest.mark.parametrize("mask", BOX_AWARE)
 def test_every_mask_around_boxes_makes_images(prior, scenes, mask):
-    (item,) = images(psld(mask=mask, mode="projection"), scenes, prior, 1)
+    (item,) = images(psld(mask=mask, **PROJECTION), scenes, prior, 1)
     assert item.about["mask"] == mask and item.image.size == (32, 32)
     assert 0 <= item.about["known"] <= 0.95 or item.rejected == "no_editable_area"
 
@@ -79,12 +90,12 @@ def test_images_without_boxes_are_rejected_or_masked_otherwise(prior, scenes):
     )
     bare = dataclasses.replace(scenes, train=(dataclasses.replace(scenes.train[0], boxes=none),))
     assert images(psld(), bare, prior)[0].rejected == "no_boxes"
-    other = images(psld(without_boxes="center_box"), bare, prior)[0]
+    other = images(psld(masking={"without_boxes": "center_box"}), bare, prior)[0]
     assert other.rejected is None and other.about["mask"] == "center_box"
 
 
 def test_mask_that_leaves_too_little_to_edit_is_rejected(prior, scenes):
-    (item,) = images(psld(margin=40), scenes, prior, 1)
+    (item,) = images(psld(masking={"margin": 40}), scenes, prior, 1)
     assert item.rejected == "no_editable_area"
     assert np.array_equal(np.asarray(item.image), np.asarray(item.variant.source.open()))
 
@@ -93,51 +104,56 @@ def test_box_beyond_the_frame_is_no_fault(prior, scenes):
     assert scenes.train[0].boxes is not None
     far = dataclasses.replace(scenes.train[0].boxes, xyxy=scenes.train[0].boxes.xyxy + np.float32(15))
     moved = dataclasses.replace(scenes, train=(dataclasses.replace(scenes.train[0], boxes=far),))
-    assert images(psld(mode="projection"), moved, prior)[0].image.size == (32, 32)
+    assert images(psld(**PROJECTION), moved, prior)[0].image.size == (32, 32)
 
 
 def test_reference_preset_keeps_labels_unchecked_and_makes_grey_images(prior, scenes):
     config = psld(
-        label_policy="copy", paste_back="none", color="grey", norm_over_batch=True, sigma_y=0.05, noise_everywhere=True,
-        noise_prediction=True, encode_mode="sample", step_clamp=None, norm_floor=0.0, resize="square", minmax_stretch=True,
-        reference_edge=True, guidance=7.5,
+        label_policy="copy",
+        guidance=7.5,
+        labels={"paste_back": "none"},
+        frame={"color": "grey", "resize": "square", "minmax_stretch": True},
+        measurement={"sigma_y": 0.05, "noise_everywhere": True},
+        solver={
+            "norm_over_batch": True, "prediction_noise": 0.05, "encode": "sample", "step_clamp": None, "norm_floor": 0.0,
+        },
+        masking={"reference_edge": True},
     )  # fmt: skip
     (item,) = images(config, scenes, prior, 1)
     pixels = np.asarray(item.image)
     assert item.rejected is None and np.array_equal(pixels[:, :, 0], pixels[:, :, 2])
 
 
-@pytest.mark.parametrize("init_fill", ["mean", "nearest"])
-def test_warm_start_takes_fewer_steps(prior, scenes, init_fill):
+@pytest.mark.parametrize("fill", ["mean", "nearest"])
+def test_start_at_the_filled_source_takes_fewer_steps(prior, scenes, fill):
     before = prior.num_evaluations
-    images(psld(num_steps=10, mode="projection", init="warm", init_t0=500, init_fill=init_fill), scenes, prior, 1)
+    images(psld(num_steps=10, t0=0.5, solver={"mode": "projection", "fill": fill}), scenes, prior, 1)
     assert prior.num_evaluations - before == 5
 
 
 @pytest.mark.parametrize("operator", ["super_resolution", "gaussian_blur", "motion_blur"])
 def test_other_operators_run(prior, scenes, operator):
     config = psld(
-        operator=operator,
-        paste_back="none",
         label_policy="copy",
-        gamma=0.0 if "blur" in operator else 0.2,
-        blur_sigma=1.0,
+        measurement={"operator": operator, "blur_sigma": 1.0},
+        labels={"paste_back": "none"},
+        solver={"gamma": 0.0 if "blur" in operator else 0.2},
     )
     assert images(config, scenes, prior, 1)[0].image.size == (32, 32)
 
 
 def test_classification_uses_masks_that_need_no_boxes(prior):
     digits = Digits(seed=0, image_size=32, shots=1).load()
-    (item,) = images(psld(mask="center_box", mode="projection"), digits, prior, 1)
+    (item,) = images(psld(mask="center_box", **PROJECTION), digits, prior, 1)
     source, result = np.asarray(item.variant.source.open()), np.asarray(item.image)
     assert item.boxes is None and np.array_equal(result[0], source[0]) and not np.array_equal(result, source)
     with pytest.raises(GenaugError, match="center_box"):
         psld().check("classification")
-    psld(without_boxes="random").check("classification")
+    psld(masking={"without_boxes": "random"}).check("classification")
 
 
 def test_audit_looks_at_every_image_and_its_scores_are_in_the_manifest(prior, scenes, tmp_path):
-    config = psld(audit="detector", mode="projection")
+    config = psld(audit={"by": "detector"}, **PROJECTION)
     (tmp_path / "fit").mkdir()
     config.fit(scenes, prior, tmp_path / "fit")
     pool = make_pool(
@@ -161,15 +177,25 @@ def test_audit_looks_at_every_image_and_its_scores_are_in_the_manifest(prior, sc
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"mode": "projection", "omit_unet_jacobian": True}, "omit_unet_jacobian"),
-        ({"paste_back": "feathered"}, "paste_back=hard"),
-        ({"operator": "gaussian_blur", "paste_back": "none"}, "gamma=0"),
-        ({"operator": "super_resolution"}, "paste_back=none"),
+        ({"solver": {"mode": "projection", "omit_unet_jacobian": True}}, "omit_unet_jacobian"),
+        ({"solver": {"mode": "projection", "norm_over_batch": True}}, "norm_over_batch"),
+        ({"labels": {"paste_back": "feathered"}}, "paste_back=hard"),
+        ({"measurement": {"operator": "gaussian_blur"}, "labels": {"paste_back": "none"}}, r"solver\.gamma=0"),
+        ({"measurement": {"operator": "super_resolution"}}, "paste_back=none"),
         ({"mask": "nothing"}, "outpainting"),
-        ({"omega": 0.0, "gamma": 0.0}, "nothing that guides"),
-        ({"hole_share": 1.5}, "hole_share"),
-        ({"erase_range": [0.8, 0.2]}, "erase_range"),
-        ({"renoise": "full"}, "projection"),
+        ({"solver": {"omega": 0.0, "gamma": 0.0}}, "nothing that guides"),
+        ({"masking": {"hole_share": 1.5}}, r"generator\.masking\.hole_share=1\.5 must be in \(0, 1\)"),
+        ({"masking": {"erase_range": [0.8, 0.2]}}, "erase_range"),
+        ({"masking": {"random_range": [0.3]}}, "random_range"),
+        ({"solver": {"renoise": "full"}}, "projection"),
+        ({"solver": {"gamma": float("inf")}}, r"generator\.solver\.gamma=inf is not a finite number"),
+        ({"solver": {"omega": -1.0}}, r"generator\.solver\.omega=-1\.0 must be in \[0, 1e\+06\]"),
+        ({"solver": {"step_clamp": 0.0}}, "step_clamp=0.0 must be above 0"),
+        ({"t0": 0.0}, r"generator\.t0=0\.0 must be in \(0, 1\]"),
+        ({"num_steps": 0}, r"generator\.num_steps=0 must be in \[1, 1000\]"),
+        ({"audit": {"confirm_iou": 1.1}}, r"generator\.audit\.confirm_iou=1\.1"),
+        ({"measurement": {"factor": 1}}, r"generator\.measurement\.factor=1"),
+        ({"labels": {"min_change": -1.0}}, r"generator\.labels\.min_change"),
     ],
 )
 def test_contradictions_are_refused(changes, said):
@@ -184,7 +210,12 @@ def test_ladder_that_does_not_divide_the_schedule_is_refused(prior, scenes):
 
 def test_image_smaller_than_the_factor_is_refused(prior, scenes):
     with pytest.raises(GenaugError, match=r"not multiples|too small"):
-        images(psld(operator="super_resolution", factor=20, paste_back="none"), scenes, prior, 1)
+        images(
+            psld(measurement={"operator": "super_resolution", "factor": 20}, labels={"paste_back": "none"}),
+            scenes,
+            prior,
+            1,
+        )
 
 
 def test_generators_that_redraw_the_whole_image_say_why_they_refuse_boxes():
@@ -202,14 +233,19 @@ def test_generators_that_redraw_the_whole_image_say_why_they_refuse_boxes():
 def test_a_warm_start_takes_and_costs_the_later_steps_only(scenes):
     variants = [psld().variant_of(scenes.train[0], j, scenes, "fit") for j in range(3)]
     alphas = [1 - t / 1001 for t in range(1000)]
-    config = psld(num_steps=25, init="warm", init_t0=600)
+    config = psld(num_steps=25, t0=0.6)
     assert [row.t for row in config.rows(alphas)] == list(range(561, 0, -40))
-    assert (
-        config.forward_passes(variants).count == 3 * 15 and psld(num_steps=25).forward_passes(variants).count == 3 * 25
-    )
-    assert psld(num_steps=25, init="warm", init_t0=600, guidance=2.0).forward_passes(variants).count == 3 * 30
-    with pytest.raises(GenaugError, match=r"generator\.init_t0=0 lies below the first timestep of 25 steps"):
-        psld(num_steps=25, init="warm", init_t0=0).check("detection")
+    assert config.forward_passes(variants).count == 3 * 15
+    assert psld(num_steps=25).forward_passes(variants).count == 3 * 25
+    assert psld(num_steps=25, t0=0.6, guidance=2.0).forward_passes(variants).count == 3 * 30
+    with pytest.raises(GenaugError, match=r"generator\.t0=0\.03 of generator\.num_steps=25 is less than one step"):
+        psld(num_steps=25, t0=0.03).check("detection")
+
+
+def test_an_audit_without_a_detector_is_refused():
+    config = psld(audit={"by": "detector"}, teacher=None)
+    with pytest.raises(GenaugError, match=r"downstream@generator\.teacher=detector_tiny"):
+        config.check("detection")
 
 
 @pytest.mark.parametrize("resize", ["bucket", "letterbox"])
@@ -220,7 +256,7 @@ def test_images_that_are_not_square_keep_their_aspect_and_their_boxes(prior, sce
     box = Boxes(xyxy=np.float32([[4, 6, 16, 18]]), labels=np.int64([1]), crowd=np.zeros(1, bool))
     sample = Sample(id="wide", digest="wide", image=pixels, boxes=box)
     data = dataclasses.replace(scenes, train=(sample,))
-    (item,) = images(psld(mode="projection", resize=resize), data, prior)
+    (item,) = images(psld(frame={"resize": resize}, **PROJECTION), data, prior)
     assert item.rejected is None and item.boxes is not None
     assert item.image.width / item.image.height == pytest.approx(width / height, abs=0.1)
     scale = np.asarray([item.image.width / width, item.image.height / height] * 2)

@@ -9,14 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from genaug.core.errors import GenaugError
+from genaug.generators.psld.config import Solver
+from genaug.generators.psld.ladder import Row, ladder
 from genaug.generators.psld.operators import Inpainting
 from genaug.generators.psld.solver import (
-    Row,
-    Rule,
     advance,
     gradient_step,
     guided,
-    ladder,
     predict_clean,
     projection_step,
     solve,
@@ -62,8 +61,13 @@ BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
 ALPHAS = torch.cumprod(1 - BETAS, 0).tolist()
 
 
+def plain(**changes):
+    """The paper's solver, without floor and clamp."""
+    return Solver(**{"norm_floor": 0.0, "step_clamp": None, **changes})
+
+
 def rule(**changes):
-    return Rule(**{"norm_eps": 0.0, "gamma": 0.1, **changes})
+    return plain(**{"norm_eps": 0.0, "gamma": 0.1, **changes})
 
 
 def row_at(steps, index):
@@ -150,7 +154,7 @@ def test_batch_equals_loop_with_unequal_masks(mode):
     masks[2, :, :, 5:] = 0
     z = torch.cat([LATENT, SECOND, LATENT.flip(2)])
     images = torch.cat([IMAGE, SECOND_IMAGE, IMAGE.flip(3)])
-    the_rule = Rule(mode=mode, norm_floor=0.07, step_clamp=0.1)
+    the_rule = plain(mode=mode, norm_floor=0.07, step_clamp=0.1)
     run = lambda i: solve(
         z[i], ladder(ALPHAS, 10), (images * masks)[i], Inpainting(masks[i]), the_rule, eps, decode, encode, no_noise
     )  # fmt: skip
@@ -187,7 +191,7 @@ def test_gradient_equals_the_closed_form_of_a_linear_model():
     y, z, row = draw(1, 3, 4, 4) * mask, draw(1, 1, 4, 4), Row(500, 0.4, 0.5)
     omega, gamma = 0.7, 0.3
     result = gradient_step(
-        z, row, y, Inpainting(mask), Rule(omega=omega, gamma=gamma, norm_eps=0.0),
+        z, row, y, Inpainting(mask), plain(omega=omega, gamma=gamma, norm_eps=0.0),
         lambda x, t: linear(K, x, (1, 4, 4)), lambda x: linear(U, x, (3, 4, 4)),
         lambda x, noise: linear(V, x, (1, 4, 4)),
         no_noise, 0,
@@ -215,7 +219,7 @@ def test_nothing_known_gives_no_measurement_gradient_and_everything_known_glues_
 def test_residual_of_zero_has_a_finite_gradient():
     row = row_at(50, 25)
     x = decode(predict_clean(LATENT, eps(LATENT, row.t), row))
-    result = step_of(LATENT, row, Rule(gamma=0.0), x * MASK)
+    result = step_of(LATENT, row, plain(gamma=0.0), x * MASK)
     assert result.gradient is not None and torch.isfinite(result.gradient).all()
 
 
@@ -257,19 +261,27 @@ def test_ladder_of_1000_steps_is_the_released_shift_and_otherwise_refused():
     assert (rows[-1].t, rows[-1].a, rows[-1].a_prev) == (1, ALPHAS[0], ALPHAS[0])
     assert [row.t for row in ladder(ALPHAS, 999)] == list(range(999, 0, -1))
     assert [row.t for row in ladder(ALPHAS, 8, trailing=True)] == [999, 874, 749, 624, 499, 374, 249, 124]
-    for steps, hint in ((1000, "reference_shift"), (300, "250"), (30, "25"), (0, "1")):
+    for steps, hint in ((1000, "reference_shift"), (300, "250"), (30, "25")):
         with pytest.raises(GenaugError, match=hint):
             ladder(ALPHAS, steps)
 
 
+def test_ladder_at_a_lower_strength_takes_its_last_steps():
+    assert ladder(ALPHAS, 25, t0=0.6) == ladder(ALPHAS, 25)[10:]
+    assert ladder(ALPHAS, 1000, t0=0.25, reference_shift=True) == ladder(ALPHAS, 1000, reference_shift=True)[750:]
+    assert [row.t for row in ladder(ALPHAS, 8, t0=0.3, trailing=True)] == [249, 124]
+    with pytest.raises(GenaugError, match=r"write generator\.t0=0\.125 or more"):
+        ladder(ALPHAS, 8, t0=0.1)
+
+
 def test_last_step_is_guided_whatever_the_stride():
-    assert guided(Rule(guide_every=3), 10) == [True, False, False, True, False, False, True, False, False, True]
-    assert guided(Rule(guide_start=0.1, guide_stop=0.5), 10) == [False, *[True] * 4, *[False] * 5]
+    assert guided(plain(guide_every=3), 10) == [True, False, False, True, False, False, True, False, False, True]
+    assert guided(plain(guide_start=0.1, guide_stop=0.5), 10) == [False, *[True] * 4, *[False] * 5]
 
 
 def test_latent_that_is_not_finite_is_refused_with_image_and_timestep():
     with pytest.raises(GenaugError, match=r"image-7 is not finite after t=901"):
         solve(
-            LATENT, ladder(ALPHAS, 10), IMAGE * MASK, Inpainting(MASK), Rule(), lambda z, t: z * float("nan"),
+            LATENT, ladder(ALPHAS, 10), IMAGE * MASK, Inpainting(MASK), plain(), lambda z, t: z * float("nan"),
             decode, encode, no_noise, ["image-7"],
         )  # fmt: skip

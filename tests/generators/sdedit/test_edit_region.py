@@ -14,7 +14,8 @@ from genaug.generators.sdedit.da_fusion import DAFusion, TextualInversion
 from genaug.generators.sdedit.diff_mix import DiffMix
 from genaug.generators.sdedit.edit_region import edit_region, mosaic_centre, to_square
 from genaug.generators.sdedit.real_guidance import RealGuidance
-from genaug.generators.sdedit.sampler import make_scheduler, sdedit
+from genaug.generators.sdedit.sampler import sdedit
+from genaug.priors.noise import make_scheduler
 
 
 def real_guidance(**changes) -> RealGuidance:

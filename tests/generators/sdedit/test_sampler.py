@@ -14,8 +14,9 @@ from genaug.data.sources.digits import Digits
 from genaug.data.splits import few_shot
 from genaug.generators.base import Variant, steps_taken
 from genaug.generators.sdedit.config import ImageToImage
-from genaug.generators.sdedit.sampler import edit_images, make_scheduler, noise, sdedit, to_pictures, to_tensor
+from genaug.generators.sdedit.sampler import edit_images, sdedit, to_pictures, to_tensor
 from genaug.priors.config import PriorConfig
+from genaug.priors.noise import draw_noise, make_scheduler
 from tests.generators.conftest import make_dataset
 
 TINY = Path(str(PriorConfig(image_size=32).folder))
@@ -231,9 +232,9 @@ def test_pictures_survive_the_way_to_tensors_and_back():
 
 
 def test_noise_is_a_function_of_the_seed():
-    assert torch.equal(noise(7, (4, 2, 2)), noise(7, (4, 2, 2))) and not torch.equal(
-        noise(7, (4, 2, 2)), noise(8, (4, 2, 2))
-    )
+    a, b, other = draw_noise([7, 7, 8], (4, 2, 2))
+    assert torch.equal(a, b) and not torch.equal(a, other)
+    assert torch.equal(a, torch.randn(4, 2, 2, generator=torch.Generator().manual_seed(7)))
 
 
 def test_default_schedule_ends_where_stable_diffusion_does(prior):

@@ -13,6 +13,11 @@ from genaug.downstream.base import Downstream, TrainingData
 from genaug.downstream.trainer import TrainerConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import torch
+
     from genaug.tracking.record import Record
 
 CHOICES = {
@@ -144,6 +149,20 @@ class Detector(Downstream):
     @property
     def network(self) -> str:
         return "detector_tiny" if self.architecture == "tiny" else self.architecture
+
+    def learn(self, dataset: Dataset, folder: Path, device: str) -> dict[str, Any]:
+        """Train as an auditor (``generators.base.Auditor``) on the training images alone."""
+        from genaug.downstream.detection.audit import train_auditor
+
+        return train_auditor(self, dataset, folder, device)
+
+    def eye(
+        self, num_classes: int, folder: Path, device: "torch.device"
+    ) -> "Callable[[str, np.ndarray], dict[str, Any]]":
+        """What ``learn`` wrote, as a function from an image to its detections."""
+        from genaug.downstream.detection.audit import trained_eye
+
+        return trained_eye(self, num_classes, folder, device)
 
     def forward_passes(self) -> ForwardPasses:
         gflop = forward_gflop(self.network, self.image_size)

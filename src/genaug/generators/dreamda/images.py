@@ -27,8 +27,9 @@ from genaug.generators.dreamda.process import (
     no_inversion,
     reverse,
 )
-from genaug.generators.sdedit.sampler import embed_distinct, noise, to_pictures, to_tensor
+from genaug.generators.sdedit.sampler import embed_distinct, to_pictures, to_tensor
 from genaug.priors.model import Prior
+from genaug.priors.noise import draw_noise
 
 ROW_PURPOSES = ("h_u", "h_c")
 
@@ -87,15 +88,9 @@ class Batches:
         mean, std = self.prior.encode_moments(images)
         if self.config.encode == "mean":
             return mean
-        return mean + std * self.source_noise([s.digest for s in sources], mean, "vae")
-
-    def source_noise(self, digests: Sequence[str], like: Tensor, *purpose: object) -> Tensor:
-        rows = [noise(derive(self.config.seed, digest, *purpose), like.shape[1:]) for digest in digests]
-        return torch.stack(rows).to(like)
-
-    def variant_noise(self, batch: Sequence[Variant], shape: Sequence[int], *purpose: object) -> Tensor:
-        rows = [noise(derive(variant.fingerprint, *purpose), shape) for variant in batch]
-        return torch.stack(rows).to(self.prior.device)
+        return mean + std * draw_noise([derive(self.config.seed, s.digest, "vae") for s in sources], mean.shape[1:]).to(
+            mean
+        )
 
     @torch.no_grad()
     def invert(self, batch: Sequence[Variant], latents: dict[str, Tensor]) -> Inversion:
@@ -105,9 +100,8 @@ class Batches:
         x0 = torch.stack([latents[digest] for digest in digests])
 
         def draw(per_variant: bool, *purpose: object) -> Tensor:
-            if per_variant:
-                return self.variant_noise(batch, x0.shape[1:], *purpose)
-            return self.source_noise(digests, x0, *purpose)
+            names = [(v.fingerprint,) if per_variant else (config.seed, v.source.digest) for v in batch]
+            return draw_noise([derive(*name, *purpose) for name in names], x0.shape[1:]).to(x0)
 
         start = draw(config.start == "per_variant", "x_T")
         source = self.guided(batch, config.source_guidance, empty=config.source_prompt == "empty")
@@ -126,7 +120,9 @@ class Batches:
         relative = config.sigma_mode == "relative"
         perturbation = Perturbation(
             sigma=config.sigma * (config.sigma_unit if relative else 1.0),
-            noise=lambda k, row, shape: self.variant_noise(batch, shape, ROW_PURPOSES[row], k),
+            noise=lambda k, row, shape: draw_noise(
+                [derive(variant.fingerprint, ROW_PURPOSES[row], k) for variant in batch], shape
+            ).to(prior.device),
             relative=relative,
             shared_rows=config.noise_rows == "shared",
             asymmetric=config.process == "asymmetric",

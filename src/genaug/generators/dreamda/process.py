@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from genaug.generators.base import steps_taken
 from genaug.generators.dreamda.bottleneck import BottleneckNoise
 
 Perturb = Callable[[Tensor], Tensor]
@@ -62,11 +63,6 @@ class Step:
         return self.asymmetric_gain + self.d
 
 
-def executed_steps(num_steps: int, t0: float) -> int:
-    """K = floor(N t0); the small summand keeps e.g. 100 x 0.29 from losing a step to rounding."""
-    return math.floor(num_steps * t0 + 1e-9)
-
-
 def make_steps(alphas_cumprod: Tensor, num_steps: int, t0: float, eta: float) -> list[Step]:
     """The K executed steps: t = (K-1) T/N + 1, …, T/N + 1, 1 (DDIM, leading spacing, offset 1).
 
@@ -79,7 +75,7 @@ def make_steps(alphas_cumprod: Tensor, num_steps: int, t0: float, eta: float) ->
     stride = len(alphas_cumprod) // num_steps
     a = alphas_cumprod.tolist()
     steps = []
-    for k in reversed(range(executed_steps(num_steps, t0))):
+    for k in reversed(range(steps_taken(num_steps, t0))):
         t = k * stride + 1
         p = t - stride
         a_t, a_p = a[t], a[max(p, 0)]

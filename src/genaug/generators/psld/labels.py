@@ -17,25 +17,11 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from genaug.data.sample import Boxes
+from genaug.generators.psld.config import Audit, Labels
 from genaug.generators.psld.masks import PixelBox, grow
 
 MAX_PROTECTED_CHANGE = 5.0
 """Mean absolute change of pixels under exact labels above which an image is rejected, of 255."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Policy:
-    """Thresholds and choices; ``psld.Psld`` documents them."""
-
-    label_policy: str = "guarded"
-    exact_fraction: float = 0.98
-    on_unconfirmed: str = "restore"
-    confirm_score: float = 0.3
-    confirm_iou: float = 0.5
-    on_hallucination: str = "restore"
-    hallucination_score: float = 0.5
-    hallucination_iou: float = 0.3
-    min_change: float = 10.0
 
 
 @dataclass(slots=True)
@@ -103,7 +89,8 @@ def decide(
     weights: np.ndarray,
     boxes: Boxes | None,
     found: dict[str, Any] | None,
-    policy: Policy,
+    labels: Labels | None,
+    audit: Audit,
     margin: int,
 ) -> Verdict:
     """Paste back, keep, verify, restore, ignore or reject.
@@ -115,6 +102,8 @@ def decide(
         weights: as ``paste_weights``.
         boxes: labels in pixels of these images; None for classification.
         found: the audit's detections ``{"boxes", "scores", "labels"}`` on the pasted image; None without an audit.
+        labels: what may keep its label; None keeps every label unchecked.
+        audit: what those detections must say.
         margin: pixels around a box that are restored with it.
     """
     weights = weights.copy()
@@ -122,21 +111,21 @@ def decide(
     rejected = None
     crowd = boxes.crowd.copy() if boxes is not None else np.zeros(0, dtype=bool)
     exact: list[PixelBox] = []
-    if boxes is not None and policy.label_policy == "guarded":
+    if boxes is not None and labels is not None:
         height, width = mask.shape
         rows = []
         fractions = known_fractions(mask, boxes.xyxy)
         for i, (box, v) in enumerate(zip(boxes.xyxy.astype(np.float64), fractions, strict=True)):
-            score = _confirmation(box, int(boxes.labels[i]), found, policy)
-            if v >= policy.exact_fraction and weights.any():
+            score = _confirmation(box, int(boxes.labels[i]), found, audit)
+            if v >= labels.exact_fraction and weights.any():
                 decision = "exact"
             elif boxes.crowd[i]:
                 decision = "ignored"
-            elif score >= policy.confirm_score:
+            elif score >= audit.confirm_score:
                 decision = "verified"
-            elif policy.on_unconfirmed == "restore":
+            elif labels.on_unconfirmed == "restore":
                 decision = "restored"
-            elif policy.on_unconfirmed == "ignore":
+            elif labels.on_unconfirmed == "ignore":
                 decision = "ignored"
             else:
                 decision, rejected = "rejected", "unconfirmed_box"
@@ -147,20 +136,20 @@ def decide(
             crowd[i] |= decision == "ignored"
             rows.append({"known": round(v, 4), "score": round(score, 4), "decision": decision})
         about["box_decisions"] = rows
-        for number in _hallucinations(boxes, found, policy):
+        for number in _hallucinations(boxes, found, audit):
             assert found is not None
             about["hallucinations"] = about.get("hallucinations", 0) + 1
-            if policy.on_hallucination == "reject":
+            if audit.on_hallucination == "reject":
                 rejected = rejected or "hallucinated_object"
-            elif policy.on_hallucination == "restore":
+            elif audit.on_hallucination == "restore":
                 x1, y1, x2, y2 = grow(found["boxes"][number], width, height, 0)
                 weights[y1:y2, x1:x2] = 1
     pixels = paste(generated, source, weights)
     change = np.abs(pixels.astype(np.float64) - source).mean(2)
     hole = mask < 0.5
     about["hole_change"] = round(float(change[hole].mean()), 3) if hole.any() else 0.0
-    if policy.label_policy == "guarded":
-        if about["hole_change"] < policy.min_change:
+    if labels is not None:
+        if about["hole_change"] < labels.min_change:
             rejected = rejected or "unchanged"
         protected = max(
             (float(change[y1:y2, x1:x2].mean()) for x1, y1, x2, y2 in exact if y2 > y1 and x2 > x1), default=0
@@ -171,7 +160,7 @@ def decide(
     return Verdict(pixels, kept, rejected, about)
 
 
-def _confirmation(box: np.ndarray, label: int, found: dict[str, Any] | None, policy: Policy) -> float:
+def _confirmation(box: np.ndarray, label: int, found: dict[str, Any] | None, audit: Audit) -> float:
     """The best score of a detection of this class on this box; 0 without one."""
     if found is None or not found["boxes"]:
         return 0.0
@@ -179,12 +168,12 @@ def _confirmation(box: np.ndarray, label: int, found: dict[str, Any] | None, pol
     scores = [
         score
         for score, other, match in zip(found["scores"], found["labels"], matches, strict=True)
-        if other == label and match >= policy.confirm_iou
+        if other == label and match >= audit.confirm_iou
     ]
     return max(scores, default=0.0)
 
 
-def _hallucinations(boxes: Boxes, found: dict[str, Any] | None, policy: Policy) -> list[int]:
+def _hallucinations(boxes: Boxes, found: dict[str, Any] | None, audit: Audit) -> list[int]:
     """Numbers of the detections that no label explains."""
     if found is None:
         return []
@@ -192,5 +181,5 @@ def _hallucinations(boxes: Boxes, found: dict[str, Any] | None, policy: Policy) 
     return [
         i
         for i, (box, score) in enumerate(zip(found["boxes"], found["scores"], strict=True))
-        if score >= policy.hallucination_score and iou(box, labelled).max(initial=0.0) < policy.hallucination_iou
+        if score >= audit.hallucination_score and iou(box, labelled).max(initial=0.0) < audit.hallucination_iou
     ]

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genaug.core.errors import GenaugError
+from genaug.generators.psld.config import Measurement
 
 
 class Operator:
@@ -37,7 +38,8 @@ class Operator:
         """
         raise GenaugError(
             f"The operator {self.name} has no stable pseudo-inverse: PSLD's gluing term and projection are not defined for it. "
-            "Write gamma=0 (the measurement term alone), or heuristic_gluing=true for the reference's A^T = identity."
+            "Write generator.solver.gamma=0 (the measurement term alone), or generator.measurement.heuristic_gluing=true for "
+            "the released code's A^T = identity."
         )
 
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
@@ -90,8 +92,6 @@ class SuperResolution(Operator):
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ):
-        if factor < 2:
-            raise GenaugError(f"The factor {factor} of super-resolution must be at least 2.")
         if height < 2 * factor or width < 2 * factor:
             raise GenaugError(f"An image of {width} x {height} pixels is too small for super-resolution by {factor}.")
         if height % factor or width % factor:
@@ -160,3 +160,15 @@ def motion_blur(length: int = 9, angle: float = 0.0, heuristic_gluing: bool = Fa
         y = size // 2 - step * math.sin(math.radians(angle))
         kernel[round(y), round(x)] += 1
     return Blur(kernel / kernel.sum(), "motion_blur", heuristic_gluing)
+
+
+def make_operator(measurement: Measurement, mask: Tensor) -> Operator:
+    """A of the task; ``mask`` is M [b, 1, h, w]."""
+    height, width = mask.shape[-2:]
+    if measurement.operator == "super_resolution":
+        return SuperResolution(height, width, measurement.factor, dtype=mask.dtype, device=mask.device)
+    if measurement.operator == "gaussian_blur":
+        return gaussian_blur(measurement.blur_sigma, heuristic_gluing=measurement.heuristic_gluing)
+    if measurement.operator == "motion_blur":
+        return motion_blur(measurement.blur_length, measurement.blur_angle, measurement.heuristic_gluing)
+    return Inpainting(mask)

@@ -25,6 +25,8 @@ import torch
 from torch import Tensor
 
 from genaug.core.errors import GenaugError
+from genaug.generators.psld.config import Solver
+from genaug.generators.psld.ladder import Row
 from genaug.generators.psld.operators import Operator
 
 Eps = Callable[[Tensor, int], Tensor]
@@ -35,51 +37,6 @@ Encode = Callable[[Tensor, Tensor | None], Tensor]
 """(x [b, 3, H, W], noise [b, c, h, w] or None) -> z [b, c, h, w], differentiable; None gives the posterior's mean."""
 Noise = Callable[[str, int, Sequence[int]], Tensor]
 """(purpose, step, shape of one sample) -> N(0, 1) [b, *shape], drawn per sample."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One step of the ladder."""
-
-    t: int
-    """Timestep given to the U-Net."""
-    a: float
-    """alpha_bar at this step."""
-    a_prev: float
-    """alpha_bar of the next step."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rule:
-    """How the measurement enters. Defaults are the corrected method's, not the reference's."""
-
-    mode: str = "gradient"
-    """``gradient`` or ``projection``."""
-    omega: float = 1.0
-    gamma: float = 0.2
-    eta: float = 0.0
-    encode_sample: bool = False
-    """Draw the gluing term's encoder posterior instead of taking its mean."""
-    norm_over_batch: bool = False
-    norm_eps: float = 1e-8
-    """delta of sqrt(||r||^2 + delta^2): a norm of 0 has no gradient."""
-    norm_floor: float = 0.0
-    """f: delta of L_m is f * sqrt(number of measured values); .07 damps like the reference's noise of .05 does."""
-    step_clamp: float | None = None
-    """kappa: the step of each sample is at most kappa times the norm of its z_t."""
-    prediction_noise: float = 0.0
-    """sigma of the noise that the reference adds to A x."""
-    omit_unet_jacobian: bool = False
-    guide_every: int = 1
-    """Guide every k-th step, counted from the last, which is always guided."""
-    guide_start: float = 0.0
-    guide_stop: float = 1.0
-    """Guide from this share of the steps to that one."""
-    clip_xstar: bool = False
-    renoise: str = "ddim"
-    """Projection: ``ddim`` (eta as above), ``ddpm`` (eta = 1) or ``full`` (fresh noise, for few-step priors)."""
-    project_mix: str = "one"
-    """Projection: z0 <- E(x*) (``one``), or mixed with z0 by a_prev (``alpha_prev``, TReg)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,52 +64,12 @@ class Solution:
     """Norm of z [b] after each step."""
 
 
-def ladder(
-    alphas: Sequence[float], num_steps: int, *, reference_shift: bool = False, trailing: bool = False
-) -> list[Row]:
-    """Rows of an S-step sampler in sampling order, from a float64 table of alpha_bar (T entries).
-
-    t_k = 1 + c k with c = T // S, and alpha_bar[0] after the last. ``trailing`` has t = T - 1, T - 1 - c, … for
-    few-step priors. S = T needs ``reference_shift``: the released code gives t = 1 … T to the U-Net and alpha_bar[0 … T - 1] to
-    the update, one off, and its last step has a = a_prev.
-
-    Raises:
-        GenaugError: if S does not divide T (T - 1 apart): the ladder would miss the noisiest steps.
-    """
-    total = len(alphas)
-    if reference_shift:
-        if num_steps != total:
-            raise GenaugError(
-                f"reference_shift belongs to {total} steps, not to {num_steps}: write reference_shift=false."
-            )
-        return [Row(k + 1, float(alphas[k]), float(alphas[max(k - 1, 0)])) for k in reversed(range(total))]
-    if num_steps == total:
-        raise GenaugError(
-            f"{num_steps} steps would ask the U-Net for t={total}, outside its training. "
-            f"Write num_steps={total - 1}, or reference_shift=true for the released behaviour."
-        )
-    if num_steps < 1 or (total % num_steps and num_steps != total - 1):
-        divisors = [s for s in range(1, total) if total % s == 0]
-        near = sorted(divisors, key=lambda s: abs(s - num_steps))[:3]
-        raise GenaugError(
-            f"num_steps={num_steps} does not divide {total}: write {', '.join(map(str, sorted(near)))} or {total - 1}."
-        )
-    gap = total // num_steps
-    times = (
-        [total - 1 - gap * k for k in reversed(range(num_steps))]
-        if trailing
-        else [1 + gap * k for k in range(num_steps)]
-    )
-    after = [0, *times[:-1]]
-    return [Row(t, float(alphas[t]), float(alphas[s])) for t, s in reversed(list(zip(times, after, strict=True)))]
-
-
-def guided(rule: Rule, num_steps: int) -> list[bool]:
+def guided(solver: Solver, num_steps: int) -> list[bool]:
     """For each step of the ladder, in sampling order, whether the measurement enters."""
     chosen = []
     for i in range(num_steps):
-        inside = rule.guide_start * num_steps <= i < rule.guide_stop * num_steps
-        chosen.append(inside and (num_steps - 1 - i) % rule.guide_every == 0)
+        inside = solver.guide_start * num_steps <= i < solver.guide_stop * num_steps
+        chosen.append(inside and (num_steps - 1 - i) % solver.guide_every == 0)
     return chosen
 
 
@@ -183,7 +100,7 @@ def gradient_step(
     row: Row,
     y: Tensor,
     operator: Operator,
-    rule: Rule,
+    solver: Solver,
     eps: Eps,
     decode: Decode,
     encode: Encode,
@@ -194,7 +111,7 @@ def gradient_step(
     latent = z.shape[1:]
     with torch.enable_grad():
         z_t = z.detach().requires_grad_(True)
-        if rule.omit_unet_jacobian:
+        if solver.omit_unet_jacobian:
             with torch.no_grad():
                 e = eps(z_t, row.t)
         else:
@@ -203,30 +120,30 @@ def gradient_step(
         x = decode(z0)
         total = z_t.new_zeros(1)
         measurement = gluing = None
-        if rule.omega > 0:
+        if solver.omega > 0:
             predicted = operator.apply(x)
-            if rule.prediction_noise > 0:
-                predicted = predicted + rule.prediction_noise * noise("prediction", step, predicted.shape[1:]).to(
+            if solver.prediction_noise > 0:
+                predicted = predicted + solver.prediction_noise * noise("prediction", step, predicted.shape[1:]).to(
                     predicted
                 )
-            delta = rule.norm_floor * operator.num_measured(y).sqrt() if rule.norm_floor > 0 else rule.norm_eps
-            measurement = norms(predicted - y, delta, rule.norm_over_batch)
-            total = total + rule.omega * measurement
-        if rule.gamma > 0:
+            delta = solver.norm_floor * operator.num_measured(y).sqrt() if solver.norm_floor > 0 else solver.norm_eps
+            measurement = norms(predicted - y, delta, solver.norm_over_batch)
+            total = total + solver.omega * measurement
+        if solver.gamma > 0:
             glued = operator.merge(x, y)
-            glued = glued.clamp(-1, 1) if rule.clip_xstar else glued
-            z_glued = encode(glued, noise("encode", step, latent).to(z_t) if rule.encode_sample else None)
-            gluing = norms(z_glued - z0, rule.norm_eps, rule.norm_over_batch)
-            total = total + rule.gamma * gluing
+            glued = glued.clamp(-1, 1) if solver.clip_xstar else glued
+            z_glued = encode(glued, noise("encode", step, latent).to(z_t) if solver.encode == "sample" else None)
+            gluing = norms(z_glued - z0, solver.norm_eps, solver.norm_over_batch)
+            total = total + solver.gamma * gluing
         gradient = torch.autograd.grad(total.sum(), z_t)[0]
     z0, e = z0.detach(), e.detach()
     clamped = torch.zeros(len(z), dtype=torch.bool, device=z.device)
-    if rule.step_clamp is not None:
+    if solver.step_clamp is not None:
         length = gradient.flatten(1).norm(dim=1)
-        limit = rule.step_clamp * z.flatten(1).norm(dim=1)
+        limit = solver.step_clamp * z.flatten(1).norm(dim=1)
         clamped = length > limit
         gradient = gradient * torch.where(clamped, limit / length.clamp(min=1e-30), 1.0).view(-1, 1, 1, 1)
-    following = advance(z0, e, row, rule.eta, lambda: noise("eta", step, latent).to(z))
+    following = advance(z0, e, row, solver.eta, lambda: noise("eta", step, latent).to(z))
     return Step(
         following - gradient,
         z0,
@@ -243,7 +160,7 @@ def projection_step(
     row: Row,
     y: Tensor,
     operator: Operator,
-    rule: Rule,
+    solver: Solver,
     eps: Eps,
     decode: Decode,
     encode: Encode,
@@ -255,27 +172,27 @@ def projection_step(
     e = eps(z, row.t)
     z0 = predict_clean(z, e, row)
     glued = operator.merge(decode(z0), y)
-    glued = glued.clamp(-1, 1) if rule.clip_xstar else glued
-    projected = encode(glued, noise("encode", step, latent).to(z) if rule.encode_sample else None)
-    if rule.project_mix == "alpha_prev":
+    glued = glued.clamp(-1, 1) if solver.clip_xstar else glued
+    projected = encode(glued, noise("encode", step, latent).to(z) if solver.encode == "sample" else None)
+    if solver.project_mix == "alpha_prev":
         projected = row.a_prev * projected + (1 - row.a_prev) * z0
-    return Step(_renoise(projected, e, row, rule, noise, step), projected)
+    return Step(_renoise(projected, e, row, solver, noise, step), projected)
 
 
 @torch.no_grad()
-def plain_step(z: Tensor, row: Row, rule: Rule, eps: Eps, noise: Noise, step: int) -> Step:
+def plain_step(z: Tensor, row: Row, solver: Solver, eps: Eps, noise: Noise, step: int) -> Step:
     """A step into which the measurement does not enter."""
     e = eps(z, row.t)
     z0 = predict_clean(z, e, row)
-    return Step(_renoise(z0, e, row, rule, noise, step), z0)
+    return Step(_renoise(z0, e, row, solver, noise, step), z0)
 
 
-def _renoise(z0: Tensor, e: Tensor, row: Row, rule: Rule, noise: Noise, step: int) -> Tensor:
+def _renoise(z0: Tensor, e: Tensor, row: Row, solver: Solver, noise: Noise, step: int) -> Tensor:
     fresh = lambda: noise("eta", step, z0.shape[1:]).to(z0)
-    if rule.mode == "projection" and rule.renoise == "full":
+    if solver.mode == "projection" and solver.renoise == "full":
         return math.sqrt(row.a_prev) * z0 + math.sqrt(1 - row.a_prev) * fresh()
-    ddpm = rule.mode == "projection" and rule.renoise == "ddpm"
-    return advance(z0, e, row, 1.0 if ddpm else rule.eta, fresh)
+    ddpm = solver.mode == "projection" and solver.renoise == "ddpm"
+    return advance(z0, e, row, 1.0 if ddpm else solver.eta, fresh)
 
 
 def solve(
@@ -283,7 +200,7 @@ def solve(
     rows: Sequence[Row],
     y: Tensor,
     operator: Operator,
-    rule: Rule,
+    solver: Solver,
     eps: Eps,
     decode: Decode,
     encode: Encode,
@@ -295,19 +212,20 @@ def solve(
     Raises:
         GenaugError: if a latent is no longer finite, with the name of the image and the timestep.
     """
-    take = gradient_step if rule.mode == "gradient" else projection_step
+    take = gradient_step if solver.mode == "gradient" else projection_step
     solution = Solution(z, torch.zeros(len(z), dtype=torch.int64, device=z.device))
-    for i, (row, enters) in enumerate(zip(rows, guided(rule, len(rows)), strict=True)):
+    for i, (row, enters) in enumerate(zip(rows, guided(solver, len(rows)), strict=True)):
         if enters:
-            result = take(solution.z, row, y, operator, rule, eps, decode, encode, noise, i)
+            result = take(solution.z, row, y, operator, solver, eps, decode, encode, noise, i)
         else:
-            result = plain_step(solution.z, row, rule, eps, noise, i)
+            result = plain_step(solution.z, row, solver, eps, noise, i)
         size = result.z.flatten(1).norm(dim=1)
         if not torch.isfinite(size).all():
             bad = int(torch.isfinite(size).logical_not().nonzero()[0])
             raise GenaugError(
                 f"PSLD: the latent of {names[bad] if names else f'sample {bad}'} is not finite after t={row.t}. "
-                "Lower omega and gamma, set step_clamp (0.1), or run the VAE in float32 (prior.vae_dtype=float32)."
+                "Lower generator.solver.omega and generator.solver.gamma, set generator.solver.step_clamp=0.1, or write "
+                "prior.vae_dtype=float32."
             )
         solution.z = result.z
         solution.norms.append(size)

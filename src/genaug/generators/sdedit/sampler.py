@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, LCMScheduler, PNDMScheduler, UniPCMultistepScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from genaug.generators.sdedit.edit_region import (
     with_source_boxes,
 )
 from genaug.priors.model import LearnedTokens, Prior
+from genaug.priors.noise import draw_noise, make_scheduler
 
 
 def region_of(source: Sample, config: ImageToImage, size: int) -> EditRegion:
@@ -83,7 +83,7 @@ def edit_images(
                 editable = torch.stack([torch.from_numpy(r[::factor, ::factor].copy()) for r in regions]).to(
                     prior.device
                 )
-            noise_bchw = torch.stack([noise(seed, z_bchw.shape[1:]) for seed in seeds])
+            noise_bchw = draw_noise(seeds, z_bchw.shape[1:])
             edited = sdedit(
                 prior,
                 z_bchw.to(prior.device),
@@ -161,39 +161,6 @@ def sdedit(
             kept = z_bchw if last else schedule.add_noise(z_bchw, noise_bchw, timesteps[i + 1 : i + 2])
             z = torch.where(editable_bhw[:, None], z, kept)
     return z
-
-
-def make_scheduler(name: str, betas: Tensor) -> Any:
-    """A diffusers scheduler on the prior's noise schedule, for noise predictions (``Prior`` converts v).
-
-    Leading spacing with offset 1, as Stable Diffusion's own configuration: for ``ddim`` the first timestep is
-    (1000/N)(K - 1) + 1. ``pndm_ref`` duplicates an entry, so that its first timestep is (1000/N) K + 1 for K <= N - 2;
-    on a sliced schedule it still makes the correction meant for the entry that was cut, hence its latents are one step
-    noisier than t says from the third call on. That is what DA-Fusion's release does; use it for comparisons only.
-    """
-    common: dict[str, Any] = {
-        "num_train_timesteps": len(betas),
-        "trained_betas": betas.tolist(),
-        "prediction_type": "epsilon",
-    }
-    common |= {"timestep_spacing": "leading", "steps_offset": 1}
-    if name == "ddim":
-        return DDIMScheduler(**common, clip_sample=False, set_alpha_to_one=False)
-    if name == "ddim_trailing":  # starts at the very last timestep, as models distilled to few steps expect
-        trailing = common | {"timestep_spacing": "trailing", "steps_offset": 0}
-        return DDIMScheduler(**trailing, clip_sample=False, set_alpha_to_one=False)
-    if name == "lcm":
-        return LCMScheduler(**common, clip_sample=False, set_alpha_to_one=True)
-    if name == "dpmsolver++":
-        return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2)
-    if name == "unipc":
-        return UniPCMultistepScheduler(**common, solver_order=2)
-    return PNDMScheduler(**common, skip_prk_steps=True, set_alpha_to_one=False)
-
-
-def noise(seed: int, shape: Sequence[int]) -> Tensor:
-    """Standard normal float32 of a seed, drawn on the CPU: the same on every device."""
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
 
 
 def embed_distinct(

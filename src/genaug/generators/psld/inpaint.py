@@ -1,0 +1,188 @@
+"""PSLD from variants to finished images: sample each frame's hole, paste back, let a detector look, decide."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genaug.core.seeding import derive
+from genaug.data.sample import Dataset
+from genaug.generators.base import Generated, Variant
+from genaug.generators.psld.config import Psld
+from genaug.generators.psld.frames import Frame, fill_hole, image_tensor, make_frame, mask_tensor
+from genaug.generators.psld.labels import Verdict, decide, paste, paste_weights
+from genaug.generators.psld.ladder import Row
+from genaug.generators.psld.masks import SPECKLED
+from genaug.generators.psld.operators import Inpainting, make_operator
+from genaug.generators.psld.solver import solve
+from genaug.priors.model import Prior
+from genaug.priors.noise import draw_noise
+
+MIN_STORED_SCORE = 0.1  # detections that the manifest keeps, so that thresholds can be swept afterwards
+
+
+def inpaint(
+    config: Psld, variants: list[Variant], dataset: Dataset, prior: Prior, fitted: Path | None
+) -> Iterator[Generated]:
+    """The image of every variant; those that must not be trained on say why."""
+    multiple = 2 ** (len(prior.vae.config.block_out_channels) + len(prior.unet.config.block_out_channels) - 2)
+    look = None
+    if fitted is not None and dataset.task == "detection":
+        look = config.auditor.eye(len(dataset.class_names), fitted, prior.device)
+    labels = config.labels if config.label_policy == "guarded" else None
+    wanted = []
+    for variant in variants:
+        frame = make_frame(config, variant, prior.image_size, multiple)
+        if frame.rejected is None:
+            wanted.append(frame)
+        else:
+            verdict = Verdict(frame.source, frame.boxes, frame.rejected)
+            yield _generated(frame, verdict, {})
+    for frame, pixels, about in sample_frames(config, wanted, prior):
+        inside, paste_back = pasted_region(config, frame)
+        weights = paste_weights(frame.mask, inside, paste_back, frame.kept, config.masking.margin)
+        found = None
+        if look is not None and frame.boxes is not None:
+            found = look(frame.variant.fingerprint, paste(pixels, frame.source, weights))
+            about["audit"] = [
+                {"bbox": [round(v, 2) for v in box], "score": score, "category": dataset.class_names[label]}
+                for box, score, label in zip(found["boxes"], found["scores"], found["labels"], strict=True)
+                if score >= MIN_STORED_SCORE and 0 <= label < len(dataset.class_names)
+            ]
+        verdict = decide(
+            pixels, frame.source, frame.mask, weights, frame.boxes, found, labels, config.audit, config.masking.margin
+        )
+        yield _generated(frame, verdict, about)
+
+
+def pasted_region(config: Psld, frame: Frame) -> tuple[np.ndarray, str]:
+    """Where known pixels may be put back (bool [h, w]), and how.
+
+    A solid mask's known part goes back as it is. Scattered known pixels in a slightly different surround would be speckle:
+    of those, only the boxes go back, which ``random_entirepainting`` and ``random`` do not keep.
+    """
+    everywhere = np.ones_like(frame.inside)
+    if frame.mask_type not in SPECKLED or config.labels.paste_region == "known":
+        return everywhere, config.labels.paste_back
+    if frame.mask_type == "random_outpainting":
+        return frame.inside, config.labels.paste_back
+    return everywhere, "none"
+
+
+def _generated(frame: Frame, verdict: Verdict, about: dict[str, Any]) -> Generated:
+    return Generated(
+        variant=frame.variant,
+        image=Image.fromarray(verdict.pixels),
+        boxes=verdict.boxes,
+        about={
+            "mask": frame.mask_type,
+            "mask_seed": frame.mask_seed,
+            "known": round(float(frame.mask.mean()), 4),
+            **about,
+            **verdict.about,
+        },
+        rejected=verdict.rejected,
+    )
+
+
+class Networks:
+    """The prior as the solver's callables, with gradients, and its noise per image."""
+
+    def __init__(self, prior: Prior, prompt: str, guidance: float):
+        self.prior = prior
+        self.cond = prior.embed([prompt])
+        self.uncond = prior.embed([""]) if guidance != 1 else None
+        self.guidance = guidance
+
+    def eps(self, z: Tensor, t: int) -> Tensor:
+        return self.prior.predict_noise(z, t, self.cond, self.uncond, self.guidance)
+
+    def decode(self, z: Tensor) -> Tensor:
+        vae = self.prior.vae
+        return vae.decode((z / self.prior.scaling_factor).to(vae.dtype)).sample.float()
+
+    def encode(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        posterior = self.prior.vae.encode(x.to(self.prior.vae.dtype)).latent_dist
+        z = posterior.mean if noise is None else posterior.mean + posterior.std * noise.to(posterior.std)
+        return z.float() * self.prior.scaling_factor
+
+
+def sample_frames(
+    config: Psld, frames: Sequence[Frame], prior: Prior
+) -> Iterator[tuple[Frame, np.ndarray, dict[str, Any]]]:
+    """The picture of each frame before pasting: uint8 [h, w, 3] without padding, and columns for the manifest."""
+    networks = Networks(prior, config.prompt, config.guidance)
+    rows = config.rows(prior.alphas_cumprod.tolist())
+    groups: dict[tuple[int, int], list[Frame]] = {}
+    for frame in frames:
+        groups.setdefault((frame.geometry.frame_width, frame.geometry.frame_height), []).append(frame)
+    size = 1 if config.solver.norm_over_batch else config.batch_size
+    if config.checkpointing:
+        prior.unet.enable_gradient_checkpointing()
+        prior.vae.enable_gradient_checkpointing()
+    try:
+        for members in groups.values():
+            for start in range(0, len(members), size):
+                yield from _sample_batch(config, members[start : start + size], rows, networks)
+    finally:
+        if config.checkpointing:
+            prior.unet.disable_gradient_checkpointing()
+            prior.vae.disable_gradient_checkpointing()
+
+
+def _sample_batch(
+    config: Psld, frames: Sequence[Frame], rows: Sequence[Row], networks: Networks
+) -> Iterator[tuple[Frame, np.ndarray, dict[str, Any]]]:
+    prior = networks.prior
+    device = prior.device
+    identities = [frame.variant.fingerprint for frame in frames]
+    copies = config.solver.joint_copies if config.solver.norm_over_batch else 1
+    companions = [f"{identity} companion {i}" for i in range(1, copies) for identity in identities]
+
+    def noise(purpose: str, step: int, shape: Sequence[int]) -> Tensor:
+        return draw_noise([derive(identity, purpose, step) for identity in (*identities, *companions)], shape)
+
+    images = torch.stack([image_tensor(frame.source, frame.geometry) for frame in frames]).repeat(copies, 1, 1, 1)
+    known = torch.stack([mask_tensor(frame) for frame in frames]).repeat(copies, 1, 1, 1)
+    operator = make_operator(config.measurement, known.to(device))
+    y = operator.apply(images.to(device))
+    if config.measurement.sigma_y > 0:
+        y = y + config.measurement.sigma_y * noise("measurement", 0, y.shape[1:]).to(device)
+        if not config.measurement.noise_everywhere and isinstance(operator, Inpainting):
+            y = operator.apply(y)
+    factor = 2 ** (len(prior.vae.config.block_out_channels) - 1)
+    latent = (prior.unet.config.in_channels, images.shape[2] // factor, images.shape[3] // factor)
+    z = noise("start", 0, latent).to(device)
+    if config.t0 < 1:
+        filled = torch.stack(
+            [fill_hole(image, mask, config.solver.fill) for image, mask in zip(images, known, strict=True)]
+        )
+        with torch.no_grad():
+            clean = networks.encode(filled.to(device), None)
+        z = rows[0].a ** 0.5 * clean + (1 - rows[0].a) ** 0.5 * z
+    names = [frame.variant.source.id for frame in frames] * copies
+    solution = solve(z, rows, y, operator, config.solver, networks.eps, networks.decode, networks.encode, noise, names)
+    with torch.no_grad():
+        decoded = networks.decode(solution.z).clamp(-1, 1).cpu()
+    pictures = ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    error = (decoded - images).square().mean(1)
+    for i, frame in enumerate(frames):
+        region = torch.from_numpy(frame.geometry.into_frame(frame.mask)) > 0.5
+        squared = float(error[i][region].mean()) if region.any() else float("nan")
+        about = {
+            "psnr_known": round(10 * math.log10(4 / max(squared, 1e-10)), 3) if region.any() else None,
+            "clamped_steps": int(solution.clamped_steps[i]),
+            "prior": prior.weights,
+            "dtype": str(prior.unet.dtype).removeprefix("torch."),
+            "batch_size": len(frames),
+        }
+        pixels = frame.geometry.crop(pictures[i])
+        if config.frame.color == "grey":
+            grey = np.asarray(Image.fromarray(pixels).convert("L"))
+            pixels = np.repeat(grey[:, :, None], 3, axis=2)
+        yield frame, pixels, about
