@@ -22,7 +22,7 @@ from genaug.config_source import install
 from genaug.core.errors import GenaugError
 from genaug.core.paths import project_root
 from genaug.core.registry import COMPONENTS
-from genaug.runs.sweep import failures, note_cell
+from genaug.runs.sweep import check_objective, failures, is_optimising, note_cell, objective
 
 
 def register() -> Path:
@@ -95,14 +95,17 @@ def compose_typed(overrides: list[str]) -> RunConfig:
 
 
 def job(config: DictConfig) -> float | None:
-    """One Hydra job: one cell. Returns its main metric, so that optimising sweepers can use it."""
+    """One Hydra job: one cell. An optimising sweeper is given its validation metric, others nothing that they use."""
     from genaug.runs.cell import Cell
 
     hydra_config = HydraConfig.get()
     sweep_dir = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None
     overrides = tuple(hydra_config.overrides.task)
+    optimised = sweep_dir is not None and is_optimising(hydra_config.sweeper)
     try:
         cell = Cell.of(typed(config), overrides)
+        if optimised:
+            check_objective(cell.config)
         result = cell.result()
         if result is not None:
             cell.say_complete(result)
@@ -114,16 +117,17 @@ def job(config: DictConfig) -> float | None:
         print(f"genaug: {message(error) or traceback.format_exc()}", file=sys.stderr)
         if sweep_dir is None:
             sys.exit(2 if message(error) else 1)
-        note_cell(sweep_dir, None, overrides, failed=True)  # one bad cell must not cost the others
-        return None
+        note_cell(sweep_dir, None, overrides, failed=True)
+        if optimised:
+            raise  # the sweeper has no value to go on with
+        return None  # one bad cell must not cost the others
     if sweep_dir is not None:
         note_cell(sweep_dir, cell.folder, overrides, failed=False)
     else:
         from genaug.tables.terminal import show
 
         show([cell.folder])
-    value = result["metrics"].get(result["metric"])
-    return float(value) if value is not None else None
+    return objective(result) if optimised else None
 
 
 def message(error: BaseException) -> str | None:

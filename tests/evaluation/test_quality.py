@@ -78,10 +78,33 @@ def test_frechet_distance_has_its_closed_form_for_shifted_and_scaled_gaussians()
 def test_kernel_distance_is_unbiased_at_zero_and_grows_with_the_shift() -> None:
     rng = np.random.default_rng(2)
     a, b = rng.normal(size=(600, 4)), rng.normal(size=(600, 4))
-    near, far = kid(a, b), kid(a, b + 1)
-    assert abs(near.mean()) < 3 * near.std()  # zero in expectation
-    assert far.mean() > 10 * abs(near.mean())
-    assert np.array_equal(kid(a, b), near)  # no hidden randomness
+    (near, interval), (far, far_interval) = kid(a, b), kid(a, b + 1)
+    assert abs(near) < 3 * (interval.high - interval.low)  # zero in expectation
+    assert far > 10 * abs(near) and far_interval.low > interval.high
+    assert kid(a, b) == (near, interval)  # no hidden randomness
+
+
+def test_kernel_distance_is_the_mean_over_all_pairs_of_different_images() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(7, 3)), rng.normal(0.5, 1, size=(5, 3))
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> float:
+        return (float(x @ y) / 3 + 1) ** 3
+
+    def within(x: np.ndarray) -> float:
+        return float(np.mean([kernel(x[i], x[j]) for i in range(len(x)) for j in range(len(x)) if i != j]))
+
+    by_hand = within(a) + within(b) - 2 * np.mean([kernel(x, y) for x in a for y in b])
+    for chunk in (2, 1024):
+        assert kid(a, b, chunk=chunk)[0] == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_kernel_distance_has_an_interval_that_covers_it_also_of_few_images() -> None:
+    rng = np.random.default_rng(4)
+    truth, _ = kid(rng.normal(size=(3000, 4)), rng.normal(0.6, 1, size=(3000, 4)), num_resamples=1)
+    intervals = [kid(rng.normal(size=(60, 4)), rng.normal(0.6, 1, size=(60, 4)), 300)[1] for _ in range(100)]
+    covered = sum(interval.low <= truth <= interval.high for interval in intervals)
+    assert 85 <= covered <= 100  # 95 of 100 in the long run; fewer than 85 once in 10,000 times
 
 
 def test_edit_distance_is_zero_for_copies_and_one_for_orthogonal_features(dataset: Dataset, tmp_path: Path) -> None:

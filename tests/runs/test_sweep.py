@@ -1,15 +1,18 @@
 """What the sweeper takes a job for is what Hydra composes for it: otherwise a cell would be answered with another's result."""
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
+from PIL import Image
 
 from genaug.app import compose_typed, register, typed
+from genaug.core.errors import GenaugError
 from genaug.runs.cell import cell_fingerprint
-from genaug.runs.sweep import sets_value
+from genaug.runs.sweep import check_objective, is_optimising, objective, sets_value
 
 JOBS = (
     ["seed=1", "mix.alpha=0.3"],
@@ -48,3 +51,46 @@ def test_only_values_are_set_on_what_was_composed_before():
     assert not any(
         map(sets_value, ("generator=none", "experiment=a/b", "+mix.new=1", "~mix.m", "generator/tokens=x", "hydra.x=1"))
     )
+
+
+def test_a_sweep_that_optimises_is_told_from_one_that_lists():
+    assert is_optimising({"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"})
+    assert not is_optimising(compose_typed_sweeper())
+    assert not is_optimising({"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"})
+
+
+def compose_typed_sweeper():
+    with initialize_config_dir(str(register()), version_base="1.3"):
+        return compose("config", return_hydra_config=True).hydra.sweeper
+
+
+def test_what_is_optimised_is_measured_on_the_validation_split():
+    metrics = {"test/accuracy_macro": 0.9, "val/accuracy_macro": 0.7}
+    result = {"cell": "c", "metric": "test/accuracy_macro", "metrics": metrics}
+    assert objective(result) == 0.7
+    with pytest.raises(GenaugError, match="no val/accuracy_macro"):
+        objective({**result, "metrics": {"test/accuracy_macro": 0.9}})
+
+
+def test_without_validation_images_an_optimising_sweep_does_no_work(tmp_path):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(3):
+                seed = len(list(tmp_path.rglob("*")))
+                pixels = np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
+    choices = ["dataset=image_folder", f"dataset.root={tmp_path}"]
+    with pytest.raises(GenaugError, match="chooses by the validation images, and .* has none"):
+        check_objective(compose_typed([*choices, "dataset.val_fraction=0"]))
+    check_objective(compose_typed([*choices, "dataset.val_fraction=0.4"]))
+    with pytest.raises(GenaugError, match="task=train"):
+        check_objective(compose_typed(["task=fit"]))
+
+
+def test_sweeps_of_one_second_have_folders_of_their_own():
+    folders = set()
+    for _ in range(2):
+        with initialize_config_dir(str(register()), version_base="1.3"):
+            folders.add(compose("config", return_hydra_config=True, overrides=["hydra.job.num=0"]).hydra.sweep.dir)
+    assert len(folders) == 2

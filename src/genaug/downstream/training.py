@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from genaug.core.errors import GenaugError
 from genaug.downstream.classification.metrics import select_step
 from genaug.downstream.trainer import TrainerConfig
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 RESUME_NAME = "resume"  # checkpoints/resume.ckpt
 SELECTED_NAME = "selected.pt"  # checkpoints/selected.pt: weights of the best evaluation so far
 ROWS_PER_RUN = 50  # training losses that are recorded
+REMEDY = "Write a smaller learning rate (downstream.lr), or trainer.precision=32-true if it is lower."
 
 
 class RecordLogger(Logger):
@@ -85,7 +87,15 @@ class Bar(Callback):
 
 
 class Losses(Callback):
-    """Records what ``training_step`` returns every few steps, without the cost of Lightning's own logging at every one."""
+    """Records what ``training_step`` returns every few steps, without the cost of Lightning's own logging at every one, and
+    ends a training whose loss is no number.
+
+    Losses are looked at together, every few steps, since each look waits for the GPU.
+    """
+
+    def __init__(self):
+        self.unread: list[tuple[int, float, torch.Tensor]] = []
+        """Step, learning rate and loss since the last look."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for logger in trainer.loggers:
@@ -93,9 +103,24 @@ class Losses(Callback):
                 logger.record.rewind(trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
-        if trainer.global_step % max(1, trainer.max_steps // ROWS_PER_RUN) == 0:
+        step = trainer.global_step
+        self.unread.append((step, trainer.optimizers[0].param_groups[0]["lr"], outputs["loss"]))
+        if step % max(1, trainer.max_steps // ROWS_PER_RUN) == 0 or step == trainer.max_steps:
+            self.check()
+        if step % max(1, trainer.max_steps // ROWS_PER_RUN) == 0:
             for logger in trainer.loggers:
-                logger.log_metrics({f"train/{key}": float(term) for key, term in outputs.items()}, trainer.global_step)
+                logger.log_metrics({f"train/{key}": float(term) for key, term in outputs.items()}, step)
+
+    def check(self) -> None:
+        """Raise ``GenaugError`` at the first loss since the last look that is NaN or infinite."""
+        unread, self.unread = self.unread, []
+        finite = torch.isfinite(torch.stack([loss.detach() for _, _, loss in unread])).tolist()
+        for (step, rate, loss), is_finite in zip(unread, finite, strict=True):
+            if not is_finite:
+                raise GenaugError(
+                    f"The training loss is {float(loss):g} at step {step} (learning rate {rate:g}): the training has "
+                    f"diverged. {REMEDY}"
+                )
 
 
 class Evaluations(Callback):
@@ -190,8 +215,15 @@ def build_trainer(
 
 
 def fit(trainer: pl.Trainer, model: pl.LightningModule, folder: Path, record: "Record") -> None:
-    """Train to the last step, from the checkpoint of an interrupted run if there is one."""
+    """Train to the last step, from the checkpoint of an interrupted run if there is one.
+
+    Raises:
+        GenaugError: if the loss or a weight becomes NaN or infinite.
+    """
     checkpoint = folder / "checkpoints" / f"{RESUME_NAME}.ckpt"
     started = time.perf_counter()
     trainer.fit(model, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+    broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    if broken:
+        raise GenaugError(f"After step {trainer.global_step} weights are no numbers, {broken[0]} first. {REMEDY}")
     record.say(f"trained to step {trainer.global_step} in {time.perf_counter() - started:.1f} s")

@@ -17,29 +17,56 @@ from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
 from genaug.evaluation.features import features_of, normalised
 from genaug.evaluation.filters import lpips_distances
-from genaug.evaluation.statistics import CONFIDENCE
+from genaug.evaluation.statistics import CONFIDENCE, Interval
 
 NUM_NEIGHBOURS = 5  # k of precision, recall, density and coverage
-NUM_SUBSETS = 100  # of KID
+NUM_RESAMPLES = 1000  # of KID's interval
 
 
-def kid(real_nd: np.ndarray, fake_nd: np.ndarray, subset_size: int = 100, num_subsets: int = NUM_SUBSETS) -> np.ndarray:
-    """Unbiased squared MMD with the cubic kernel (x.y / d + 1)^3 on random subsets: float64 [num_subsets]."""
-    size = min(subset_size, len(real_nd), len(fake_nd))
+def kid(
+    real_nd: np.ndarray, fake_nd: np.ndarray, num_resamples: int = NUM_RESAMPLES, chunk: int = 1024
+) -> tuple[float, Interval]:
+    """Unbiased squared MMD with the cubic kernel (x.y / d + 1)^3 over all pairs, and its bootstrap interval over the images.
+
+    A resample weighs every image by how often it was drawn; an image is never paired with its own copies, whose likeness
+    says nothing of the distribution. (The published code averages over random subsets: the same expectation, but its subsets of
+    a small set are all alike, and so is their spread.)
+
+    Args:
+        num_resamples: of the bootstrap.
+        chunk: rows of the kernel that are in memory at once.
+    """
     rng = np.random.default_rng(derive("kid"))
-    estimates = np.empty(num_subsets)
-    for i in range(num_subsets):
-        real = real_nd[rng.choice(len(real_nd), size, replace=False)].astype(np.float64)
-        fake = fake_nd[rng.choice(len(fake_nd), size, replace=False)].astype(np.float64)
-        dim = real.shape[1]
-        within = sum(_off_diagonal((x @ x.T / dim + 1) ** 3) for x in (real, fake))
-        estimates[i] = within - 2 * float(((real @ fake.T / dim + 1) ** 3).mean())
-    return estimates
+    weights = []
+    for rows in (real_nd, fake_nd):
+        draws = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=num_resamples)
+        weights.append(np.vstack([np.ones(len(rows)), draws]))  # the first is the sample itself
+    real, fake = weights
+    within = _mean_kernel(real_nd, real_nd, real, real, chunk) + _mean_kernel(fake_nd, fake_nd, fake, fake, chunk)
+    estimates = within - 2 * _mean_kernel(real_nd, fake_nd, real, fake, chunk)
+    low, high = np.nanquantile(estimates[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(estimates[0]), Interval(low=float(low), high=float(high))
 
 
-def _off_diagonal(kernel: np.ndarray) -> float:
-    n = len(kernel)
-    return float((kernel.sum() - np.trace(kernel)) / (n * (n - 1)))
+def _mean_kernel(
+    x_nd: np.ndarray, y_md: np.ndarray, x_weights_bn: np.ndarray, y_weights_bm: np.ndarray, chunk: int
+) -> np.ndarray:
+    """Mean of the kernel over pairs for each row of weights, without the pairs of an image with itself: float64 [b]."""
+    same, total = x_nd is y_md, np.zeros(len(x_weights_bn))
+    y = y_md.astype(np.float64)
+    for first in range(0, len(x_nd), chunk):
+        rows = slice(first, first + chunk)
+        kernel = x_nd[rows].astype(np.float64) @ y.T / y.shape[1] + 1
+        kernel = kernel * kernel * kernel
+        if same:
+            kernel[np.arange(len(kernel)), np.arange(first, first + len(kernel))] = 0
+        total += ((y_weights_bm @ kernel.T) * x_weights_bn[:, rows]).sum(axis=1)
+    pairs = x_weights_bn.sum(axis=1) * y_weights_bm.sum(axis=1)
+    if same:
+        pairs -= (x_weights_bn * y_weights_bm).sum(axis=1)
+    return np.divide(
+        total, pairs, out=np.full_like(total, np.nan), where=pairs > 0
+    )  # one image drawn n times has no pair
 
 
 def fid(real_nd: np.ndarray, fake_nd: np.ndarray) -> float:
@@ -152,9 +179,8 @@ def measure(pool: Pool, dataset: Dataset, store: Store, backbone: str, lpips: bo
     sources = {sample.id: row for sample, row in zip(dataset.train, source_rows, strict=True)}
     measures: dict[str, dict[str, float]] = {}
     if min(len(real), len(fake)) > NUM_NEIGHBOURS:
-        estimates = kid(real, fake)
-        low, high = np.quantile(estimates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        measures["kid"] = {"value": float(estimates.mean()), "low": float(low), "high": float(high)}
+        distance, interval = kid(real, fake)
+        measures["kid"] = {"value": distance, "low": interval.low, "high": interval.high}
         measures["fid"] = {"value": fid(real, fake)}
         measures |= {k: {"value": v} for k, v in precision_recall_density_coverage(real, fake).items()}
     to_source, within = edit_distances(pool, sources, fake)

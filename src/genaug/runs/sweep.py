@@ -3,12 +3,16 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from genaug.core.errors import GenaugError
 from genaug.core.files import read_rows
+
+if TYPE_CHECKING:
+    from genaug.config import RunConfig
 
 failures: list[str] = []
 """Overrides of the cells that failed in this process's sweep: a callback of Hydra cannot raise, so ``app.main`` reads them."""
@@ -30,6 +34,41 @@ def note_cell(sweep_dir: Path, folder: Path | None, overrides: Sequence[str], fa
     sweep_dir.mkdir(parents=True, exist_ok=True)
     with (sweep_dir / "cells.jsonl").open("a") as file:
         file.write(json.dumps({"folder": str(folder), "overrides": list(overrides), "failed": failed}) + "\n")
+
+
+PLAIN_SWEEPERS = ("CellSweeper", "BasicSweeper")
+
+
+def is_optimising(sweeper: Any) -> bool:
+    """Whether a Hydra sweeper (its part of the configuration) chooses its next cells by the values of earlier ones."""
+    return str(sweeper.get("_target_", "")).rpartition(".")[2] not in PLAIN_SWEEPERS
+
+
+def check_objective(config: "RunConfig") -> None:
+    """Raise ``GenaugError``, before any work, for a cell that has no validation images to be optimised on."""
+    if config.task != "train":
+        raise GenaugError(
+            f"An optimising sweeper needs a result, which task={config.task} does not give: write task=train."
+        )
+    dataset = config.dataset.load()
+    if not dataset.val:
+        raise GenaugError(
+            f"An optimising sweeper chooses by the validation images, and {dataset.name} has none here: give it a validation "
+            "split (dataset.val_fraction where the data set has this key). The test split is for the final number alone."
+        )
+
+
+def objective(result: dict[str, Any]) -> float:
+    """What an optimising sweeper maximises: the main metric on the validation split, never on the test split.
+
+    Raises:
+        GenaugError: if the result has none.
+    """
+    name = result["metric"].replace("test/", "val/", 1)
+    value = result["metrics"].get(name)
+    if value is None:
+        raise GenaugError(f"{result['cell']} has no {name}, by which an optimising sweeper could choose.")
+    return float(value)
 
 
 class SweepSummary(Callback):

@@ -1,0 +1,39 @@
+"""What all trainings share: one whose loss is no number has no result."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from genaug.core.errors import GenaugError
+from genaug.downstream.training import Losses, fit
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e12])
+def test_a_training_that_diverges_fails_with_its_step_and_learning_rate(classify, rate):
+    with pytest.raises(
+        GenaugError, match=rf"training loss is (nan|inf) at step \d \(learning rate {rate:g}\)".replace("+", r"\+")
+    ):
+        classify(lr=rate, num_steps=6, optimizer="sgd", warmup_steps=0, schedule="constant")
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_the_first_loss_that_is_no_number_is_named_although_several_are_looked_at_together(loss):
+    losses = Losses()
+    losses.unread = [(step, 0.1 * step, torch.tensor(value)) for step, value in ((3, 1.0), (4, loss), (5, math.nan))]
+    with pytest.raises(GenaugError, match=rf"is {loss} at step 4 \(learning rate 0\.4\)"):
+        losses.check()
+
+
+def test_a_training_that_ends_with_broken_weights_has_no_result(tmp_path, record):
+    """The last update comes after the last loss."""
+
+    class Done:
+        global_step = 7
+
+        def fit(self, model, **settings):
+            nn.init.constant_(model.bias, math.nan)
+
+    with pytest.raises(GenaugError, match="After step 7 weights are no numbers, bias first"):
+        fit(Done(), nn.Linear(2, 2), tmp_path, record)  # type: ignore[arg-type]
