@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genaug.core.errors import GenaugError
 from genaug.core.files import read_json, read_rows, say_damaged, whole, write_json
 from genaug.runs.collection import RESULT, STATUS, cell_states, read_result
 from tests.runs.finished_run import write_finished
@@ -102,3 +103,12 @@ def test_writers_with_equal_process_numbers_do_not_tear_a_file(tmp_path, monkeyp
         if path.exists():
             assert json.loads(path.read_text()) in ("a" * 5000, "b" * 5000)
     assert [writer.exitcode for writer in writers] == [0, 0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_file_holds_what_is_no_number_and_the_place_is_named(tmp_path, value):
+    path = tmp_path / "result.json"
+    write_json(path, {"a": [1, {"b": None}]})
+    with pytest.raises(GenaugError, match=r"result\.json cannot be written: a\[1\]\.b is -?(nan|inf)"):
+        write_json(path, {"a": [1, {"b": value}]})
+    assert read_json(path) == {"a": [1, {"b": None}]}

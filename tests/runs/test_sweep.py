@@ -81,7 +81,7 @@ def test_without_validation_images_an_optimising_sweep_does_no_work(tmp_path):
                 pixels = np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
     choices = ["dataset=image_folder", f"dataset.root={tmp_path}"]
-    with pytest.raises(GenaugError, match="chooses by the validation images, and .* has none"):
+    with pytest.raises(GenaugError, match=r"chooses by the validation images, and .* has none"):
         check_objective(compose_typed([*choices, "dataset.val_fraction=0"]))
     check_objective(compose_typed([*choices, "dataset.val_fraction=0.4"]))
     with pytest.raises(GenaugError, match="task=train"):

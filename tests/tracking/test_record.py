@@ -32,3 +32,8 @@ def test_a_training_without_a_checkpoint_starts_its_rows_anew(tmp_path):
     again.rewind(0)
     again.log({"train/loss": 1.0}, 8)
     assert [row["step"] for row in rows(tmp_path)] == [8]
+
+
+def test_a_metric_that_is_no_number_is_null_in_the_rows(tmp_path):
+    Record(tmp_path).log({"train/loss": float("nan"), "accepted": 0.5}, 3)
+    assert rows(tmp_path) == [{"step": 3, "train/loss": None, "accepted": 0.5}]

@@ -7,6 +7,7 @@ as absent, and is named once on the standard error.
 import contextlib
 import functools
 import json
+import math
 import os
 import secrets
 import socket
@@ -16,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any
+
+from genaug.core.errors import GenaugError
 
 PARTIAL = ".partial"
 """Ending of names that hold what is not finished; ``genaug gc`` lists those that nobody finished."""
@@ -50,7 +53,36 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, sort_keys=False) + "\n")
+    """Write a value as JSON, which has no word for what is not a number: the place that holds it writes None (``null``).
+
+    Raises:
+        GenaugError: for NaN or an infinite number; it names the file and the place.
+    """
+    write_text(path, as_json(value, str(path), indent=1) + "\n")
+
+
+def as_json(value: Any, where: str, indent: int | None = None) -> str:
+    """The text of ``write_json``; ``where`` names it in the error."""
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        key, number = next(_not_finite(value, ""))
+        raise GenaugError(
+            f"{where} cannot be written: {key.lstrip('.')} is {number}, which no result may hold. Something in front of it has "
+            "diverged or was measured on nothing."
+        ) from None
+
+
+def _not_finite(value: Any, key: str) -> Iterator[tuple[str, float]]:
+    """Every NaN and infinite number with its place, e.g. ``metrics.test/map``."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _not_finite(item, f"{key}.{name}")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _not_finite(item, f"{key}[{i}]")
 
 
 def read_json(path: Path, needs: Needs | None = None, kind: type = dict) -> Any:

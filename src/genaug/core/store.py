@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from PIL import Image, PngImagePlugin
 
 from genaug.core.errors import GenaugError, boundary
-from genaug.core.files import PARTIAL, read_json, say_damaged, whole, write_json
+from genaug.core.files import PARTIAL, as_json, read_json, say_damaged, whole, write_json
 
 ABOUT = "artefact.json"
 HASH = "sha256"
@@ -128,7 +128,7 @@ class Store:
         """Publish one image with its metadata and the hash of its pixels (JSON in the PNG text chunk ``genaug``)."""
         path = self.image_path(fingerprint)
         chunk = PngImagePlugin.PngInfo()
-        chunk.add_text("genaug", json.dumps({**about, HASH: pixel_hash(image)}))
+        chunk.add_text("genaug", as_json({**about, HASH: pixel_hash(image)}, str(path)))
         with whole(path) as partial:
             image.save(partial, format="PNG", pnginfo=chunk, compress_level=1)
         return path

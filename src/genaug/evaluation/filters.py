@@ -5,7 +5,6 @@ nothing again. The thresholds are part of the cell's identity, never of the pool
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from genaug.core.errors import GenaugError
-from genaug.core.files import read_json, write_text
+from genaug.core.files import read_json, write_json
 from genaug.core.identity import CONTENT, NOT_IDENTITY, canonical, fingerprint
 from genaug.core.names import safe_name
 from genaug.core.registry import component
@@ -77,7 +76,7 @@ class Filter:
             if missing:
                 found = self.score(missing, dataset, store)
                 known |= {sample.digest: float(value) for sample, value in zip(missing, found, strict=True)}
-                write_text(path, json.dumps(known))
+                write_json(path, known)
                 say(f"filter {self.name}: {len(missing)} images scored")
         return known
 

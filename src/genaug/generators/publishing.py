@@ -4,7 +4,6 @@ The store keeps each image once, under ``store/images``; a pool's folder holds h
 """
 
 import contextlib
-import json
 import os
 import shutil
 import time
@@ -13,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from genaug.core.files import write_text
+from genaug.core.files import as_json, write_text
 from genaug.core.identity import fingerprint
 from genaug.core.store import Store
 from genaug.data.pool import Pool, manifest_rows, read_pool
@@ -162,7 +161,7 @@ def _write_manifest(store: Store, folder: Path, variants: list[Variant]) -> None
             _link(store.image_path(variant.fingerprint), target)
         known[variant.fingerprint, variant.source.id] = row
     lines = sorted(known.values(), key=lambda row: (row["index"], row["source_id"]))
-    write_text(manifest, "".join(json.dumps(row) + "\n" for row in lines))
+    write_text(manifest, "".join(as_json(row, str(manifest)) + "\n" for row in lines))
 
 
 def _link(source: Path, target: Path) -> None:

@@ -323,4 +323,4 @@ def as_json(table: Table) -> str:
     content["cells"] = sorted(result["cell"] for result in table.results)
     for entry, source in zip(content["entries"], table.entries, strict=True):
         entry["n"], entry["gap_to_published"] = source.n, source.gap
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

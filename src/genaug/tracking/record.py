@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -73,8 +74,9 @@ class Record:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        """Numbers at a training step, to ``metrics.jsonl`` and W&B."""
-        line = json.dumps({"step": step, **metrics})
+        """Numbers at a training step, to ``metrics.jsonl`` (what is not a number as null) and W&B."""
+        finite = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
+        line = json.dumps({"step": step, **finite})
         if line in self.resumed:
             return
         with (self.folder / "metrics.jsonl").open("a") as file:
