@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 from PIL import Image
-from scipy.fft import dctn
 
 from genaug.core.files import write_json
 from genaug.core.store import Store
@@ -46,7 +46,7 @@ class Direction:
 def perceptual_hash(image: Image.Image) -> np.ndarray:
     """bool [64]: signs of the low-frequency DCT coefficients of the grey image against their median."""
     grey = np.asarray(image.convert("L").resize((HASH_DETAIL, HASH_DETAIL), Image.Resampling.LANCZOS), dtype=np.float64)
-    low = dctn(grey)[:HASH_SIDE, :HASH_SIDE].reshape(-1)  # type: ignore[index]
+    low = scipy.fft.dctn(grey)[:HASH_SIDE, :HASH_SIDE].reshape(-1)  # type: ignore[index]
     return low > np.median(low[1:])
 
 

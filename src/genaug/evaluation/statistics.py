@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import integrate, stats
+import scipy
 
 from genaug.core.errors import GenaugError
 
@@ -85,7 +85,7 @@ def sign_flip_test(differences: Sequence[float]) -> float:
         return 1.0
     # scipy flips signs when it is given one sample; infinitely many resamples means all of them
     exact = 2 ** len(values) if len(values) <= 20 else 10**6
-    result = stats.permutation_test(
+    result = scipy.stats.permutation_test(
         (values,), np.mean, permutation_type="samples", n_resamples=exact, vectorized=True, rng=np.random.default_rng(0)
     )
     return float(result.pvalue)
@@ -99,8 +99,8 @@ def bootstrap_interval(values: Sequence[float], confidence: float = CONFIDENCE) 
     if np.ptp(data) == 0:
         return Interval(low=float(data[0]), high=float(data[0]))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        found = scipy.stats.bootstrap(
             (data,),
             np.mean,
             n_resamples=NUM_RESAMPLES,
@@ -175,9 +175,9 @@ def power_of_paired_test(effect: float, n: int, level: float = LEVEL) -> float:
     if 2 / 2**n > level:
         return 0.0
     if 4 / 2**n > level:
-        return float(stats.norm.cdf(effect) ** n + stats.norm.cdf(-effect) ** n)
-    shift, critical = abs(effect) * math.sqrt(n), stats.t.ppf(1 - level / 2, n - 1)
-    return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
+        return float(scipy.stats.norm.cdf(effect) ** n + scipy.stats.norm.cdf(-effect) ** n)
+    shift, critical = abs(effect) * math.sqrt(n), scipy.stats.t.ppf(1 - level / 2, n - 1)
+    return float(scipy.stats.nct.sf(critical, n - 1, shift) + scipy.stats.nct.cdf(-critical, n - 1, shift))
 
 
 def seeds_for_power(differences: Sequence[float], num_comparisons: int = 1, power: float = POWER) -> int | None:
@@ -200,7 +200,8 @@ def seeds_for_power(differences: Sequence[float], num_comparisons: int = 1, powe
     if spread == 0:
         return n
     effect = float(values.mean()) / spread
-    normal = ((stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)) / effect) ** 2  # the t-test needs a little more
+    quantile = scipy.stats.norm.ppf
+    normal = ((quantile(1 - level / 2) + quantile(power)) / effect) ** 2  # the t-test needs a little more
     if normal > 10_000:  # where the two are one
         return math.ceil(normal)
     n = max(n, math.floor(normal))
@@ -225,5 +226,5 @@ def area_under_curve(values: Mapping[float, float], points: Sequence[float], nor
     if missing:
         wanted = ", ".join(f"{point:g}" for point in ordered)
         raise GenaugError(f"The area under the curve needs every point of {wanted}; missing: {', '.join(missing)}.")
-    area = float(integrate.trapezoid([values[point] for point in ordered], ordered))
+    area = float(scipy.integrate.trapezoid([values[point] for point in ordered], ordered))
     return area / (ordered[-1] if norm == "max" else ordered[-1] - ordered[0])

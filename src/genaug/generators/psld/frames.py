@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 from PIL import Image
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from genaug.core.seeding import derive
@@ -135,7 +135,7 @@ def object_pixels(sample: Sample, geometry: Letterbox, margin: int) -> np.ndarra
     assert pixels is not None
     picture = Image.fromarray(pixels.astype(np.uint8))
     small = np.asarray(picture.resize(geometry.inner, Image.Resampling.NEAREST)) > 0
-    away = distance_transform_edt(~small)
+    away = scipy.ndimage.distance_transform_edt(~small)
     assert isinstance(away, np.ndarray)
     return away <= margin if small.any() else small
 
@@ -158,5 +158,5 @@ def fill_hole(image: Tensor, mask: Tensor, how: str) -> Tensor:
         return torch.zeros_like(image)
     if how == "mean":
         return torch.where(known, image, image[:, known].mean(1)[:, None, None])
-    _, places = distance_transform_edt(~known.numpy(), return_indices=True)  # type: ignore[misc]
+    _, places = scipy.ndimage.distance_transform_edt(~known.numpy(), return_indices=True)  # type: ignore[misc]
     return image[:, torch.from_numpy(places[0]).long(), torch.from_numpy(places[1]).long()]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+import scipy
 
 from genaug.data.sample import Boxes
 from genaug.generators.psld.config import Audit, Labels
@@ -50,7 +50,7 @@ def paste_weights(mask: np.ndarray, inside: np.ndarray, paste_back: str, kept: n
     region = (mask > 0.5) & inside
     if paste_back == "hard" or feather < 1 or region.all():
         return region.astype(np.float32)
-    depth = distance_transform_edt(region)
+    depth = scipy.ndimage.distance_transform_edt(region)
     assert isinstance(depth, np.ndarray)
     return np.where(kept & region, 1.0, np.clip(depth / (feather + 1), 0, 1)).astype(np.float32)
 

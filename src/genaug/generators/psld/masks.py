@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from PIL import Image, ImageDraw
-from scipy.ndimage import distance_transform_edt
 
 BOX_AWARE = ("outpainting", "random_outpainting", "random_entirepainting", "random_erasing_ore", "keep_object")
 BOX_FREE = ("box", "center_box", "random", "extreme", "free_form")
@@ -59,7 +59,7 @@ def union(boxes: Sequence[PixelBox], width: int, height: int) -> np.ndarray:
 
 def distance(inside: np.ndarray) -> np.ndarray:
     """d: float64 [h, w]; 0 everywhere where K is the whole frame."""
-    raw = distance_transform_edt(~inside)
+    raw = scipy.ndimage.distance_transform_edt(~inside)
     assert isinstance(raw, np.ndarray)
     return raw / max(float(raw.max()), 1e-12)
 

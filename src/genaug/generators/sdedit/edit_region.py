@@ -7,8 +7,8 @@ for ``keep_object``. A side of 16 pixels reaches 7 up and left and 8 down and ri
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from PIL import Image, ImageOps
-from scipy.ndimage import maximum_filter
 
 from genaug.data.sample import Boxes, Sample
 from genaug.generators.psld.labels import paste
@@ -48,7 +48,7 @@ def edit_region(sample: Sample, size: int, mask: str, dilation: int, resize: str
         inside |= np.asarray(picture) > 0
     if not inside.any():
         return EditRegion(everywhere, "no_object")
-    grown = np.asarray(maximum_filter(inside, size=max(dilation, 1)), dtype=bool)
+    grown = np.asarray(scipy.ndimage.maximum_filter(inside, size=max(dilation, 1)), dtype=bool)
     editable = ~grown if mask == "keep_object" else grown
     return EditRegion(editable, "no_editable_area" if editable.mean() < MIN_EDITABLE else None)
 
