@@ -17,6 +17,7 @@ from genaug.core.store import artefact, check_writable
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset
 from genaug.data.splits import by_class
+from genaug.data.summary import summary
 from genaug.downstream.base import TrainingData
 from genaug.drawing.contact_sheet import contact_sheet
 from genaug.generators.publishing import make_pool
@@ -75,10 +76,8 @@ def read(cell: Cell, record: Record) -> Dataset:
     """The data set of this trial; one that the downstream model cannot use is refused before anything is generated."""
     cfg = cell.config
     dataset = cfg.dataset.load()
-    record.say(
-        f"{dataset.name}: {len(dataset.train)} train, {len(dataset.val)} val, {len(dataset.test)} test images, "
-        f"{len(dataset.class_names)} classes" + (f"; {dataset.notes}" if dataset.notes else "")
-    )
+    for line in summary(dataset):
+        record.say(line)
     if cfg.task == "train":
         cfg.downstream.check_dataset(dataset)
     return dataset

@@ -48,7 +48,7 @@ def of_preset(group: str, name: str) -> dict[str, str]:
     component: Any = config
     for part in group.split("/"):
         component = getattr(component, part)
-    found = {"component": fingerprint(component)}
+    found = {"component": fingerprint(canonical(component, read=False))}
     if group == "generator":
         task = "digits" if "classification" in config.generator.tasks else "digit_scenes"
         dataset = compose(f"dataset={task}", "dataset.shots=2").dataset.load()
@@ -64,7 +64,7 @@ def of_run(config: RunConfig) -> str:
     if config.dataset.embedded and config.prior.folder is not None:
         return cell_fingerprint(config)
     names = ("task", "seed", "dataset", "prior", "leakage", "generator", "filter", "mix", "augment", "downstream")
-    return fingerprint(*(canonical(getattr(config, name)) for name in names), canonical(config.trainer))
+    return fingerprint(*(canonical(getattr(config, name), read=False) for name in names), canonical(config.trainer))
 
 
 def of_experiment(item: str) -> dict[str, str]:

@@ -7,7 +7,8 @@ metadata:
 * ``FIT``: changes what a generator learns, hence the fitted artefact and all its images;
 * ``DRAWN``: a law from which a value is drawn per image; the drawn value is part of the image's identity, the law is not;
 * ``CONTENT``: a path whose content counts, not its place: a file, or a folder with all that is below it. What is neither
-  (a Hub id) counts as it is written.
+  (a Hub id) counts as it is written. ``content_by(method)`` instead names the component's own method that gives the
+  content, where only a part of the files counts or they are too many to be read.
 
 A component class also contributes its identity name, stated once by ``identified`` (``component`` does it) so that renaming
 the class changes nothing, and its ``version``, bumped when its output changes for the same fields.
@@ -28,6 +29,12 @@ FIT = {"stage": "fit"}
 DRAWN = {"stage": "drawn"}
 CONTENT = {"content": True}
 
+
+def content_by(method: str) -> dict[str, Any]:
+    """Field metadata: what the path holds enters the identity as the component's ``method()`` gives it."""
+    return {"content": method}
+
+
 FINGERPRINT_LENGTH = 16  # hexadecimal digits: 64 bits
 
 
@@ -41,13 +48,14 @@ def identified(name: str) -> Callable[[type[T]], type[T]]:
     return name_it
 
 
-def canonical(value: Any, stage: str | None = None) -> Any:
+def canonical(value: Any, stage: str | None = None, read: bool = True) -> Any:
     """A JSON-ready form of ``value`` that holds identity fields only.
 
     Args:
         value: a dataclass, a mapping, a sequence, a path or a scalar.
         stage: for a dataclass, keep only the fields of this stage: ``"fit"``, ``"sample"`` (neither fit nor drawn) or
             all of them (``None``).
+        read: take the content of what ``CONTENT`` fields name; false takes the paths as they are written.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if "identity_name" not in vars(type(value)):
@@ -59,9 +67,10 @@ def canonical(value: Any, stage: str | None = None) -> Any:
             if stage is not None and field.metadata.get("stage", "sample") != stage:
                 continue
             content = getattr(value, field.name)
-            if field.metadata.get("content") and content is not None:
-                content = _content_of(Path(content).expanduser()) or content
-            fields[field.name] = canonical(content)
+            how = field.metadata.get("content")
+            if how and read and content is not None:
+                content = getattr(value, how)() if isinstance(how, str) else content_of(content) or content
+            fields[field.name] = canonical(content, read=read)
         return fields
     if isinstance(value, Mapping):
         return {str(key): canonical(item) for key, item in sorted(value.items(), key=lambda pair: str(pair[0]))}
@@ -101,8 +110,9 @@ def folder_digest(folder: Path, files: Iterable[Path]) -> str:
     return total.hexdigest()[:FINGERPRINT_LENGTH]
 
 
-def _content_of(path: Path) -> str | None:
-    """Content of a file or a folder; None where there is neither."""
+def content_of(written: str) -> str | None:
+    """Digest of the content of a file or a folder; None where there is neither."""
+    path = Path(written).expanduser()
     if path.is_dir():
         return folder_digest(path, (file for file in sorted(path.rglob("*")) if file.is_file()))
     return content_digest(path) if path.is_file() else None

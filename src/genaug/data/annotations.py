@@ -1,18 +1,20 @@
-"""Reading box annotations: Pascal VOC XML, COCO instances JSON, YOLO rows. Faults are named with file and line."""
+"""What an annotation may be: one check for COCO, VOC, YOLO, Hub sets and folders. Faults are named with file and entry."""
 
-import json
-import re
-import xml.etree.ElementTree as ElementTree
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from genaug.core.errors import GenaugError
+from genaug.data.images import Facts, turned_boxes
 from genaug.data.sample import Boxes
+
+FAR = 1e6
+"""No coordinate in pixels is larger: what pycocotools is given beyond it does not come back."""
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)
@@ -23,10 +25,12 @@ class LabelledObject:
     xyxy: tuple[float, float, float, float]
     """Left, top, right, bottom in pixels; right and bottom exclusive."""
     crowd: bool = False
+    area: float | None = None
+    """In square pixels as the annotation states it; None where it does not."""
     segmentation: Any = None
     """COCO polygons or run lengths."""
     where: str = ""
-    """File and line, for messages."""
+    """File and line or entry, for messages."""
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)
@@ -38,128 +42,143 @@ class Annotation:
     """0 where the file does not say."""
     height: int
     objects: tuple[LabelledObject, ...] = ()
+    where: str = ""
+    """File and entry, for messages."""
 
 
-def read_voc(path: Path) -> Annotation:
-    """A Pascal VOC file: boxes are 1-based with the last pixel included, so ``xmin - 1, ymin - 1, xmax, ymax`` here.
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Fit:
+    """How the pixels that annotations count become those of the upright image."""
 
-    Objects marked ``difficult`` become crowd regions: neither trained on nor counted as a miss, VOC's own rule. A box
-    with ``xmin >= xmax`` or ``ymin >= ymax`` in the file comes back with zero area.
+    width: int
+    """Of the picture that was annotated."""
+    height: int
+    scale: tuple[float, float] = (1.0, 1.0)
+    orientation: int = 1
+    """EXIF orientation that is applied after scaling; 1 for none."""
+
+    def apply(self, item: LabelledObject) -> LabelledObject:
+        """The object in the pixels of the upright image."""
+        if self.scale == (1.0, 1.0) and self.orientation == 1:
+            return item
+        sx, sy = self.scale
+        xyxy = np.asarray([item.xyxy], dtype=np.float64) * [sx, sy, sx, sy]
+        box = turned_boxes(xyxy, round(self.width * sx), round(self.height * sy), self.orientation)[0].tolist()
+        return replace(item, xyxy=tuple(box), area=None if item.area is None else item.area * sx * sy)
+
+
+def fit(annotation: Annotation, facts: Facts, rescale: bool, notes: Counter[str]) -> Fit:
+    """How an image's annotations lie on its file: as they are, turned with its EXIF orientation, or scaled.
 
     Raises:
-        GenaugError: if the file does not parse or an object lacks a part, with the line.
+        GenaugError: if the annotation states another size than the file has, with both.
     """
-    text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise GenaugError(
-            f"{path}:{error.position[0]}: not well-formed XML ({error}). Repair or remove the file."
-        ) from error
-    lines = [text.count("\n", 0, match.start()) + 1 for match in re.finditer(r"<object\b", text)]
-    objects = []
-    for number, node in enumerate(root.findall("object")):
-        where = f"{path}:{lines[number] if number < len(lines) else 1}"
-        name = (node.findtext("name") or "").strip()
-        if not name:
-            raise GenaugError(f"{where}: an object without <name>. Name its class or remove it.")
-        try:
-            x1, y1, x2, y2 = (float(node.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax"))
-        except ValueError as error:
-            raise GenaugError(
-                f"{where}: the object {name!r} needs numbers in bndbox/xmin, ymin, xmax and ymax."
-            ) from error
-        is_empty = x1 >= x2 or y1 >= y2
-        xyxy = (x1 - 1, y1 - 1, x1 - 1, y1 - 1) if is_empty else (x1 - 1, y1 - 1, x2, y2)
-        difficult = (node.findtext("difficult") or "0").strip() == "1"
-        objects.append(LabelledObject(category=name, xyxy=xyxy, crowd=difficult, where=where))
-    size = [int(float(root.findtext(f"size/{key}") or 0)) for key in ("width", "height")]
-    return Annotation(
-        file_name=(root.findtext("filename") or "").strip(), width=size[0], height=size[1], objects=tuple(objects)
+    stated = (annotation.width, annotation.height)
+    if min(stated) < 1 or stated == facts.size:
+        if facts.orientation != 1:
+            notes["images_turned_by_exif_with_boxes_taken_as_upright"] += 1
+        return Fit(width=facts.width, height=facts.height)
+    if stated == facts.stored_size:
+        notes["images_turned_by_exif_and_their_boxes_with_them"] += 1
+        return Fit(width=stated[0], height=stated[1], orientation=facts.orientation)
+    both = f"{stated[0]} x {stated[1]} pixels, but the file {facts.width} x {facts.height}"
+    for size, orientation in ((facts.size, 1), (facts.stored_size, facts.orientation)):
+        if _same_shape(stated, size):
+            if not rescale:
+                raise GenaugError(
+                    f"{annotation.where}: the image {annotation.file_name} is annotated as {both}. Write "
+                    "dataset.rescale_boxes=true to scale the boxes, or use the images that were annotated."
+                )
+            notes["images_with_rescaled_boxes"] += 1
+            scale = (size[0] / stated[0], size[1] / stated[1])
+            return Fit(width=stated[0], height=stated[1], scale=scale, orientation=orientation)
+    raise GenaugError(
+        f"{annotation.where}: the image {annotation.file_name} is annotated as {both}, which is another shape, so that its "
+        "boxes cannot be scaled. Use the images that were annotated."
     )
 
 
-def read_coco(path: Path) -> tuple[list[str], list[Annotation]]:
-    """A COCO instances file: class names in order of their category id, and every image with its objects.
+def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes have one aspect ratio, up to rounding either to whole pixels."""
+    scale = max(other) / max(one)
+    return abs(one[0] * scale - other[0]) <= max(1.0, scale) and abs(one[1] * scale - other[1]) <= max(1.0, scale)
+
+
+def numbers(values: Any, count: int | None, where: str, what: str) -> list[float]:
+    """The values as finite numbers of a picture's size.
 
     Raises:
-        GenaugError: if the file does not parse, lacks a part, or an annotation names an undeclared image or category.
+        GenaugError: if there are others than ``count``, or one is not a number, not finite or beyond any picture.
     """
-    try:
-        data = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise GenaugError(
-            f"{path}:{error.lineno}: not valid JSON ({error.msg}). Repair or replace the file."
-        ) from error
-    missing = [key for key in ("images", "annotations", "categories") if not isinstance(data, dict) or key not in data]
-    if missing:
-        raise GenaugError(
-            f"{path} lacks {', '.join(missing)}: it is no COCO instances file. Point dataset.root at one."
-        )
-    categories = {entry["id"]: entry["name"] for entry in sorted(data["categories"], key=lambda entry: entry["id"])}
-    objects: dict[int, list[LabelledObject]] = {}
-    images = {image["id"]: image for image in data["images"]}
-    for entry in data["annotations"]:
-        where = f"{path}: annotation {entry.get('id', '?')}"
-        if entry.get("category_id") not in categories:
-            raise GenaugError(
-                f"{where} has category_id {entry.get('category_id')}, which 'categories' does not declare: add or remove it."
-            )
-        if entry.get("image_id") not in images:
-            raise GenaugError(f"{where} has image_id {entry.get('image_id')}, which 'images' does not declare.")
-        box = entry.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
-            raise GenaugError(f"{where} has bbox {box}: four numbers x, y, width, height are needed.")
-        x, y, w, h = box
-        item = LabelledObject(
-            category=categories[entry["category_id"]],
-            xyxy=(x, y, x + w, y + h),
-            crowd=bool(entry.get("iscrowd", 0)),
-            segmentation=entry.get("segmentation"),
-            where=where,
-        )
-        objects.setdefault(entry["image_id"], []).append(item)
-    annotations = [
-        Annotation(
-            file_name=image["file_name"],
-            width=int(image.get("width", 0)),
-            height=int(image.get("height", 0)),
-            objects=tuple(objects.get(key, ())),
-        )
-        for key, image in images.items()
-    ]
-    return list(categories.values()), annotations
+    wanted = "numbers" if count is None else {4: "four numbers"}.get(count, f"{count} number(s)")
+    if not isinstance(values, list | tuple) or (count is not None and len(values) != count):
+        raise GenaugError(f"{where} has {what} {str(values)[:80]}: {wanted} are needed.")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise GenaugError(f"{where} has {what} {str(values)[:80]}: {wanted} are needed.")
+        if not math.isfinite(value) or abs(value) > FAR:
+            raise GenaugError(f"{where} has {what} {str(values)[:80]}: {value} is no place in an image.")
+    return [float(value) for value in values]
 
 
-def read_yolo(path: Path, names: Mapping[int, str], width: int, height: int) -> tuple[LabelledObject, ...]:
-    """Rows ``class xc yc w h`` (or ``class x1 y1 x2 y2 x3 y3 …``, a polygon), normalised to the image's size.
+def check_segmentation(segmentation: Any, width: int, height: int, where: str) -> Any:
+    """Polygons or run lengths that pycocotools takes, or None where there is nothing or no area.
+
+    Args:
+        width, height: of the image as the annotation counts its pixels.
 
     Raises:
-        GenaugError: if a row has other fields, or a class that the data.yaml does not name, with the line.
+        GenaugError: for coordinates that are no finite numbers, and run lengths of another size than the image's.
     """
-    objects = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            index, *values = [float(word) for word in line.split()]
-        except ValueError as error:
-            raise GenaugError(f"{where}: {line.strip()!r} is not a row of numbers.") from error
-        if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-            raise GenaugError(
-                f"{where}: {len(values) + 1} fields. Write class xc yc w h, or class and a polygon's corners."
-            )
-        if int(index) not in names:
-            raise GenaugError(f"{where}: class {int(index)} is not among the {len(names)} names of data.yaml.")
-        if len(values) == 4:
-            xc, yc, w, h = values
-            corners = (xc - w / 2, yc - h / 2, xc + w / 2, yc + h / 2)
-        else:
-            corners = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
-        xyxy = (corners[0] * width, corners[1] * height, corners[2] * width, corners[3] * height)
-        objects.append(LabelledObject(category=names[int(index)], xyxy=xyxy, where=where))
-    return tuple(objects)
+    if segmentation is None or segmentation == [] or segmentation == {}:
+        return None
+    if isinstance(segmentation, list):
+        polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
+        for polygon in polygons:
+            if len(numbers(polygon, None, where, "a segmentation with")) % 2:
+                raise GenaugError(f"{where} has a polygon of {len(polygon)} coordinates: write pairs of x and y.")
+        kept = [polygon for polygon in polygons if len(polygon) >= 6]
+        return kept if len(kept) == len(polygons) else None
+    if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
+        raise GenaugError(f"{where} has a segmentation that is neither polygons nor run lengths with counts and size.")
+    if list(segmentation["size"]) != [height, width]:
+        raise GenaugError(
+            f"{where} has run lengths of size {segmentation['size']}, but its image is [{height}, {width}] (height, width). "
+            "Export the masks again, or write dataset.masks=false to use the boxes alone."
+        )
+    counts = segmentation["counts"]
+    runs = _unpacked(counts) if isinstance(counts, str) else counts
+    if (
+        not isinstance(runs, list)
+        or not all(isinstance(run, int) and run >= 0 for run in runs)
+        or (sum(runs) != width * height)
+    ):
+        raise GenaugError(
+            f"{where} has run lengths that do not add up to the {width * height} pixels of its image. Export the masks "
+            "again, or write dataset.masks=false to use the boxes alone."
+        )
+    return segmentation
+
+
+def _unpacked(text: str) -> list[int] | None:
+    """COCO's compressed run lengths as numbers; None where the text is cut off or holds other characters."""
+    runs: list[int] = []
+    place = 0
+    while place < len(text):
+        value, shift, more = 0, 0, True
+        while more:
+            if place == len(text):
+                return None
+            bits = ord(text[place]) - 48
+            if not 0 <= bits < 64:
+                return None
+            value |= (bits & 0x1F) << (5 * shift)
+            more = bool(bits & 0x20)
+            place, shift = place + 1, shift + 1
+            if not more and bits & 0x10:
+                value -= 1 << (5 * shift)
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+    return runs
 
 
 @dataclass(slots=True)
@@ -168,12 +187,15 @@ class BoxRules:
 
     class_index: dict[str, int]
     notes: Counter[str] = field(default_factory=Counter)
+    num_boxes: int = 0
+    beyond: str = ""
+    """The first box that reaches beyond its image."""
 
     def apply(self, objects: Sequence[LabelledObject], width: int, height: int) -> Boxes:
         """Boxes of one image, clipped to it; those outside it or without area are dropped; crowds are kept apart.
 
         Raises:
-            GenaugError: if an object's class is not among the data set's, with file and line.
+            GenaugError: if an object's class is not among the data set's, or a coordinate is no number, with file and line.
         """
         kept: list[LabelledObject] = []
         corners: list[list[float]] = []
@@ -181,42 +203,59 @@ class BoxRules:
             if item.category not in self.class_index:
                 near = ", ".join(list(self.class_index)[:12])
                 raise GenaugError(f"{item.where}: the class {item.category!r} is not among the data set's: {near}.")
-            x1, y1, x2, y2 = item.xyxy
+            x1, y1, x2, y2 = numbers(item.xyxy, 4, item.where, "a box with")
+            self.num_boxes += 1
             if x2 <= x1 or y2 <= y1:
                 self.notes["boxes_without_area_dropped"] += 1
                 continue
             inside = [min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height)]
             if inside[2] <= inside[0] or inside[3] <= inside[1]:
                 self.notes["boxes_outside_dropped"] += 1
+                self.beyond = self.beyond or item.where
                 continue
             if max(abs(a - b) for a, b in zip(inside, item.xyxy, strict=True)) > 0.5:  # less is rounding of the format
                 self.notes["boxes_clipped"] += 1
+                self.beyond = self.beyond or item.where
             if item.crowd:
                 self.notes["crowd_regions"] += 1
             kept.append(item)
             corners.append(inside)
         if not kept:
             self.notes["images_without_boxes"] += 1
+        areas = [item.area for item in kept]
         return Boxes(
             xyxy=np.asarray(corners, dtype=np.float32).reshape(-1, 4),
             labels=np.asarray([self.class_index[item.category] for item in kept], dtype=np.int64),
             crowd=np.asarray([item.crowd for item in kept], dtype=bool),
+            area=None if None in areas or not areas else np.asarray(areas, dtype=np.float32),
         )
 
+    def check_inside(self) -> None:
+        """Raise ``GenaugError`` if most boxes reach beyond their images: then they count the pixels of other pictures."""
+        beyond = self.notes["boxes_clipped"] + self.notes["boxes_outside_dropped"]
+        if beyond > self.num_boxes / 2:
+            raise GenaugError(
+                f"{beyond} of {self.num_boxes} boxes reach beyond their images, the first in {self.beyond}: they seem to count "
+                "the pixels of pictures of another size. Use the images that were annotated."
+            )
 
-def object_mask(objects: Sequence[LabelledObject], width: int, height: int) -> np.ndarray | None:
-    """bool [height, width]: the union of the objects' COCO segmentations, crowds left out; None where there is none."""
-    from pycocotools import mask as coco_mask
 
-    total: np.ndarray | None = None
-    for item in objects:
-        if item.crowd or not item.segmentation:
-            continue
-        lengths = item.segmentation
-        if isinstance(lengths, list):
-            lengths = coco_mask.merge(coco_mask.frPyObjects(lengths, height, width))
-        elif isinstance(lengths.get("counts"), list):
-            lengths = coco_mask.frPyObjects(lengths, height, width)
-        inside = coco_mask.decode(lengths).astype(bool)
-        total = inside if total is None else total | inside
-    return total
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, or in what its byte order mark says.
+
+    Raises:
+        GenaugError: if it is neither.
+    """
+    data = path.read_bytes()
+    marks = (
+        (b"\xef\xbb\xbf", "utf-8-sig"),
+        (b"\xff\xfe\0\0", "utf-32"),
+        (b"\xff\xfe", "utf-16"),
+        (b"\xfe\xff", "utf-16"),
+    )
+    encoding = next((encoding for mark, encoding in marks if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise GenaugError(f"{path}:{line}: the text is not {encoding.upper()}. Save the file as UTF-8.") from error

@@ -62,13 +62,19 @@ class MaskImage:
     def digest(self) -> str:
         return content_digest(self.path)
 
+    def check(self) -> None:
+        """Raise ``GenaugError`` if the picture has another size than its image; from its header."""
+        from PIL import Image
+
+        with boundary(f"The mask {self.path} cannot be read", "Copy the file again."), Image.open(self.path) as image:
+            if image.size != (self.width, self.height):
+                raise GenaugError(
+                    f"{self.path} has {image.width} x {image.height} pixels, but its image {self.width} x {self.height}: "
+                    "export the masks again at the size of the images."
+                )
+
     def read(self) -> np.ndarray:
         values = palette_values(self.path)
-        if values.shape != (self.height, self.width):
-            raise GenaugError(
-                f"{self.path} has {values.shape[1]} x {values.shape[0]} pixels, but its image {self.width} x {self.height}: "
-                "export the masks again at the size of the images."
-            )
         return (values != 0) & (values != VOID)
 
 

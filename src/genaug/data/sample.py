@@ -72,17 +72,17 @@ class Sample:
 
     @property
     def has_class(self) -> bool:
-        """Whether there is a label or a box."""
-        return bool(self.label) or (self.boxes is not None and len(self.boxes.labels) > 0)
+        """Whether there is a label or a box; a crowd region alone is none."""
+        return bool(self.label) or (self.boxes is not None and not self.boxes.crowd.all())
 
     @property
     def class_index(self) -> int:
-        """The class with the largest weight; of boxes, that of the largest one."""
+        """The class with the largest weight; of boxes, that of the largest one that is no crowd region."""
         if self.label:
             return max(self.label, key=lambda index: self.label[index])
         assert self.boxes is not None
         sides = self.boxes.xyxy[:, 2:] - self.boxes.xyxy[:, :2]
-        return int(self.boxes.labels[sides.prod(axis=1).argmax()])
+        return int(self.boxes.labels[np.where(self.boxes.crowd, -1.0, sides.prod(axis=1)).argmax()])
 
     def identity(self) -> dict[str, Any]:
         """What a generator may depend on: content and annotation, not the file's place."""
@@ -122,7 +122,9 @@ class Dataset:
     unlabelled: tuple[Sample, ...] = ()
     """Images without annotation, for semi-supervised learners; no generator and no mix reads them."""
     notes: dict[str, int] = field(default_factory=dict)
-    """Counts of what was skipped or mended while reading, by reason."""
+    """Counts of what was left out or changed while reading, by reason."""
+    remarks: tuple[str, ...] = ()
+    """What else a user should know of how the files were understood, in sentences."""
 
     def __post_init__(self) -> None:
         if len(set(self.class_names)) == len(self.class_names):

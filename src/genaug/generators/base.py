@@ -141,10 +141,6 @@ class Generator:
         """
         return None
 
-    def content(self) -> Any:
-        """What files on disk add to the identity: a digest of their content; None where there are none."""
-        return None
-
     def fit_forward_passes(self, dataset: Dataset) -> ForwardPasses | None:
         """Forward passes that ``fit`` will make; None where nothing is learned."""
         return None

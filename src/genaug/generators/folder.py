@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import II, MISSING
 
 from genaug.core.errors import GenaugError, boundary
-from genaug.core.identity import NOT_IDENTITY, content_digest, fingerprint
+from genaug.core.identity import NOT_IDENTITY, content_by, content_digest, fingerprint
 from genaug.core.registry import component
 from genaug.data.annotations import BoxRules, LabelledObject
 from genaug.data.sample import Boxes, Dataset, Sample
-from genaug.data.sources.image_folder import image_files
+from genaug.data.sources.tree import image_files
 from genaug.generators.base import Generated, Generator, Variant
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class ImagesFromFolder(Generator):
 
     seed: int = field(default=II("seed"), metadata=NOT_IDENTITY)
     """Not used: the images are there already."""
-    root: str = field(default=MISSING, metadata=NOT_IDENTITY)
+    root: str = field(default=MISSING, metadata=content_by("images"))
     """The folder. Its content counts for the identity, not its place."""
     manifest: str | None = field(default=None, metadata=NOT_IDENTITY)
     """The manifest (.jsonl or .csv), relative to the root; null takes metadata.jsonl or metadata.csv where there is one, and
@@ -69,7 +69,8 @@ class ImagesFromFolder(Generator):
     tasks: ClassVar[tuple[str, ...]] = ("classification", "detection")
     uses_prior: ClassVar[bool] = False
 
-    def content(self) -> Any:
+    def images(self) -> str:
+        """What the folder is to an identity: its images with what is said of them, whatever their names."""
         return fingerprint(sorted(item.identity() for item in self._items()))
 
     def check_dataset(self, dataset: Dataset) -> None:

@@ -66,10 +66,7 @@ def make_pool(
 def pool_identity(generator: Generator, dataset: Dataset, fitted_fingerprint: str) -> str:
     """Fingerprint of a pool. Its manifest names the sources, so their ids count, unlike for the images themselves."""
     ids = [sample.id for sample in dataset.train]
-    content = generator.content()
-    return fingerprint(
-        fitted_fingerprint, generator, dataset.train_identity(), ids, *([] if content is None else [content])
-    )
+    return fingerprint(fitted_fingerprint, generator, dataset.train_identity(), ids)
 
 
 def publish(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import II
 
 from genaug.core.errors import GenaugError
-from genaug.core.identity import CONTENT, NOT_IDENTITY, canonical, folder_digest
+from genaug.core.identity import CONTENT, NOT_IDENTITY, canonical, content_by, folder_digest
 from genaug.core.registry import component
 from genaug.priors.hub import PARTS, cached_model, check_reachable
 
@@ -28,7 +28,7 @@ class PriorConfig:
 
     name: str = field(default="", metadata=NOT_IDENTITY)
     """Shown in tables."""
-    path: str = TINY
+    path: str = field(default=TINY, metadata=content_by("weights"))
     """``tiny`` (ships with the package), a folder with the diffusers layout, or a Hub id such as ``owner/model``."""
     revision: str | None = None
     """Commit or branch of a Hub id."""
@@ -94,13 +94,17 @@ class PriorConfig:
                 f"prior.image_size={self.image_size} is not a multiple of {factor}, the factor of this VAE."
             )
 
+    def weights(self) -> str:
+        """What ``path`` is to an identity: the content of a folder's parts; a Hub id as it is written."""
+        if self.folder is None:
+            return self.path
+        files = [file for part in PARTS for file in sorted((self.folder / part).iterdir()) if file.is_file()]
+        return folder_digest(self.folder, files)
+
     def identity(self) -> Any:
         """Fields and weights: files and folders by their content, a Hub id by its revision."""
         self.check()
         fields = canonical(self)
-        if self.folder is not None:
-            weights = [file for part in PARTS for file in sorted((self.folder / part).iterdir()) if file.is_file()]
-            fields["path"] = folder_digest(self.folder, weights)
         for key in ("vae_path", "lora_path"):
             if getattr(self, key) is None:
                 fields.pop(key)  # a prior as it always was keeps its identity

@@ -139,8 +139,6 @@ def _identity(cfg: RunConfig) -> list[Any]:
     synthetic: Any = None
     if cfg.pool_size or cfg.generator.online or (cfg.generator.makes_pool and cfg.task != "train"):
         synthetic = [cfg.generator, cfg.prior_identity()]
-        if (content := cfg.generator.content()) is not None:
-            synthetic.append(content)
     parts: list[Any] = [cfg.task, cfg.dataset.identity(), {"seed": cfg.seed}, synthetic]
     if cfg.task == "fit":
         return parts

@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 
 from genaug.core.errors import GenaugError
-from genaug.data.annotations import BoxRules, read_coco, read_voc, read_yolo
+from genaug.data.annotations import BoxRules
 from genaug.data.sources.coco import Coco
+from genaug.data.sources.coco_json import read_coco
 from genaug.data.sources.digit_scenes import DigitScenes
-from genaug.data.sources.voc import Voc
-from genaug.data.sources.yolo import Yolo
+from genaug.data.sources.voc import Voc, read_voc
+from genaug.data.sources.yolo import Yolo, read_yolo
 
 SHARED = Path(__file__).parents[3] / ".." / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is absent")
@@ -43,12 +44,16 @@ def voc(tmp_path):
 
 
 def test_voc_boxes_become_zero_based_with_exclusive_ends_and_odd_ones_are_counted(voc):
-    boxes = ((1, 1, 40, 30), (5, 5, 5, 9), (30, 20, 60, 25), (100, 100, 120, 120))
+    boxes = ((1, 1, 40, 30), (5, 5, 5, 9), (5, 5, 5, 5), (30, 20, 60, 25), (100, 100, 120, 120))
     (voc / "Annotations" / "0.xml").write_text(voc_xml(*boxes))
     dataset = Voc(root=str(voc), seed=0).read()
     sample = next(s for s in (*dataset.train, *dataset.val, *dataset.test) if s.id.endswith("/0.png"))
     assert sample.boxes is not None
-    assert sample.boxes.xyxy.tolist() == [[0, 0, 40, 30], [29, 19, 40, 25]]
+    assert sample.boxes.xyxy.tolist() == [
+        [0, 0, 40, 30],
+        [4, 4, 5, 9],
+        [29, 19, 40, 25],
+    ]  # the second is one pixel wide
     assert dataset.notes == {"boxes_clipped": 1, "boxes_outside_dropped": 1, "boxes_without_area_dropped": 1}
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (5, 1, 2)
 
@@ -118,7 +123,8 @@ def test_coco_keeps_crowds_apart_and_decodes_masks(coco):
     assert first.boxes is not None and second.boxes is not None
     assert first.boxes.xyxy.tolist() == [[1, 2, 11, 12]] and first.boxes.labels.tolist() == [1]
     assert second.boxes.crowd.tolist() == [True]
-    assert isinstance(first.mask, np.ndarray) and first.mask.shape == (30, 40) and first.mask.sum() == 100
+    mask = first.read_mask()
+    assert mask is not None and mask.shape == (30, 40) and mask.sum() == 100 and mask[2, 1] and not mask[1, 1]
     assert dataset.notes["boxes_without_area_dropped"] == 1 and dataset.notes["crowd_regions"] == 1
 
 
@@ -181,7 +187,7 @@ def test_yolo_faults_name_file_and_line(yolo, row, said):
 
 def test_yolo_image_without_a_label_file_is_background(yolo):
     (yolo / "train" / "labels" / "0.txt").unlink()
-    assert Yolo(root=str(yolo), seed=0).read().notes == {"images_without_boxes": 1}
+    assert Yolo(root=str(yolo), seed=0).read().notes == {"images_without_a_label_file": 1, "images_without_boxes": 1}
 
 
 def test_boxes_within_half_a_pixel_of_the_border_are_rounding_not_a_fault():
@@ -221,4 +227,5 @@ def test_coco_cc_is_read_with_masks_crowds_and_empty_images():
     dataset = Coco(root=str(SHARED / "coco_cc"), seed=0).load()
     assert len(dataset.train) + len(dataset.val) == 46 and len(dataset.test) == 20
     assert dataset.notes == {"crowd_regions": 5, "images_without_boxes": 3, "val_list_used_as_test": 1}
-    assert any(isinstance(s.mask, np.ndarray) for s in dataset.train)
+    masks = [mask for s in dataset.train if (mask := s.read_mask()) is not None]
+    assert len(masks) > 30 and all(mask.any() for mask in masks)

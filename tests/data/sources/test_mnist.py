@@ -75,7 +75,7 @@ def test_absent_and_damaged_files_are_named(tmp_path):
 def test_wrong_values_are_refused(tmp_path):
     with pytest.raises(GenaugError, match="enlarge=resize"):
         mnist(tmp_path, image_size=16)
-    with pytest.raises(GenaugError, match="enlarge=stretch is not one of"):
+    with pytest.raises(GenaugError, match="enlarge=stretch must be one of"):
         mnist(tmp_path, enlarge="stretch")
 
 

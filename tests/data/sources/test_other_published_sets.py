@@ -124,4 +124,4 @@ def test_absent_imagenet_names_its_archives_and_cannot_be_fetched(tmp_path: Path
     with pytest.raises(GenaugError, match=r"ILSVRC2012_img_train\.tar.*148 GB.*image-net\.org"):
         Ilsvrc2012(root=str(tmp_path), seed=0).identity()
     with pytest.raises(GenaugError, match="needs an account"):
-        Ilsvrc2012(root=str(tmp_path), download=True)
+        Ilsvrc2012(root=str(tmp_path), seed=0, download=True)

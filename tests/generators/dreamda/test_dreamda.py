@@ -354,7 +354,7 @@ def test_class_names_do_not_reach_prompts_under_leakage_prevention(tmp_path, pri
         ({"process": "both"}, "symmetric, asymmetric"),
         ({"prompts": "file"}, "generator.prompts_file"),
         ({"prompts_file": "x.jsonl"}, "generator.prompts_file"),
-        ({"prompts": "file", "prompts_file": "nowhere.jsonl"}, "cannot be read"),
+        ({"prompts": "file", "prompts_file": "nowhere.jsonl"}, "is not a file"),
     ],
 )
 def test_bad_values_are_refused_by_name(fields, named):

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from genaug.core.errors import GenaugError
+from genaug.core.identity import digest_bytes, fingerprint
 from genaug.core.store import Store
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.digits import Digits
@@ -226,18 +227,16 @@ def test_extra_images_are_learned_from_but_never_scored_ones(digits, tmp_path):
     extra.mkdir()
     Image.new("RGB", (30, 20), "red").save(extra / "a.png")
     g = generator(extra_dir=str(extra))
-    content = g.content()
+    content = fingerprint(g)
     (tmp_path / "fit").mkdir()
     assert g.fit(digits, None, tmp_path / "fit")["num_images"] == 21
     Image.new("RGB", (30, 20), "blue").save(extra / "b.png")
-    assert g.content() != content and g.fit_fingerprint(digits, None) != generator().fit_fingerprint(digits, None)
-    from genaug.core.identity import digest_bytes
-
+    assert fingerprint(g) != content and g.fit_fingerprint(digits, None) != generator().fit_fingerprint(digits, None)
     leaked = Sample(id="t", digest=digest_bytes((extra / "a.png").read_bytes()), image=extra / "a.png", label={0: 1.0})
     with pytest.raises(GenaugError, match="also in the validation or test split"):
         g.fit(dataclasses.replace(digits, test=(leaked,)), None, tmp_path / "fit")
     with pytest.raises(GenaugError, match="holds no images"):
-        generator(extra_dir=str(tmp_path / "none")).content()
+        generator(extra_dir=str(tmp_path / "none")).check_dataset(digits)
 
 
 def test_the_figure_shows_the_codes_with_and_without_discriminator(digits, tmp_path):

@@ -1,17 +1,22 @@
 """What every data set offers: fixed splits, a nested few-shot draw, and an identity that needs no pixels decoded."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from omegaconf import II
+from omegaconf import MISSING
 
 from genaug.core.errors import GenaugError
-from genaug.core.identity import NOT_IDENTITY, canonical
+from genaug.core.fields import bounded, count, seed
+from genaug.core.identity import NOT_IDENTITY, canonical, content_by, content_digest, digest_bytes
 from genaug.data.images import inspect_all, white_of
 from genaug.data.sample import Dataset, Sample, check_disjoint
+from genaug.data.sources.layout import check_folder, nfc
 from genaug.data.splits import few_shot, fraction_of
+from genaug.data.summary import summary
 
 
 @dataclass(kw_only=True, slots=True)
@@ -20,13 +25,13 @@ class Source:
 
     name: str = field(default="", metadata=NOT_IDENTITY)
     """Shown in folders and tables."""
-    image_size: int = 32
+    image_size: int = count(32, least=8)
     """Side in pixels at which downstream models train, unless they say otherwise."""
-    shots: int | None = None
+    shots: int | None = count(None)
     """Training images per class (nested: the draw of 4 contains the draw of 2); null takes all."""
-    fraction: float | None = None
+    fraction: float | None = bounded(None, 0, 1, above=True)
     """Share of the training images in (0, 1], nested likewise; null takes all. For data without one class per image."""
-    seed: int = II("seed")
+    seed: int = seed()
     """Seed of the few-shot draw. Follows the trial's seed."""
 
     version: ClassVar[int] = 1
@@ -35,26 +40,14 @@ class Source:
     """Whether the images come with the installed packages."""
 
     def __post_init__(self) -> None:
-        if self.shots is not None and self.shots < 1:
-            raise GenaugError(f"dataset.shots={self.shots} must be at least 1, or null for all training images.")
-        if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise GenaugError(
-                f"dataset.fraction={self.fraction} must lie in (0, 1], or be null for all training images."
-            )
         if self.shots is not None and self.fraction is not None:
             raise GenaugError(
                 "dataset.shots and dataset.fraction are two ways to say one thing: set one of them to null."
             )
-        if self.image_size < 8:
-            raise GenaugError(f"dataset.image_size={self.image_size} is too small: write 8 or more.")
 
     def read(self) -> Dataset:
         """All samples with their fixed splits, before any few-shot draw."""
         raise AssertionError(f"{type(self).__name__} does not read")
-
-    def content(self) -> Any:
-        """What the files on disk add to the identity: a digest of their content; None where the code holds the data."""
-        return None
 
     def identity(self) -> Any:
         """Everything that decides which samples a trial sees."""
@@ -62,17 +55,53 @@ class Source:
         fields = canonical(self)
         if not drawn:
             fields.pop("seed")  # all training images are taken: every seed sees the same
-        return [fields, self.content()]
+        return [
+            fields,
+            None,
+        ]  # the None was the files' content, which stands in the fields now: identities stay as they were
 
     def load(self) -> Dataset:
         """The data set of one trial: splits checked to be disjoint, the few-shot draw taken from them."""
         dataset = with_white_points(self.read())
         check_disjoint(dataset)  # before the draw, so that all seeds are refused or none
+        if self.task == "detection" and not any(sample.has_class for sample in dataset.train):
+            raise GenaugError(
+                f"No training image of {dataset.name} has a box that is no crowd region: there is nothing to detect. "
+                "Read: " + "; ".join(summary(dataset))
+            )
         if self.shots is not None:
             dataset = few_shot(dataset, self.shots, self.seed)
         if self.fraction is not None:
             dataset = fraction_of(dataset, self.fraction, self.seed)
         return dataset
+
+
+@dataclass(kw_only=True, slots=True)
+class FolderSource(Source):
+    """Base of data sets in a user's own folder."""
+
+    root: str = field(default=MISSING, metadata=content_by("content"))
+    """The folder. Its content counts for the identity, not its place."""
+
+    def __post_init__(self) -> None:
+        Source.__post_init__(self)
+        self.name = self.name or nfc(Path(os.path.abspath(Path(self.root).expanduser())).name)
+
+    def folder(self) -> Path:
+        return check_folder(Path(self.root).expanduser().absolute(), self.root)
+
+    def files(self) -> Iterable[Path]:
+        """Annotation files and images that ``read`` reads."""
+        raise AssertionError(f"{type(self).__name__} names no files")
+
+    def content(self) -> str:
+        """Hash of the names and contents of ``files``."""
+        root = self.folder()
+        files = sorted({path for path in self.files() if path.is_file()})
+        with ThreadPoolExecutor() as threads:  # hashing waits for the disk
+            digests = list(threads.map(content_digest, files))
+        names = [path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name for path in files]
+        return digest_bytes("\n".join(f"{n} {digest}" for n, digest in zip(names, digests, strict=True)).encode())
 
 
 ALWAYS_8_BITS = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".webp")

@@ -1,5 +1,6 @@
 """Any COCO instances JSON, whatever folder its images are in."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +8,13 @@ from typing import ClassVar
 
 from genaug.core.errors import GenaugError
 from genaug.core.registry import component
-from genaug.data.annotations import Annotation, BoxRules, object_mask, read_coco
-from genaug.data.sample import Dataset, Sample
-from genaug.data.sources.detection import DetectionFiles, sample_of
+from genaug.data.annotations import Annotation, BoxRules
+from genaug.data.sample import Dataset
+from genaug.data.sources.coco_json import CocoFile, read_coco
+from genaug.data.sources.detection import DetectionFiles
 
-SPLITS = ("train", "val", "test")
-MASK_LIMIT = 2**32  # bytes of decoded training masks
+NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+"""A split's names in files and folders."""
 
 
 @component("dataset", "coco")
@@ -31,49 +33,37 @@ class Coco(DetectionFiles):
     image_dir: str | None = None
     """Folder of all images, relative to the root; null looks in the usual ones."""
     masks: bool = True
-    """Decode the training images' object masks (one byte per pixel in memory), for generators that keep or edit
-    objects."""
+    """Offer the training images' object masks to generators that keep or edit objects; they are decoded when one does."""
 
     version: ClassVar[int] = 1
 
     def files(self) -> Iterable[Path]:
         for split, path in self._json_files().items():
             yield path
-            for annotation in read_coco(path)[1]:
+            for annotation in read_coco(path).annotations:
                 yield self._image(split, path, annotation)
 
     def read(self) -> Dataset:
-        root = self.folder()
-        parsed = {split: (path, *read_coco(path)) for split, path in self._json_files().items()}
-        class_names = list(parsed["train"][1]) if "train" in parsed else []
-        rules = BoxRules({name: i for i, name in enumerate(class_names)})
-        splits: dict[str, list[Sample]] = {}
-        for split, (path, _, annotations) in parsed.items():
-            if self.masks and split == "train":
-                self._check_memory(annotations)
-            for annotation in annotations:
-                image = self._image(split, path, annotation)
-                size = (annotation.width, annotation.height)
-                if min(size) < 1:
-                    raise GenaugError(
-                        f"{path}: the image {annotation.file_name} has width {size[0]} and height {size[1]}."
-                    )
-                mask = object_mask(annotation.objects, *size) if self.masks and split == "train" else None
-                splits.setdefault(split, []).append(sample_of(root, image, annotation.objects, size, rules, mask))
-        return self.dataset(class_names, splits, rules.notes)
-
-    def _check_memory(self, annotations: list[Annotation]) -> None:
-        total = sum(annotation.width * annotation.height for annotation in annotations)
-        if total > MASK_LIMIT:
+        paths = self._json_files()
+        parsed = {split: read_coco(path) for split, path in paths.items()}
+        if "train" not in parsed:
             raise GenaugError(
-                f"The masks of {len(annotations)} training images would take {total / 2**30:.0f} GB of memory. "
-                "Write dataset.masks=false: boxes alone are enough unless a generator edits or keeps objects by mask."
+                f"dataset.root={self.root} has annotations for {' and '.join(parsed)}, but none for training. Name the file: "
+                "dataset.train_json=FILE."
             )
+        class_names, remarks = classes_of(parsed)
+        rules = BoxRules({name: i for i, name in enumerate(class_names)})
+        listed = {
+            split: [(self._image(split, paths[split], annotation), annotation) for annotation in file.annotations]
+            for split, file in parsed.items()
+        }
+        splits = self.samples(listed, rules, self.masks)
+        return self.dataset(class_names, splits, rules.notes, remarks)
 
     def _json_files(self) -> dict[str, Path]:
         root = self.folder()
         found: dict[str, Path] = {}
-        for split in SPLITS:
+        for split, names in NAMES.items():
             named = getattr(self, f"{split}_json")
             if named is not None:
                 if not (root / named).is_file():
@@ -81,9 +71,16 @@ class Coco(DetectionFiles):
                 found[split] = root / named
                 continue
             folders = [folder for folder in (root, root / "annotations", root / "coco") if folder.is_dir()]
-            options = [path for folder in folders for path in sorted(folder.glob(f"instances_{split}*.json"))]
-            aliases = {"val": ("val", "valid", "validation")}.get(split, (split,))
-            options += [path for alias in aliases if (path := root / alias / "_annotations.coco.json").is_file()]
+            options = [path for folder in folders for path in sorted(folder.glob("instances_*.json"))]
+            options = [path for path in options if _first_word(path.stem.removeprefix("instances_")) in names]
+            for pattern in ("{}/_annotations.coco.json", "{}.json", "annotations/{}.json"):
+                options = options or [path for name in names if (path := root / pattern.format(name)).is_file()]
+            if len(options) > 1:
+                listed = " and ".join(path.relative_to(root).as_posix() for path in options)
+                raise GenaugError(
+                    f"dataset.root={self.root} has several files for the {split} split: {listed}. Name one: "
+                    f"dataset.{split}_json={options[0].relative_to(root).as_posix()}."
+                )
             if options:
                 found[split] = options[0]
         if not found:
@@ -94,6 +91,11 @@ class Coco(DetectionFiles):
         return found
 
     def _image(self, split: str, json_path: Path, annotation: Annotation) -> Path:
+        """The image file that an annotation names, which lies below the root.
+
+        Raises:
+            GenaugError: if it is in none of the usual folders, or its name leads out of them.
+        """
         root = self.folder()
         if self.image_dir is not None:
             folders = [root / self.image_dir]
@@ -102,12 +104,43 @@ class Coco(DetectionFiles):
             folders += [
                 parent / name
                 for parent in (root, root / "images")
-                for name in (split, json_path.stem.partition("_")[2])
+                for name in (*NAMES[split], json_path.stem.partition("_")[2])
             ]
-        for folder in folders:
-            if (path := folder / annotation.file_name).is_file():
+        names = dict.fromkeys((annotation.file_name, annotation.file_name.replace("\\", "/")))
+        for name in names:
+            for folder in folders:
+                path = folder / name
+                if not _is_file(path):
+                    continue
+                if not any(path.resolve().is_relative_to(place.resolve()) for place in (root, folder)):
+                    raise GenaugError(
+                        f"{annotation.where} has the file_name {annotation.file_name!r}, which leads out of {folder}. Write "
+                        "names relative to the images' folder, which dataset.image_dir=FOLDER may name."
+                    )
                 return path
         looked = ", ".join(str(folder) for folder in folders)
         raise GenaugError(
-            f"{json_path}: the image {annotation.file_name} is in none of {looked}. Write dataset.image_dir=FOLDER."
+            f"{annotation.where}: the image {annotation.file_name} is in none of {looked}. Write dataset.image_dir=FOLDER."
         )
+
+
+def _first_word(name: str) -> str:
+    """``train`` of ``train2017`` and of ``Train_v2``."""
+    return re.split(r"[^a-z]", name.lower())[0]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file system has: too long, or with a null character
+        return False
+
+
+def classes_of(parsed: dict[str, CocoFile]) -> tuple[list[str], list[str]]:
+    """Class names, and what to say of categories that are none: Roboflow's first one only groups the others."""
+    used = {item.category for file in parsed.values() for image in file.annotations for item in image.objects}
+    groups = [name for name in parsed["train"].class_names if name not in used and name in parsed["train"].groups]
+    class_names = [name for name in parsed["train"].class_names if name not in groups]
+    return class_names, [
+        f"The category {name!r} has no box and groups the others, so it is no class." for name in groups
+    ]

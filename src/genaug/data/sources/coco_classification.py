@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
 from genaug.core.registry import component
+from genaug.data.annotations import check_segmentation
+from genaug.data.masks import Segmentations
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.published import Origin, Published, listing_digest, samples_of_files
 
@@ -32,20 +32,6 @@ def largest_annotations(instances: dict[str, Any], crowd: bool) -> dict[int, Ann
         if known is None or annotation["area"] > known["area"]:
             largest[annotation["image_id"]] = annotation
     return largest
-
-
-def object_mask(annotation: Annotation, height: int, width: int) -> np.ndarray:
-    """bool [height, width] of a polygon, RLE or uncompressed RLE."""
-    from pycocotools import mask
-
-    segmentation = annotation["segmentation"]
-    if isinstance(segmentation, list):
-        rle = mask.merge(mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        rle = mask.frPyObjects(segmentation, height, width)
-    else:
-        rle = segmentation
-    return mask.decode(rle).astype(bool)
 
 
 @component("dataset", "coco_classification")
@@ -126,7 +112,10 @@ class CocoClassification(Published):
         for sample in samples:
             assert isinstance(sample.image, Path)
             image = images[sample.image]
-            mask = object_mask(largest[image["id"]], image["height"], image["width"])
+            annotation = largest[image["id"]]
+            where = f"{self._annotations('train')}: annotation {annotation['id']}"
+            part = check_segmentation(annotation["segmentation"], image["width"], image["height"], where)
+            mask = None if part is None else Segmentations([part], image["width"], image["height"], where)
             result.append(replace(sample, mask=mask))
         return tuple(result)
 
@@ -143,7 +132,5 @@ class CocoClassification(Published):
 
 @functools.lru_cache(maxsize=2)
 def _parse(path: Path, mtime_ns: int) -> dict[str, Any]:
-    try:
+    with boundary(f"{path} is not valid JSON", "Unpack the annotations again."):
         return json.loads(path.read_text())
-    except ValueError as error:
-        raise GenaugError(f"{path} is not valid JSON ({error}). Unpack the annotations again.") from error

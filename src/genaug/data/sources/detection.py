@@ -1,29 +1,30 @@
 """What the detection data sets share: splits without classes, image files, identity of their content."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from omegaconf import MISSING
-from PIL import Image
 
 from genaug.core.errors import GenaugError
-from genaug.core.identity import NOT_IDENTITY, content_digest
-from genaug.data.annotations import BoxRules, LabelledObject
-from genaug.data.sample import Dataset, Sample
-from genaug.data.sources.base import Source
+from genaug.core.fields import bounded, count
+from genaug.core.identity import content_digest
+from genaug.data.annotations import Annotation, BoxRules, Fit, check_segmentation, fit
+from genaug.data.images import Facts, check_readable, inspect_all
+from genaug.data.masks import MaskImage, Segmentations
+from genaug.data.sample import Dataset, Sample, UnreadMask
+from genaug.data.sources.base import FolderSource, Source
+from genaug.data.sources.layout import ANNOTATIONS, plain
+from genaug.data.sources.tree import walk
 
 
 @dataclass(kw_only=True, slots=True)
 class DetectionSource(Source):
     """Base of data sets with boxes."""
 
-    image_size: int = 640
+    image_size: int = count(640, least=8)
     """Longest side in pixels at which detectors train, unless they say otherwise."""
 
     task: ClassVar[str] = "detection"
@@ -38,70 +39,116 @@ class DetectionSource(Source):
 
 
 @dataclass(kw_only=True, slots=True)
-class DetectionFiles(DetectionSource):
+class DetectionFiles(DetectionSource, FolderSource):
     """Base of data sets with boxes in files."""
 
-    root: str = field(default=MISSING, metadata=NOT_IDENTITY)
-    """The folder. Its content counts for the identity, not its place."""
-    val_fraction: float = 0.2
+    val_fraction: float = bounded(0.2, 0, 1, below=True)
     """Share of the training images carved for validation where there is no validation list, in [0, 1)."""
-    test_fraction: float = 0.25
+    test_fraction: float = bounded(0.25, 0, 1, above=True, below=True)
     """Share of the training images taken for the test where there is no test list, in (0, 1)."""
-    split_seed: int = 0
+    split_seed: int = bounded(0, 0)
     """Seed of the carved splits; not the trial's seed."""
+    rescale_boxes: bool = False
+    """Scale boxes and masks to the files where the annotations were made on copies of another size and the same shape; false
+    refuses them."""
 
     def __post_init__(self) -> None:
+        FolderSource.__post_init__(self)
         DetectionSource.__post_init__(self)
-        if not 0 <= self.val_fraction < 1:
-            raise GenaugError(f"dataset.val_fraction={self.val_fraction} must lie in [0, 1).")
-        if not 0 < self.test_fraction < 1:
-            raise GenaugError(f"dataset.test_fraction={self.test_fraction} must lie in (0, 1).")
 
-    def folder(self) -> Path:
-        root = Path(self.root).expanduser().absolute()
-        if not root.is_dir():
-            raise GenaugError(f"dataset.root={self.root} is not a folder.")
-        return root
+    def samples(
+        self,
+        listed: Mapping[str, Sequence[tuple[Path, Annotation]]],
+        rules: BoxRules,
+        masks: Mapping[Path, Path] | bool,
+    ) -> dict[str, list[Sample]]:
+        """Samples by split of image files with their annotations; every file is opened as training will open it.
 
-    def content(self) -> Any:
+        Args:
+            masks: whether the training images' segmentations serve as masks, or mask pictures by image file.
+        """
         root = self.folder()
-        files = sorted({path for path in self.files() if path.is_file()})
-        with ThreadPoolExecutor() as threads:  # hashing waits for the disk
-            digests = list(threads.map(content_digest, files))
-        names = [path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name for path in files]
-        lines = (f"{name} {digest}" for name, digest in zip(names, digests, strict=True))
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+        facts = inspect_all(path for pairs in listed.values() for path, _ in pairs)
+        check_readable(facts)
+        found: dict[str, list[Sample]] = {}
+        for split, pairs in listed.items():
+            for path, annotation in pairs:
+                how = fit(annotation, facts[path], self.rescale_boxes, rules.notes)
+                mask = mask_of(path, annotation, how, facts[path], masks, rules) if split == "train" else None
+                boxes = rules.apply([how.apply(item) for item in annotation.objects], *facts[path].size)
+                name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+                found.setdefault(split, []).append(
+                    Sample(id=name, digest=content_digest(path), image=path, boxes=boxes, mask=mask)
+                )
+        rules.check_inside()
+        return found
 
-    def files(self) -> Iterable[Path]:
-        """Annotation files and images that ``read`` reads."""
-        raise AssertionError(f"{type(self).__name__} names no files")
-
-    def dataset(self, class_names: Sequence[str], splits: dict[str, list[Sample]], notes: Counter[str]) -> Dataset:
+    def dataset(
+        self,
+        class_names: Sequence[str],
+        splits: Mapping[str, Sequence[Sample]],
+        notes: Counter[str],
+        remarks: Sequence[str] = (),
+    ) -> Dataset:
         """The data set of the given splits; what is missing is carved from train, whatever the classes.
 
         With train and val alone, val is the test, as the public parts of COCO and VOC 2012 are used.
         """
-        splits = {name: list(samples) for name, samples in splits.items() if samples}
-        if "train" not in splits:
+        parts = {name: list(samples) for name, samples in splits.items() if samples}
+        if "train" not in parts:
             raise GenaugError(
-                f"dataset.root={self.root} has no training images (found: {', '.join(splits) or 'nothing'})."
+                f"dataset.root={self.root} has no training images (found: {', '.join(parts) or 'nothing'})."
             )
-        if "test" not in splits and "val" in splits:
-            splits["test"] = splits.pop("val")
+        if "test" not in parts and "val" in parts:
+            parts["test"] = parts.pop("val")
             notes["val_list_used_as_test"] = 1
-        if "test" not in splits:
-            splits["train"], splits["test"] = carve_any(splits["train"], self.test_fraction, self.split_seed)
-        if "val" not in splits:
-            splits["train"], splits["val"] = carve_any(splits["train"], self.val_fraction, self.split_seed)
+        if "test" not in parts:
+            parts["train"], parts["test"] = carve_any(parts["train"], self.test_fraction, self.split_seed)
+        if "val" not in parts:
+            parts["train"], parts["val"] = carve_any(parts["train"], self.val_fraction, self.split_seed)
+        used = {sample.image for part in splits.values() for sample in part if isinstance(sample.image, Path)}
+        left_out = Counter[str]()
+        folders = [walk(self.folder())]
+        while folders:
+            folder = folders.pop()
+            left_out += folder.unusable
+            left_out["images_without_annotations"] += sum(path not in used for path in folder.images)
+            folders += [
+                inner for inner in folder.folders if plain(inner.name) not in ANNOTATIONS
+            ]  # masks are no images
         return Dataset(
-            name=self.name or self.folder().name,
+            name=self.name,
             task=self.task,
             class_names=tuple(class_names),
-            train=tuple(splits["train"]),
-            val=tuple(splits["val"]),
-            test=tuple(splits["test"]),
-            notes={key: count for key, count in sorted(notes.items()) if count},
+            train=tuple(parts["train"]),
+            val=tuple(parts["val"]),
+            test=tuple(parts["test"]),
+            notes={key: count for key, count in sorted((notes + left_out).items()) if count},
+            remarks=tuple(remarks),
         )
+
+
+def mask_of(
+    path: Path, annotation: Annotation, how: Fit, facts: Facts, masks: Mapping[Path, Path] | bool, rules: BoxRules
+) -> UnreadMask | None:
+    """Where the object mask of an image is; None where there is none. Segmentations are checked here and decoded later."""
+    if isinstance(masks, Mapping):
+        if path not in masks:
+            return None
+        found = MaskImage(masks[path], facts.width, facts.height)
+        found.check()
+        return found
+    parts = []
+    for item in annotation.objects if masks else ():
+        if item.crowd or not item.segmentation:
+            continue
+        part = check_segmentation(item.segmentation, how.width, how.height, item.where)
+        if part is None:
+            rules.notes["segmentations_of_fewer_than_3_points_taken_as_their_box"] += 1
+            x1, y1, x2, y2 = item.xyxy
+            part = [[x1, y1, x2, y1, x2, y2, x1, y2]]
+        parts.append(part)
+    return Segmentations(parts, how.width, how.height, annotation.where, how.scale, how.orientation) if parts else None
 
 
 def carve_any(samples: Sequence[Sample], fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -111,22 +158,3 @@ def carve_any(samples: Sequence[Sample], fraction: float, seed: int) -> tuple[li
     count = min(round(fraction * len(ordered)), max(len(ordered) - 1, 0))
     carved = {int(i) for i in order[:count]}
     return [s for i, s in enumerate(ordered) if i not in carved], [s for i, s in enumerate(ordered) if i in carved]
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file as it is seen (EXIF rotation applied), from its header."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise GenaugError(f"Cannot read the image {path}: {error}. Replace or remove the file.") from error
-    return (height, width) if turned else (width, height)
-
-
-def sample_of(
-    root: Path, path: Path, objects: Sequence[LabelledObject], size: tuple[int, int], rules: BoxRules, mask: Any = None
-) -> Sample:
-    """The sample of an image file with its objects."""
-    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-    return Sample(id=name, digest=content_digest(path), image=path, boxes=rules.apply(objects, *size), mask=mask)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from genaug.core.errors import GenaugError
+from genaug.core.fields import bounded, count
 from genaug.core.identity import digest_bytes
 from genaug.core.registry import component
 from genaug.core.seeding import derive
@@ -28,47 +28,34 @@ MAX_TRIES = 60
 class DigitScenes(DetectionSource):
     """One to ``max_digits`` digits per scene. Scenes depend on ``scene_seed`` and their number alone."""
 
-    image_size: int = 64
+    image_size: int = count(64, least=32)
     """Side of a scene in pixels, 32 or more."""
-    num_train: int = 24
+    num_train: int = count(24)
     """Training scenes."""
-    num_val: int = 20
+    num_val: int = count(20)
     """Validation scenes."""
-    num_test: int = 100
+    num_test: int = count(100)
     """Test scenes."""
-    num_classes: int = 3
+    num_classes: int = count(3, most=10)
     """The first of zero, one, two, … nine that occur, 1 to 10."""
-    max_digits: int = 3
+    max_digits: int = count(3, most=4)
     """Most digits in a scene, 1 to 4."""
-    scene_seed: int = 0
+    scene_seed: int = bounded(0, 0)
     """Seed of all scenes; not the trial's seed, so every trial has the same test."""
 
     embedded: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
-    def __post_init__(self) -> None:
-        DetectionSource.__post_init__(self)
-        if self.image_size < 32:
-            raise GenaugError(
-                f"dataset.image_size={self.image_size} is too small for scenes of digits: write 32 or more."
-            )
-        for key, low, high in (("num_classes", 1, 10), ("max_digits", 1, 4)):
-            if not low <= getattr(self, key) <= high:
-                raise GenaugError(f"dataset.{key}={getattr(self, key)} must lie between {low} and {high}.")
-        for key in ("num_train", "num_val", "num_test"):
-            if getattr(self, key) < 1:
-                raise GenaugError(f"dataset.{key}={getattr(self, key)} must be at least 1.")
-
     def read(self) -> Dataset:
         digits = Digits(name="digits", image_size=8, seed=0).read()
         splits = {}
-        for split, count in (("train", self.num_train), ("val", self.num_val), ("test", self.num_test)):
+        for split, total in (("train", self.num_train), ("val", self.num_val), ("test", self.num_test)):
             by_class: list[list[np.ndarray]] = [[] for _ in range(self.num_classes)]
             for sample in getattr(digits, split):
                 if sample.class_index < self.num_classes:
                     assert isinstance(sample.image, np.ndarray)
                     by_class[sample.class_index].append(sample.image[:, :, 0])
-            splits[split] = tuple(self._scene(split, number, by_class) for number in range(count))
+            splits[split] = tuple(self._scene(split, number, by_class) for number in range(total))
         return Dataset(
             name=self.name or "digit_scenes", task=self.task, class_names=NAMES[: self.num_classes], **splits
         )

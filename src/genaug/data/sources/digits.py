@@ -43,10 +43,10 @@ class Digits(Source):
     version: ClassVar[int] = 1
 
     def identity(self) -> Any:
-        fields, content = Source.identity(self)
+        fields, none = Source.identity(self)
         if not self.masks:
             fields.pop("masks")  # digits as they always were keep their identity
-        return [fields, content]
+        return [fields, none]
 
     def read(self) -> Dataset:
         samples: dict[str, Sample] = {}

@@ -1,20 +1,24 @@
 """Any image data set on the Hugging Face Hub, its columns named in the configuration."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
+from genaug.core.fields import choice
+from genaug.core.identity import content_by, content_digest
 from genaug.core.registry import component
-from genaug.data.annotations import BoxRules, LabelledObject
+from genaug.data.annotations import BoxRules, LabelledObject, numbers
+from genaug.data.images import check_readable, inspect_all
 from genaug.data.sample import Dataset, Sample
-from genaug.data.sources.detection import carve_any, image_size, sample_of
+from genaug.data.sources.detection import carve_any
+from genaug.data.sources.layout import nfc
 from genaug.data.sources.published import samples_of_files
 from genaug.data.sources.records import Export, RecordSource, load_hub
-
-BOX_FORMATS = ("xywh", "xyxy")
 
 
 @component("dataset", "hf")
@@ -23,7 +27,7 @@ class HubClassification(RecordSource):
     """A Hub data set with an image and a label column (extra ``hf``). Its images are written once below
     ``cache_dir``."""
 
-    path: str = MISSING
+    path: str = field(default=MISSING, metadata=content_by("content"))
     """Hub id, e.g. ``owner/set``, or a local folder that ``datasets`` can load."""
     config: str | None = None
     """Name of the configuration, where the set has several."""
@@ -39,6 +43,13 @@ class HubClassification(RecordSource):
     """Name of the validation split; null carves one from train."""
     test_split: str | None = "test"
     """Name of the test split; null carves one from train."""
+
+    def __post_init__(self) -> None:
+        RecordSource.__post_init__(self)
+        if not self.path.strip():
+            raise GenaugError("dataset.path= is empty: write a Hub id, e.g. owner/set, or a local folder.")
+        local = Path(self.path).expanduser()
+        self.name = self.name or nfc(local.absolute().name if local.is_dir() else self.path)
 
     def exported(self) -> Export:
         return load_hub(
@@ -64,24 +75,55 @@ class HubClassification(RecordSource):
                     f"dataset.label={self.label} is not a column of {self.path} ({split}): write one of "
                     f"{', '.join(items[0][1])}."
                 )
-        values = sorted(
-            {row[self.label] for items in rows.values() for _, row in items}, key=lambda v: (str(type(v)), v)
+        names, index = class_index(
+            export.names(self.label),
+            [
+                (row[self.label], f"{self.path}, {split} row {i}")
+                for split, items in rows.items()
+                for i, (_, row) in enumerate(items)
+            ],
+            f"dataset.label={self.label}",
         )
-        names = export.names(self.label)
-        if names is None:
-            names = [str(value) for value in values]
-            index = {value: i for i, value in enumerate(values)}
-        else:
-            index = {i: i for i in range(len(names))}
-        if any(value not in index for value in values):
-            raise GenaugError(
-                f"{self.path} has images without a label ({self.label} = -1): choose splits that are labelled."
-            )
+        check_readable(inspect_all(path for items in rows.values() for path, _ in items))
         parts = {
             split: samples_of_files(export.folder, [(path, index[row[self.label]]) for path, row in items])
             for split, items in rows.items()
         }
         return parts, [name.replace("_", " ") for name in names], {}
+
+
+def class_index(
+    names: list[str] | None, values: Iterable[tuple[Any, str]], column: str
+) -> tuple[list[str], dict[Any, int]]:
+    """Class names, and the class of each value of a label column.
+
+    Args:
+        names: of the values 0, 1, …, where the data set states them; None takes the values themselves, sorted.
+        values: of the column, each with its place for messages.
+
+    Raises:
+        GenaugError: for a value that names no class: null, NaN, an empty text, a list, or a number without a name.
+    """
+    found: dict[Any, str] = {}
+    for value, where in values:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if value is None or isinstance(value, float | list | dict) or (isinstance(value, str) and not value.strip()):
+            raise GenaugError(
+                f"{where} has the label {json.dumps(value)} ({column}), which names no class: label it, or choose splits that "
+                "are labelled."
+            )
+        found.setdefault(value, where)
+    if names is None:
+        ordered = sorted(found, key=lambda value: (str(type(value)), value))
+        return [str(value) for value in ordered], {value: i for i, value in enumerate(ordered)}
+    unknown = next((value for value in found if not isinstance(value, int) or not 0 <= value < len(names)), None)
+    if unknown is not None:
+        raise GenaugError(
+            f"{found[unknown]} has the label {unknown!r} ({column}), but the data set names the classes 0 to {len(names) - 1}; "
+            "-1 stands for images without a label: choose splits that are labelled."
+        )
+    return names, {i: i for i in range(len(names))}
 
 
 @component("dataset", "hf_detection")
@@ -95,15 +137,10 @@ class HubDetection(HubClassification):
     """Key of the boxes in it."""
     category: str = "category"
     """Key of the classes in it."""
-    box_format: str = "xywh"
+    box_format: str = choice("xywh", ("xywh", "xyxy"))
     """``xywh``: left, top, width, height as in COCO; ``xyxy``: corners. In pixels."""
 
     task: ClassVar[str] = "detection"
-
-    def __post_init__(self) -> None:
-        RecordSource.__post_init__(self)
-        if self.box_format not in BOX_FORMATS:
-            raise GenaugError(f"dataset.box_format={self.box_format}: write {' or '.join(BOX_FORMATS)}.")
 
     def carve(self, samples: list[Sample], num_classes: int, fraction: float) -> tuple[list[Sample], list[Sample]]:
         return carve_any(samples, fraction, self.split_seed)
@@ -113,35 +150,58 @@ class HubDetection(HubClassification):
         names = export.names(f"{self.objects}.{self.category}")
         rows = {split: list(export.rows(name, self.image)) for split, name in self._splits().items()}
         for items in rows.values():
-            if items and not {self.bbox, self.category} <= set(items[0][1].get(self.objects) or {}):
+            if items and not {self.bbox, self.category} <= _keys(items[0][1].get(self.objects)):
                 raise GenaugError(
                     f"{self.path} has no column {self.objects} with {self.bbox} and {self.category}: set "
                     f"dataset.objects, dataset.bbox and dataset.category; its columns are {', '.join(items[0][1])}."
                 )
-        if names is None:
-            found = {value for items in rows.values() for _, row in items for value in row[self.objects][self.category]}
-            by_value: dict[Any, str] = {value: str(value) for value in sorted(found, key=str)}
-        else:
-            by_value = dict(enumerate(names))
-        rules = BoxRules({name: i for i, name in enumerate(by_value.values())})
-        parts = {
+        listed = {
             split: [
-                sample_of(
-                    export.folder, path, self._objects(row[self.objects], by_value, path), image_size(path), rules
-                )
-                for path, row in items
+                (path, self._boxes(row[self.objects], f"{self.path}, {split} row {i}"))
+                for i, (path, row) in enumerate(items)
             ]
             for split, items in rows.items()
         }
-        return parts, [name.replace("_", " ") for name in by_value.values()], dict(rules.notes)
+        every = [(value, where) for items in listed.values() for _, boxes in items for _, value, where in boxes]
+        class_names, index = class_index(names, every, f"dataset.category={self.category}")
+        rules = BoxRules({name: i for i, name in enumerate(class_names)})
+        facts = inspect_all(path for items in listed.values() for path, _ in items)
+        check_readable(facts)
+        parts: dict[str, list[Sample]] = {}
+        for split, items in listed.items():
+            for path, boxes in items:
+                objects = [
+                    LabelledObject(category=class_names[index[value]], xyxy=xyxy, where=where)
+                    for xyxy, value, where in boxes
+                ]
+                parts.setdefault(split, []).append(
+                    Sample(
+                        id=path.relative_to(export.folder).as_posix(),
+                        digest=content_digest(path),
+                        image=path,
+                        boxes=rules.apply(objects, *facts[path].size),
+                    )
+                )
+        rules.check_inside()
+        return parts, [name.replace("_", " ") for name in class_names], dict(rules.notes)
 
-    def _objects(self, objects: dict[str, list[Any]], by_value: dict[Any, str], path: Path) -> list[LabelledObject]:
-        """One per box, its class looked up by the value that the column holds."""
+    def _boxes(self, objects: Any, where: str) -> list[tuple[tuple[float, float, float, float], Any, str]]:
+        """(corners, value of the category column, place) of each box of a row."""
         result = []
-        for bbox, value in zip(objects[self.bbox], objects[self.category], strict=True):
-            x1, y1, x2, y2 = bbox
-            if self.box_format == "xywh":
-                x2, y2 = x1 + x2, y1 + y2
-            category = by_value.get(value, str(value))
-            result.append(LabelledObject(category=category, xyxy=(x1, y1, x2, y2), where=str(path)))
+        with boundary(f"{where}: the column {self.objects} cannot be read", "Repair the row, or leave it out."):
+            if isinstance(objects, list):  # one mapping per object instead of a mapping of lists
+                objects = {key: [item[key] for item in objects] for key in (self.bbox, self.category)}
+            for number, (bbox, value) in enumerate(zip(objects[self.bbox], objects[self.category], strict=True)):
+                place = f"{where}, box {number}"
+                x1, y1, x2, y2 = numbers(bbox, 4, place, self.bbox)
+                if self.box_format == "xywh":
+                    x2, y2 = x1 + x2, y1 + y2
+                result.append(((x1, y1, x2, y2), value, place))
         return result
+
+
+def _keys(objects: Any) -> set[str]:
+    """Keys of an objects column, whichever of its two forms it has."""
+    if isinstance(objects, list):
+        return set(objects[0]) if objects else set()
+    return set(objects or ())

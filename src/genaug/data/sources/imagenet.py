@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from genaug.core.errors import GenaugError
+from genaug.core.fields import choice
 from genaug.core.identity import digest_bytes
 from genaug.core.registry import component
 from genaug.data.sample import Dataset
@@ -25,7 +26,7 @@ class Ilsvrc2012(Published):
     archives, which torchvision unpacks). Images are identified by path and size, not by content.
     """
 
-    classes: str = "all"
+    classes: str = choice("all", CLASSES)
     """``all``; ``cmc``: the ImageNet-100 of Contrastive Multiview Coding; ``da_fusion``: the 100 names of DA-Fusion's
     released code (its validation list was never released: here all validation images of these classes are the test)."""
 
@@ -41,8 +42,6 @@ class Ilsvrc2012(Published):
 
     def __post_init__(self) -> None:
         Published.__post_init__(self)
-        if self.classes not in CLASSES:
-            raise GenaugError(f"dataset.classes={self.classes}: write {', '.join(CLASSES)}.")
         if self.download:
             raise GenaugError("dataset.download=true: ImageNet needs an account, so it cannot be fetched. Write false.")
 

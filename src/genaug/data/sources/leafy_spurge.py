@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from genaug.core.errors import GenaugError
+from genaug.core.fields import choice
 from genaug.core.identity import NOT_IDENTITY
 from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
-from genaug.data.sources.image_folder import image_files
 from genaug.data.sources.published import Origin, Published, samples_of_files, tree_digest
 from genaug.data.sources.records import Export, load_hub
+from genaug.data.sources.tree import image_files
 
 NAMES = ("no spurge", "leafy spurge")
 FOLDERS = {0: ("absent",), 1: ("present", "apparent")}  # of the Hub's repository, and of DA-Fusion's own data
@@ -30,7 +31,7 @@ class LeafySpurge(Published):
     anew by the trial's seed (folders sorted first; the release relies on the file system's order).
     """
 
-    variant: str = "crop"
+    variant: str = choice("crop", VARIANTS)
     """``crop``: 39 px around the surveyed point; ``context``: 1024 px."""
     hub: bool = field(default=False, metadata=NOT_IDENTITY)
     """Read ``mpg-ranch/leafy_spurge`` from the Hub or its local cache instead of from folders."""
@@ -48,8 +49,6 @@ class LeafySpurge(Published):
 
     def __post_init__(self) -> None:
         Published.__post_init__(self)
-        if self.variant not in VARIANTS:
-            raise GenaugError(f"dataset.variant={self.variant}: write crop or context.")
         if self.download and not self.hub:
             raise GenaugError(
                 "dataset.download=true with folders: write dataset.hub=true to have the set fetched from the Hub."

@@ -11,8 +11,9 @@ import numpy as np
 from omegaconf import MISSING
 from PIL import Image
 
-from genaug.core.errors import GenaugError, check_choice
-from genaug.core.identity import NOT_IDENTITY, digest_bytes
+from genaug.core.errors import GenaugError
+from genaug.core.fields import bounded, choice
+from genaug.core.identity import content_by, digest_bytes
 from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import Source
@@ -29,28 +30,25 @@ SPLITS = {"train": "train", "test": "t10k"}
 class Mnist(Source):
     """Ten classes of handwritten digits, 28x28 grey: 60,000 for training and validation, 10,000 for the test."""
 
-    root: str = field(default=MISSING, metadata=NOT_IDENTITY)
+    root: str = field(default=MISSING, metadata=content_by("content"))
     """Folder of ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the two ``t10k-…`` files, each with or without
     ``.gz``; also torchvision's root, whose files lie in ``MNIST/raw``."""
-    enlarge: str = "pad"
+    enlarge: str = choice("pad", ("pad", "resize"))
     """From 28 px to ``image_size``: ``pad`` with black, or ``resize`` (bicubic)."""
-    val_fraction: float = 1 / 12
+    val_fraction: float = bounded(1 / 12, 0, 1, below=True)
     """Share of each class of the 60,000 that becomes the validation split, in [0, 1)."""
-    split_seed: int = 0
+    split_seed: int = bounded(0, 0)
     """Seed of the validation split; not the trial's seed."""
 
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         Source.__post_init__(self)
-        check_choice("dataset.enlarge", self.enlarge, ("pad", "resize"))
         if self.enlarge == "pad" and self.image_size < SIDE:
             raise GenaugError(
                 f"dataset.image_size={self.image_size} is less than {SIDE}, so nothing can be padded. "
                 "Write dataset.enlarge=resize."
             )
-        if not 0 <= self.val_fraction < 1:
-            raise GenaugError(f"dataset.val_fraction={self.val_fraction} must lie in [0, 1).")
 
     def content(self) -> Any:
         return [digest_bytes(array.tobytes()) for split in SPLITS for array in self._arrays(split)]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from genaug.core.errors import GenaugError
-from genaug.core.identity import NOT_IDENTITY, canonical, content_digest, digest_bytes
+from genaug.core.fields import bounded
+from genaug.core.identity import NOT_IDENTITY, canonical, content_by, content_digest, digest_bytes
 from genaug.data.sample import Dataset, Sample, check_disjoint
 from genaug.data.sources.base import Source
 from genaug.data.splits import by_class, carve, halve
@@ -43,17 +44,17 @@ class Origin:
 class Published(Source):
     """Base of the published classification sets."""
 
-    root: str = field(default="data", metadata=NOT_IDENTITY)
+    root: str = field(default="data", metadata=content_by("content"))
     """Folder that holds the set. Its content counts for the identity, not its place."""
     download: bool = field(default=False, metadata=NOT_IDENTITY)
     """Fetch the set into ``root`` if it is not there and its makers still serve it."""
     split: str = "official"
     """``official``: the makers' lists. ``genaug``: our own seeded stratified split, where there is no official one.
     ``reference``: that of the method's released code. Each set offers some of them; they are never mixed."""
-    val_fraction: float = 0.2
+    val_fraction: float = bounded(0.2, 0, 1, below=True)
     """Share of each class carved from train for validation where the split has no validation list, in [0, 1).
     ``split=reference`` carves nothing: the released code selects on the images that it reports."""
-    split_seed: int = 0
+    split_seed: int = bounded(0, 0)
     """Seed of what is carved; not the trial's seed."""
 
     version: ClassVar[int] = 1
@@ -69,12 +70,14 @@ class Published(Source):
                 f"dataset.split={self.split} is not offered by {self.name or type(self).__name__}: write "
                 f"{' or '.join(self.splits)}."
             )
-        if not 0 <= self.val_fraction < 1:
-            raise GenaugError(f"dataset.val_fraction={self.val_fraction} must lie in [0, 1).")
 
     @property
     def folder(self) -> Path:
         return Path(self.root).expanduser().absolute()
+
+    def content(self) -> Any:
+        """What the set's files add to the identity."""
+        raise AssertionError(f"{type(self).__name__} has no content")
 
     def require(self, *paths: Path) -> None:
         """Raise the message of ``origin`` for the first path that does not exist."""
@@ -84,7 +87,7 @@ class Published(Source):
 
     def identity(self) -> Any:
         if self.split == "reference" and self.halves:
-            return [canonical(self), self.content()]  # each seed has its own train and validation half
+            return [canonical(self), None]  # each seed has its own train and validation half
         return Source.identity(self)  # by name: slots dataclasses are rebuilt, which breaks zero-argument super()
 
     def load(self) -> Dataset:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
+from genaug.core.fields import bounded
 from genaug.core.files import read_json, write_json
 from genaug.core.identity import NOT_IDENTITY, fingerprint
 from genaug.core.store import Store
@@ -112,18 +113,19 @@ def _complete(folder: Path) -> bool:
 class RecordSource(Source):
     """Base of data sets that are written out once and then read as image files."""
 
-    val_fraction: float = 0.2
+    val_fraction: float = bounded(0.2, 0, 1, below=True)
     """Share of the training images carved for validation where there is no validation split, in [0, 1)."""
-    test_fraction: float = 0.25
+    test_fraction: float = bounded(0.25, 0, 1, above=True, below=True)
     """Share of the training images taken for the test where there is no test split, in (0, 1)."""
-    split_seed: int = 0
+    split_seed: int = bounded(0, 0)
     """Seed of what is carved; not the trial's seed."""
     cache_dir: str = field(default="~/.cache/genaug", metadata=NOT_IDENTITY)
     """Folder of the written images."""
 
     version: ClassVar[int] = 1
 
-    def content(self) -> Any:
+    def content(self) -> str:
+        """What was exported, whatever it is called."""
         return self.exported().digest
 
     def exported(self) -> Export:
@@ -165,15 +167,12 @@ def load_hub(path: str, config: str | None, revision: str | None, splits: Sequen
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise GenaugError('Hub data sets are read by the package datasets: pip install "genaug[hf]".') from error
-    try:
+    with boundary(
+        f"The Hub data set {path} (config {config}, splits {', '.join(splits)}) is not in the local cache and was not fetched",
+        f"On a machine with network run `hf download {path} --repo-type dataset`, correct its name, config or split names, or "
+        "read a local copy.",
+    ):
         loaded = {split: datasets.load_dataset(path, config, split=split, revision=revision) for split in splits}
-    except Exception as error:  # the Hub's client raises its transport's own errors, which change between releases
-        first = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise GenaugError(
-            f"The Hub data set {path} (config {config}, splits {', '.join(splits)}) is not in the local cache and "
-            f"was not fetched: {first}. On a machine with network run `hf download {path} --repo-type dataset`, correct "
-            "its name, config or split names, or read a local copy."
-        ) from error
     names: dict[str, list[str]] = {}
     for column, feature in next(iter(loaded.values())).features.items():
         inner = getattr(feature, "feature", feature)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from genaug.core.errors import GenaugError
+from genaug.core.fields import bounded
 from genaug.core.registry import component
 from genaug.data.sample import Dataset
 from genaug.data.sources.published import Origin, Published, listing_digest, samples_of_files
@@ -25,7 +26,7 @@ class ShenzhenTb(Published):
     ``test.txt`` beside the images' folder."""
 
     split: str = "genaug"
-    test_fraction: float = 0.3
+    test_fraction: float = bounded(0.3, 0, 1, above=True, below=True)
     """Share of each class taken for the test, in (0, 1): 463 of 662 images train, as in DreamDA."""
 
     version: ClassVar[int] = 1
@@ -40,8 +41,6 @@ class ShenzhenTb(Published):
 
     def __post_init__(self) -> None:
         Published.__post_init__(self)
-        if not 0 < self.test_fraction < 1:
-            raise GenaugError(f"dataset.test_fraction={self.test_fraction} must lie in (0, 1).")
         if self.download:
             raise GenaugError(
                 f"dataset.download=true: fetch {self.origin.files} from {self.origin.page} yourself; write false."

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
+from genaug.core.fields import bounded, choice, count
 from genaug.core.identity import digest_bytes
 from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
@@ -36,11 +37,9 @@ class TorchvisionSet(Published):
     def open(self, loader: Callable[..., Any], **arguments: Any) -> Any:
         """``loader(root, download=..., **arguments)``."""
         self.folder.mkdir(parents=True, exist_ok=True) if self.download else self.require(self.folder / self.base)
-        try:
+        missing = str(self.origin.missing(self.root, self.folder / self.base))
+        with boundary(f"torchvision cannot read {self.folder / self.base}", missing):
             return loader(self.folder, download=self.download, **arguments)
-        except (RuntimeError, OSError, ValueError) as error:
-            missing = self.origin.missing(self.root, self.folder / self.base)
-            raise GenaugError(f"torchvision cannot read {self.folder / self.base}: {error}. {missing}") from error
 
     def files(self, paths: Sequence[str | Path], labels: Sequence[int]) -> list[Sample]:
         """Samples of image files by content."""
@@ -70,7 +69,7 @@ class Caltech101(TorchvisionSet):
     DA-Fusion's 102 classes with ``background google``, each halved anew by the trial's seed."""
 
     split: str = "genaug"
-    train_per_class: int = 30
+    train_per_class: int = count(30)
     """Training images per class of ``split=genaug``, validation images included."""
 
     splits: ClassVar[tuple[str, ...]] = ("genaug", "reference")
@@ -145,7 +144,7 @@ class FgvcAircraft(TorchvisionSet):
     """100 variants (or 70 families, 30 manufacturers) with the official lists: 3,334 training, 3,333 validation and
     3,333 test images. DA-Fusion's split was never released."""
 
-    level: str = "variant"
+    level: str = choice("variant", ("variant", "family", "manufacturer"))
     """``variant``, ``family`` or ``manufacturer``."""
 
     base: ClassVar[str] = "fgvc-aircraft-2013b"
@@ -227,7 +226,7 @@ class EuroSat(TorchvisionSet):
     the test by ``split_seed``."""
 
     split: str = "genaug"
-    test_fraction: float = 0.2
+    test_fraction: float = bounded(0.2, 0, 1, above=True, below=True)
     """Share of each class taken for the test, in (0, 1); 0.2 as in the makers' paper (80/20)."""
 
     splits: ClassVar[tuple[str, ...]] = ("genaug",)
@@ -258,7 +257,7 @@ class Stl10(TorchvisionSet):
 
     unlabelled: bool = True
     """Load the unlabelled part."""
-    fold: int | None = None
+    fold: int | None = bounded(None, 0, 9)
     """0 … 9: one of the official folds; null takes all training images."""
 
     base: ClassVar[str] = "stl10_binary"
@@ -269,11 +268,6 @@ class Stl10(TorchvisionSet):
         size="2.6 GB",
         licence="not stated by its makers; the images come from ImageNet (non-commercial research only)",
     )
-
-    def __post_init__(self) -> None:
-        Published.__post_init__(self)
-        if self.fold is not None and not 0 <= self.fold <= 9:
-            raise GenaugError(f"dataset.fold={self.fold} must be 0 to 9, or null for all training images.")
 
     def read(self) -> Dataset:
         from torchvision.datasets import STL10 as Loader

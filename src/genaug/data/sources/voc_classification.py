@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
 
-from genaug.core.errors import GenaugError
 from genaug.core.registry import component
+from genaug.data.masks import palette_values
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.published import Origin, Published, listing_digest, samples_of_files
 
@@ -122,7 +121,7 @@ class VocClassification(Published):
 
     def _largest(self, name: str) -> tuple[int, np.ndarray] | None:
         _, classes, objects = self._paths(name)
-        return largest_instance(_values(objects), _values(classes))
+        return largest_instance(palette_values(objects), palette_values(classes))
 
     def _paths(self, name: str) -> tuple[Path, Path, Path]:
         voc = self.voc
@@ -140,13 +139,3 @@ class VocClassification(Published):
             VOCSegmentation(self.folder, year="2012", image_set="train", download=True)
         self.require(folder / "train.txt", folder / "val.txt")
         return {split: (folder / f"{split}.txt").read_text().split() for split in ("train", "val")}
-
-
-def _values(path: Path) -> np.ndarray:
-    """Palette indices of an annotation image, uint8 [h, w]."""
-    with Image.open(path) as image:
-        if image.mode not in ("P", "L"):
-            raise GenaugError(
-                f"{path} has mode {image.mode}: VOC's annotations are palette images. Unpack the archive again."
-            )
-        return np.asarray(image)

@@ -6,7 +6,6 @@ paper leaves open, or says differently from its release, is an option here. ``dr
 
 import contextlib
 import functools
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import II
 
 from genaug.core.cost import ForwardPasses
-from genaug.core.errors import GenaugError, check_choice
-from genaug.core.identity import DRAWN, NOT_IDENTITY
+from genaug.core.errors import GenaugError, boundary, check_choice
+from genaug.core.identity import CONTENT, DRAWN, NOT_IDENTITY, content_digest
 from genaug.core.registry import component
 from genaug.core.seeding import choice
 from genaug.data.sample import Dataset, Sample
@@ -91,11 +90,9 @@ class DreamDA(Generator):
     """The template where class names are allowed; ``{name}`` is the class name with the article that fits."""
     prompt_without_name: str = field(default="", metadata=DRAWN)
     """The template under data-centric leakage prevention. If empty, sigma=0 gives the source back."""
-    prompts_file: str | None = field(default=None, metadata=NOT_IDENTITY)
+    prompts_file: str | None = field(default=None, metadata=DRAWN | CONTENT)
     """JSONL rows ``{"class": name, "text": sentence}``, one of a class drawn per image, or ``{"file_name": id, "text":
     sentence}`` for one image. Its content counts for the identity, not its place."""
-    prompts_digest: str | None = field(default=None, metadata=DRAWN)
-    """Hash of the content of ``prompts_file``; filled in by itself."""
     prompt_per_variant: bool = field(default=False, metadata=DRAWN)
     """Draw a sentence for each variant; false gives all variants of an image the same one, as the release."""
     source_prompt: str = "empty"
@@ -169,8 +166,8 @@ class DreamDA(Generator):
                 f"generator.prompts={self.prompts} and generator.prompts_file={self.prompts_file} do not go together: "
                 "write both generator.prompts=file and generator.prompts_file=FILE.jsonl, or neither."
             )
-        if self.prompts_file is not None:
-            self.prompts_digest = hashlib.sha256(_read(self.prompts_file)).hexdigest()[:16]
+        if self.prompts_file is not None and not Path(self.prompts_file).expanduser().is_file():
+            raise GenaugError(f"generator.prompts_file={self.prompts_file} is not a file.")
 
     @property
     def num_taken(self) -> int:
@@ -197,8 +194,8 @@ class DreamDA(Generator):
         name = readable(dataset.class_names[source.class_index])
         if self.prompts == "template":
             return {"prompt": with_name(self.prompt, name) if self.class_names else self.prompt_without_name}
-        assert self.prompts_file is not None and self.prompts_digest is not None
-        sentences = read_prompts(self.prompts_file, self.prompts_digest)
+        assert self.prompts_file is not None
+        sentences = read_prompts(self.prompts_file, content_digest(Path(self.prompts_file).expanduser()))
         for key in (("file_name", source.id), ("file_name", Path(source.id).name), ("class", name)):
             if key in sentences:
                 words = (source.digest, index) if self.prompt_per_variant else (source.digest,)
@@ -252,13 +249,6 @@ def with_name(template: str, name: str) -> str:
     return template.replace("{name}", name)
 
 
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise GenaugError(f"generator.prompts_file={path} cannot be read ({error.strerror}).") from error
-
-
 @functools.lru_cache(maxsize=4)
 def read_prompts(path: str, digest: str) -> dict[tuple[str, str], list[str]]:
     """Sentences by ``("class", name)`` and ``("file_name", id)``; read once per content (``digest``).
@@ -267,7 +257,9 @@ def read_prompts(path: str, digest: str) -> dict[tuple[str, str], list[str]]:
         GenaugError: if a line is not a JSON object with a ``text`` and a ``class`` or ``file_name``.
     """
     sentences: dict[tuple[str, str], list[str]] = {}
-    for number, line in enumerate(_read(path).decode().splitlines(), start=1):
+    with boundary(f"generator.prompts_file={path} cannot be read", "Save it as UTF-8 text."):
+        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         kind = name = text = ""

@@ -17,11 +17,11 @@ from omegaconf import II
 
 from genaug.core.cost import LEARNING, ForwardPasses
 from genaug.core.errors import GenaugError, check_choice
-from genaug.core.identity import DRAWN, FIT, NOT_IDENTITY, digest_bytes, fingerprint
+from genaug.core.identity import CONTENT, DRAWN, FIT, NOT_IDENTITY, content_digest
 from genaug.core.registry import component
 from genaug.core.seeding import choice, uniform
 from genaug.data.sample import Dataset, Sample
-from genaug.data.sources.image_folder import EXTENSIONS
+from genaug.data.sources.tree import image_files
 from genaug.downstream.trainer import TrainerConfig
 from genaug.generators.base import Generated, Generator, Variant
 
@@ -138,7 +138,7 @@ class LatentInterpolation(Generator):
     """Weak augmentation: probability of a left-right flip."""
     fit_seed: int = field(default=II("seed"), metadata=FIT)
     """Initialisation, batches and prior draws. Follows the trial's seed; fix it to share one autoencoder among trials."""
-    extra_dir: str | None = field(default=None, metadata=FIT)
+    extra_dir: str | None = field(default=None, metadata=FIT | CONTENT)
     """Folder of unlabelled images that the autoencoder is fitted to besides the training images."""
     figure: bool = field(default=False, metadata=FIT)
     """Also fit a twin without discriminator and draw the codes of both (the paper's Fig. 2); needs ``z_dim: 2``."""
@@ -272,18 +272,9 @@ class LatentInterpolation(Generator):
         macs += self.z_dim * smallest * (widths[-1] + self.decoder_channels)
         return 2 * macs / 1e9
 
-    def content(self) -> Any:
-        if self.extra_dir is None or not self.fits:
-            return None
-        return fingerprint([sample.digest for sample in self._extra_samples()])
-
-    def fit_fingerprint(self, dataset: Dataset, prior_identity: Any) -> str:
-        identity = Generator.fit_fingerprint(self, dataset, prior_identity)
-        content = self.content()
-        return identity if content is None else fingerprint(identity, content)
-
     def check_dataset(self, dataset: Dataset) -> None:
-        """Raise ``GenaugError`` if the training images have no pairs of the wanted kind."""
+        """Raise ``GenaugError`` if the training images have no pairs of the wanted kind, or extra images are scored ones."""
+        self._extra_samples(dataset)
         counts: dict[int, int] = {}
         for sample in dataset.train:
             counts[sample.class_index] = counts.get(sample.class_index, 0) + 1
@@ -422,13 +413,10 @@ class LatentInterpolation(Generator):
         if self.extra_dir is None:
             return ()
         root = Path(self.extra_dir).expanduser()
-        paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-        if not paths:
-            raise GenaugError(
-                f"generator.extra_dir={self.extra_dir} holds no images ({', '.join(sorted(EXTENSIONS))})."
-            )
+        if not root.is_dir() or not (paths := [path for _, path in image_files(root)]):
+            raise GenaugError(f"generator.extra_dir={self.extra_dir} holds no images.")
         samples = [
-            Sample(id=f"extra/{path.relative_to(root).as_posix()}", digest=digest_bytes(path.read_bytes()), image=path)
+            Sample(id=f"extra/{path.relative_to(root).as_posix()}", digest=content_digest(path), image=path)
             for path in paths
         ]
         if dataset is not None:
