@@ -2,12 +2,14 @@
 
 from genaug.core.errors import GenaugError
 
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+
 
 def best_device(accelerator: str = "auto") -> str:
     """``cuda``, ``mps`` or ``cpu``.
 
     Args:
-        accelerator: ``auto`` (a CUDA GPU if torch sees one), ``cpu``, ``gpu`` or ``cuda``, ``mps``.
+        accelerator: one of ``ACCELERATORS``; ``auto`` is a CUDA GPU if torch sees one, and the CPU otherwise.
 
     Raises:
         GenaugError: for a GPU that torch does not see.

@@ -1,14 +1,18 @@
 """Components by group and name.
 
 ``@component("generator", "da_fusion")`` above a dataclass makes it known to Hydra as ``generator/_da_fusion``; a
-preset ``conf/generator/da_fusion.yaml`` starts with ``defaults: [_da_fusion, _self_]`` and states its values. Packages
-outside this repository add their own through the entry point group ``genaug.components``: each names a module whose import
-registers them.
+preset ``conf/generator/da_fusion.yaml`` starts with ``defaults: [_da_fusion, _self_]`` and states its values.
+
+Nobody keeps a list of components. Every module of this package with a line that begins with ``@component(`` is imported when
+a configuration is composed, and no other is, so it must import nothing slow at its top: torch, diffusers, transformers, timm
+and the like stand in the module that does the work, which is imported inside the component's methods. Packages outside
+this repository add their own through the entry point group ``genaug.components``: each names a module to import.
 """
 
 import importlib
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TypeVar
 
 from genaug.core.fields import checked
@@ -16,45 +20,10 @@ from genaug.core.identity import identified
 
 T = TypeVar("T")
 
+DECLARATION = b"\n@component("
+
 COMPONENTS: dict[str, dict[str, type]] = {}
 """Every component that is declared so far, by group and name; ``config_source`` shows them to Hydra."""
-
-MODULES = (
-    "genaug.evaluation.filters",
-    "genaug.data.mixing",
-    "genaug.data.sources.coco",
-    "genaug.data.sources.coco_classification",
-    "genaug.data.sources.digit_scenes",
-    "genaug.data.sources.digits",
-    "genaug.data.sources.hub",
-    "genaug.data.sources.image_folder",
-    "genaug.data.sources.imagenet",
-    "genaug.data.sources.leafy_spurge",
-    "genaug.data.sources.mnist",
-    "genaug.data.sources.shenzhen",
-    "genaug.data.sources.torchvision_sets",
-    "genaug.data.sources.voc",
-    "genaug.data.sources.voc_classification",
-    "genaug.data.sources.webdataset_shards",
-    "genaug.data.sources.yolo",
-    "genaug.data.augmentation",
-    "genaug.downstream.self_training.config",
-    "genaug.downstream.classification.config",
-    "genaug.downstream.detection.config",
-    "genaug.generators.sdedit.da_fusion",
-    "genaug.generators.sdedit.diff_mix",
-    "genaug.generators.dreamda.config",
-    "genaug.generators.folder",
-    "genaug.generators.latent_interpolation.config",
-    "genaug.generators.none",
-    "genaug.generators.psld.config",
-    "genaug.generators.sdedit.real_guidance",
-    "genaug.priors.leakage",
-    "genaug.priors.config",
-    "genaug.tracking.record",
-    "genaug.downstream.trainer",
-)
-"""Modules that declare components, none of which imports torch at its top."""
 
 
 def component(group: str, name: str) -> Callable[[type[T]], type[T]]:
@@ -79,7 +48,14 @@ def section(key: str, name: str) -> Callable[[type[T]], type[T]]:
 
 def load_components() -> None:
     """Import every module that declares components, this package's and those of installed plug-ins."""
-    for module in MODULES:
+    for module in declaring_modules():
         importlib.import_module(module)
     for entry in entry_points(group="genaug.components"):
         entry.load()
+
+
+def declaring_modules() -> list[str]:
+    """Names of this package's modules with a line that begins with ``@component(``: their text is read, nothing is imported."""
+    root = Path(__file__).parents[1]
+    files = [file.relative_to(root.parent) for file in sorted(root.rglob("*.py")) if DECLARATION in file.read_bytes()]
+    return [".".join(file.with_suffix("").parts) for file in files]

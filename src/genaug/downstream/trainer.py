@@ -1,15 +1,16 @@
 """How a downstream model is trained on this machine: what goes to Lightning's Trainer."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from genaug.core.device import best_device
-from genaug.core.errors import GenaugError, check_choice
+from genaug.core.device import ACCELERATORS, best_device
+from genaug.core.fields import choice, count
 from genaug.core.identity import NOT_IDENTITY
 from genaug.core.registry import component
 
-ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+MOST_PROCESSES = 1024
+"""No machine of today runs more devices, workers or threads for one training."""
 
 
 @component("trainer", "default")
@@ -17,32 +18,25 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-t
 class TrainerConfig:
     """Hardware and numerics. Only ``precision`` can change a result."""
 
-    accelerator: str = field(default="auto", metadata=NOT_IDENTITY)
+    accelerator: str = choice("auto", ACCELERATORS, metadata=NOT_IDENTITY)
     """``auto``, ``cpu``, ``gpu`` (or ``cuda``) or ``mps``; the generators' device follows it. Which GPU:
     ``CUDA_VISIBLE_DEVICES``."""
-    devices: int = field(default=1, metadata=NOT_IDENTITY)
+    devices: int = count(1, most=MOST_PROCESSES, metadata=NOT_IDENTITY)
     """Number of devices inside one cell (Lightning DDP when above 1)."""
-    precision: str = "32-true"
+    precision: str = choice("32-true", PRECISIONS)
     """Lightning's names: ``32-true``, ``bf16-mixed``, ``16-mixed``, ``bf16-true``, ``16-true`` or ``64-true``."""
-    num_workers: int = field(default=0, metadata=NOT_IDENTITY)
+    num_workers: int = count(0, 0, MOST_PROCESSES, metadata=NOT_IDENTITY)
     """Processes that decode and augment; 0 does it in the main one."""
-    num_threads: int | None = field(default=None, metadata=NOT_IDENTITY)
+    num_threads: int | None = count(None, most=MOST_PROCESSES, metadata=NOT_IDENTITY)
     """Threads of torch on CPU; null leaves torch's choice."""
-    checkpoint_every: int = field(default=1000, metadata=NOT_IDENTITY)
+    checkpoint_every: int = count(1000, metadata=NOT_IDENTITY)
     """Optimiser steps between checkpoints from which an interrupted cell resumes."""
 
-    def __post_init__(self) -> None:
-        check_choice("trainer.accelerator", self.accelerator, ACCELERATORS)
-        check_choice("trainer.precision", self.precision, PRECISIONS)
-        for key in ("devices", "checkpoint_every"):
-            if getattr(self, key) < 1:
-                raise GenaugError(f"trainer.{key}={getattr(self, key)} must be at least 1.")
-
     def device(self) -> str:
-        """The torch device of generators and priors."""
-        import torch
-
+        """The torch device of generators and priors; also sets torch's number of threads."""
         if self.num_threads is not None:
+            import torch
+
             torch.set_num_threads(self.num_threads)
         return best_device(self.accelerator)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from genaug.core.lightning import quiet_lightning
 from genaug.core.seeding import derive
 from genaug.data.augmentation import NORMALIZATIONS
 from genaug.data.sample import Sample
@@ -22,7 +23,7 @@ from genaug.downstream.classification.manifold_mixup import manifold_mixup
 from genaug.downstream.classification.scoring import Split, encode
 from genaug.downstream.learner import LightningLearner, scheduled, seed_device
 from genaug.downstream.trainer import TrainerConfig
-from genaug.downstream.training import Evaluations, build_trainer, fit, quiet_lightning
+from genaug.downstream.training import Evaluations, build_trainer, fit
 
 if TYPE_CHECKING:
     from genaug.tracking.record import Record

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from genaug.core.lightning import quiet_lightning
 from genaug.data.augmentation import Augment
 from genaug.data.mixing import RealOnly
 from genaug.data.sample import Dataset, Sample
@@ -17,7 +18,7 @@ from genaug.downstream.detection.config import Detector
 from genaug.downstream.detection.module import detect, make_model
 from genaug.downstream.detection.network import build_network, first_label
 from genaug.downstream.trainer import TrainerConfig
-from genaug.downstream.training import build_trainer, fit, quiet_lightning
+from genaug.downstream.training import build_trainer, fit
 from genaug.tracking.record import Record
 
 WEIGHTS = "teacher.pt"

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from genaug.core.lightning import quiet_lightning
 from genaug.core.seeding import derive
 from genaug.data.sample import Sample
 from genaug.downstream.base import TrainingData
@@ -20,7 +21,7 @@ from genaug.downstream.detection.metrics import average_precision, repeated
 from genaug.downstream.detection.network import build_network, first_label
 from genaug.downstream.learner import LightningLearner, scheduled, seed_device
 from genaug.downstream.trainer import TrainerConfig
-from genaug.downstream.training import Evaluations, build_trainer, fit, quiet_lightning
+from genaug.downstream.training import Evaluations, build_trainer, fit
 from genaug.drawing.boxes import detection_sheet
 from genaug.tracking.wandb_sync import Box
 

@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from genaug.core.errors import GenaugError
+from genaug.core.lightning import quiet_lightning
 from genaug.core.seeding import choice, derive, uniform
 from genaug.data.mixing import Order
 from genaug.data.sample import Sample
-from genaug.downstream.training import quiet_lightning
 from genaug.generators.latent_interpolation.networks import AdversarialAutoencoder
 
 CACHE_BYTES = 2 * 2**30  # decoded training images are kept in memory up to this size

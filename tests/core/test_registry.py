@@ -1,0 +1,23 @@
+"""Components are found by themselves. What is imported on the way is counted in ``tests/test_start.py``."""
+
+from genaug.core.registry import COMPONENTS, declaring_modules, load_components
+from tests.conftest import ROOT
+
+
+def test_each_module_that_calls_component_is_found():
+    found = {module.replace(".", "/") + ".py" for module in declaring_modules()}
+    calling = {
+        path.relative_to(ROOT / "src").as_posix()
+        for path in (ROOT / "src" / "genaug").rglob("*.py")
+        if "@component(" in "\n".join(line for line in path.read_text().splitlines() if line.startswith("@"))
+    }
+    assert found == calling and len(found) > 25
+
+
+def test_every_group_has_its_components():
+    load_components()
+    assert {"classifier", "detector"} < COMPONENTS["downstream"].keys()
+    assert {"none", "psld", "dreamda", "folder"} < COMPONENTS["generator"].keys()
+    assert {"digits", "image_folder", "hf"} < COMPONENTS["dataset"].keys()
+    groups = {"mix", "filter", "augment", "prior", "leakage", "leakage/erasure", "tracking", "trainer"}
+    assert groups < COMPONENTS.keys()
