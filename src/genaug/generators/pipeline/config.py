@@ -1,0 +1,201 @@
+"""Any image-to-image, inpainting or editing pipeline of diffusers as a generator: SDXL, SD 3.5, FLUX, Qwen-Image, Z-Image …
+
+The four papers' methods stay on the Stable Diffusion prior, where their equations are written out. Here the pipeline's own
+code does the work, and genaug adds what an experiment needs: one random generator per image, strengths drawn per image,
+batches that change nothing, labels that stay true, identity and resumption.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import II, MISSING
+
+from genaug.core.cost import ForwardPasses
+from genaug.core.errors import GenaugError, boundary
+from genaug.core.fields import bounded, choice, count, positive
+from genaug.core.identity import CONTENT, DRAWN, NOT_IDENTITY
+from genaug.core.registry import component, section
+from genaug.core.seeding import choice as choose
+from genaug.data.sample import Dataset, Sample
+from genaug.generators.base import Generated, Generator, Variant
+from genaug.generators.sdedit.config import ImageToImage
+from genaug.priors.hub import HUB_TIMEOUT, download_command
+
+if TYPE_CHECKING:
+    from genaug.priors.model import Prior
+
+EDIT_MASKS = ("none", "keep_object", "edit_object")
+
+
+@section("generator.lora", "generator/pipeline/lora")
+@dataclass(kw_only=True, slots=True)
+class Lora:
+    """A LoRA in any layout that ``load_lora_weights`` of diffusers reads. Needs the extra ``lora``."""
+
+    path: str | None = field(default=None, metadata=CONTENT)
+    """A .safetensors file, a folder, or a Hub id; null loads none."""
+    scale: float = bounded(1.0, 0, 10)
+    """Weight of the LoRA."""
+
+
+@section("generator.ip_adapter", "generator/pipeline/ip_adapter")
+@dataclass(kw_only=True, slots=True)
+class IPAdapter:
+    """IP-Adapter (arXiv 2308.06721): the source picture as a prompt."""
+
+    path: str | None = field(default=None, metadata=CONTENT)
+    """A folder or a Hub id, e.g. ``h94/IP-Adapter``; null loads none."""
+    subfolder: str = "models"
+    """Folder of the weights below ``path``."""
+    weight_name: str = "ip-adapter_sd15.safetensors"
+    """File of the weights."""
+    scale: float = bounded(0.6, 0, 10)
+    """Weight of the picture beside the text."""
+
+
+@section("generator.control", "generator/pipeline/control")
+@dataclass(kw_only=True, slots=True)
+class Control:
+    """ControlNet (arXiv 2302.05543): the source's structure as a condition."""
+
+    kind: str = choice("none", ("none", "canny", "depth", "boxes"))
+    """``canny`` edges (extra ``control``), ``depth`` estimated by ``depth_path``, or outlines of the labelled ``boxes``."""
+    path: str | None = field(default=None, metadata=CONTENT)
+    """The ControlNet: a folder or a Hub id."""
+    depth_path: str = field(default="depth-anything/Depth-Anything-V2-Small-hf", metadata=CONTENT)
+    """Depth estimator of transformers: a folder or a Hub id."""
+    scale: float = bounded(1.0, 0, 10)
+    """Weight of the condition."""
+    low: int = count(100, 0, 255)
+    """Lower threshold of canny, of 255."""
+    high: int = count(200, 0, 255)
+    """Upper threshold of canny, of 255."""
+
+    def __post_init__(self) -> None:
+        if self.kind != "none" and self.path is None:
+            raise GenaugError(
+                f"generator.control.kind={self.kind} needs a ControlNet for the chosen model: write "
+                "generator.control.path=FOLDER or a Hub id such as lllyasviel/control_v11p_sd15_canny."
+            )
+
+
+@component("generator", "pipeline")
+@dataclass(kw_only=True, slots=True)
+class Pipeline(Generator):
+    """Edits each training image with a pipeline of diffusers."""
+
+    path: str = field(default=MISSING, metadata=CONTENT)
+    """A folder with a ``model_index.json``, or a Hub id such as ``stabilityai/sdxl-turbo``."""
+    revision: str | None = None
+    """Commit or branch of a Hub id."""
+    variant: str | None = None
+    """File variant, e.g. ``fp16``."""
+    dtype: str = choice("float32", ("float32", "bfloat16", "float16"))
+    """Precision of all weights."""
+    pipeline_class: str | None = None
+    """A class of diffusers by name, for models that its auto classes do not map (``FluxFillPipeline``,
+    ``SanaSprintImg2ImgPipeline``, ``StableDiffusionInstructPix2PixPipeline``); null lets diffusers choose."""
+    strength: Any = bounded(0.5, 0, 1, above=True, metadata=DRAWN)
+    """How much of the source is redrawn, in (0, 1]: a number, or a list of which one is drawn per image. Null for models that
+    edit by instruction and have no strength (Kontext, Qwen-Image-Edit, FLUX.2, InstructPix2Pix)."""
+    class_names: bool = II("leakage.class_names")
+    """Whether the prompt may name the class."""
+    prompt: str = "a photo of a {name}"
+    """Prompt where class names are allowed; ``{name}`` is the class name, underscores as blanks."""
+    prompt_without_name: str = "a photo"
+    """Prompt where they are not."""
+    negative_prompt: str = ""
+    """What guidance moves away from, for pipelines that take one."""
+    guidance: float | None = bounded(None, 0, 100)
+    """``guidance_scale``; null keeps the pipeline's own default."""
+    num_steps: int = count(30, most=1000)
+    """Steps of the whole schedule; at strength s about ``num_steps * s`` of them are taken."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the pipeline's call, e.g. ``{true_cfg_scale: 4.0}`` or ``{image_guidance_scale: 1.5}``."""
+    image_size: int = count(II("dataset.image_size"), 8, 4096)
+    """Side in pixels at which the pipeline works."""
+    save_size: int | None = count(None)
+    """Side in pixels of the saved images; null keeps ``image_size``."""
+    mask: str = choice("none", EDIT_MASKS)
+    """What may change, by an inpainting pipeline: ``keep_object`` repaints its surround, ``edit_object`` the object."""
+    mask_dilation: int = count(16, 0)
+    """Side in pixels of the maximum filter that grows the object."""
+    label_policy: str = choice("guarded", ("guarded", "copy"))
+    """For images with boxes: ``guarded`` demands ``mask=keep_object`` and puts the source's pixels back into the boxes;
+    ``copy`` keeps all boxes unchecked."""
+    lora: Lora = field(default_factory=Lora)
+    ip_adapter: IPAdapter = field(default_factory=IPAdapter)
+    control: Control = field(default_factory=Control)
+    batch_size: int = count(4, metadata=NOT_IDENTITY)
+    """Images per call. A pipeline whose images depend on their batch is found out and called with one image at a time."""
+    offload: str = choice("none", ("none", "model", "sequential"), metadata=NOT_IDENTITY)
+    """Keep parts of the model in main memory while they idle: ``model`` (whole networks) or ``sequential`` (layers)."""
+    batch_tolerance: float = positive(2.0, metadata=NOT_IDENTITY)
+    """Grey levels of 255 by which an image may differ between a batch and a call of its own."""
+
+    version: ClassVar[int] = 1
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "detection")
+    uses_prior: ClassVar[bool] = False
+    resize: ClassVar[str] = "squash"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.strength, list) and not self.strength:
+            raise GenaugError("generator.strength=[] holds no value: write a number such as 0.5, a list, or null.")
+        for level in self.strength if isinstance(self.strength, list) else [self.strength]:
+            if level is not None and self.num_steps * level < 1 - 1e-9:
+                raise GenaugError(
+                    f"generator.strength={level} with generator.num_steps={self.num_steps} takes no denoising step: write "
+                    f"generator.num_steps={-(-1 // level):.0f} or more."
+                )
+
+    def check(self, task: str) -> None:
+        ImageToImage.check(self, task)  # type: ignore[arg-type]  # the same rules for boxes and masks
+        folder = Path(self.path).expanduser()
+        if folder.is_file():
+            raise GenaugError(
+                f"generator.path={self.path} is a single file. Write a folder in the diffusers layout (with model_index.json) "
+                "or a Hub id; diffusers converts a single file with from_single_file(...).save_pretrained(FOLDER)."
+            )
+        if folder.is_dir():
+            if not (folder / "model_index.json").is_file():
+                raise GenaugError(
+                    f"generator.path={self.path} has no model_index.json: write the folder that save_pretrained made."
+                )
+            return
+        self._check_hub()
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        ImageToImage.check_dataset(self, dataset)  # type: ignore[arg-type]
+
+    def _check_hub(self) -> None:
+        from huggingface_hub import HfApi, try_to_load_from_cache
+
+        if self.path.count("/") != 1 or self.path.startswith((".", "/", "~")):
+            raise GenaugError(f"generator.path={self.path} is neither a folder nor a Hub id: write one of them.")
+        if try_to_load_from_cache(self.path, "model_index.json", revision=self.revision):
+            return
+        what = f"generator.path={self.path} is not in the local cache and the Hub did not give it"
+        then = f"On a machine with network run `{download_command(self.path, self.revision)}` and copy the cache here."
+        with boundary(what, then):
+            HfApi().model_info(self.path, revision=self.revision, timeout=HUB_TIMEOUT)
+
+    def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
+        """This image's own strength."""
+        if self.strength is None:
+            return {}
+        levels = self.strength if isinstance(self.strength, list) else [self.strength]
+        return {"strength": float(levels[choose(len(levels), self.seed, source.digest, index, "strength")])}
+
+    def generate(
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+    ) -> Iterator[Generated]:
+        from genaug.generators.pipeline.images import edit_images
+
+        return edit_images(self, variants, dataset)
+
+    def forward_passes(self, variants: list[Variant]) -> ForwardPasses:
+        """Denoising steps, whatever one of them costs in this pipeline."""
+        steps = sum(max(int(self.num_steps * variant.draws.get("strength", 1.0)), 1) for variant in variants)
+        return ForwardPasses(network=f"the denoiser of {self.path}", count=steps)

@@ -1,0 +1,239 @@
+"""Calling a diffusers pipeline so that each image depends on its own identity alone.
+
+Each image has its own ``torch.Generator``, seeded from its fingerprint. Images of one strength share a call where that
+changes nothing: some pipelines draw one noise for a whole batch or take a list of pictures for several views of one, which
+``batches_agree`` finds out with two short calls.
+"""
+
+import inspect
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from genaug.core.device import best_device
+from genaug.core.errors import GenaugError, boundary
+from genaug.core.identity import fingerprint
+from genaug.core.seeding import derive
+from genaug.data.sample import Dataset, Sample
+from genaug.generators.base import Generated, Variant
+from genaug.generators.pipeline.config import Pipeline
+from genaug.generators.pipeline.control import control_picture
+from genaug.generators.sdedit.edit_region import edit_region, squashed_boxes, to_square, with_source_boxes
+from genaug.generators.tokens.prompts import readable
+
+PROBE_STEPS = 2
+"""Denoising steps of the calls that ``batches_agree`` compares."""
+
+
+def edit_images(config: Pipeline, variants: Sequence[Variant], dataset: Dataset) -> Iterator[Generated]:
+    """The image of every variant, one strength after the other."""
+    wanted = []
+    for variant in variants:
+        refused = edit_region(variant.source, config.image_size, config.mask, config.mask_dilation).refused
+        if refused is None:
+            wanted.append(variant)
+        else:
+            boxes = squashed_boxes(variant.source, config.image_size)
+            yield Generated(variant=variant, image=_square(variant.source, config), boxes=boxes, rejected=refused)
+    if not wanted:
+        return
+    pipe = load(config)
+    batch_size = config.batch_size
+    if batch_size > 1 and len(wanted) > 1 and not batches_agree(pipe, config, wanted[:2], dataset):
+        batch_size = 1
+    strength = lambda variant: variant.draws.get("strength", 1.0)
+    for _, group in itertools.groupby(sorted(wanted, key=strength), key=strength):
+        members = list(group)
+        for start in range(0, len(members), batch_size):
+            batch = members[start : start + batch_size]
+            for variant, picture in zip(batch, call(pipe, config, batch, dataset), strict=True):
+                yield _finished(config, variant, picture, dataset, len(batch))
+
+
+def _finished(config: Pipeline, variant: Variant, picture: Image.Image, dataset: Dataset, batch: int) -> Generated:
+    size = config.save_size or config.image_size
+    picture = to_square(picture.convert("RGB"), size, "squash", Image.Resampling.BILINEAR)
+    if variant.source.boxes is not None and config.label_policy == "guarded":
+        picture = with_source_boxes(picture, variant.source)
+    about = {
+        "prompt": prompt_of(config, variant, dataset),
+        "seed": _seed(variant),
+        "pipeline": type(load(config)).__name__,
+        "dtype": config.dtype,
+        "batch_size": batch,
+    }
+    return Generated(variant=variant, image=picture, boxes=squashed_boxes(variant.source, size), about=about)
+
+
+def prompt_of(config: Pipeline, variant: Variant, dataset: Dataset) -> str:
+    """The prompt of one image."""
+    if not config.class_names:
+        return config.prompt_without_name
+    return config.prompt.replace("{name}", readable(dataset.class_names[variant.source.class_index]))
+
+
+_loaded: dict[str, Any] = {}  # the last pipeline that was loaded, by what it was loaded from
+
+
+def load(config: Pipeline) -> Any:
+    """The pipeline, with LoRA, IP-Adapter and ControlNet if they are configured; loaded once per process."""
+    weights = (config.path, config.revision, config.variant, config.dtype, config.pipeline_class, config.mask == "none")
+    identity = fingerprint(*weights, config.lora, config.ip_adapter, config.control, config.offload)
+    if identity not in _loaded:
+        _loaded.clear()
+        _loaded[identity] = _load(config)
+    return _loaded[identity]
+
+
+def _load(config: Pipeline) -> Any:
+    import diffusers
+
+    path = str(Path(config.path).expanduser()) if Path(config.path).expanduser().is_dir() else config.path
+    options: dict[str, Any] = {"torch_dtype": getattr(torch, config.dtype), "use_safetensors": True}
+    options |= {"revision": config.revision, "variant": config.variant}
+    if config.control.kind != "none":
+        with boundary(f"generator.control.path={config.control.path} cannot be loaded as a ControlNet"):
+            options["controlnet"] = diffusers.ControlNetModel.from_pretrained(
+                config.control.path, torch_dtype=options["torch_dtype"], use_safetensors=True
+            )
+    auto = diffusers.AutoPipelineForImage2Image if config.mask == "none" else diffusers.AutoPipelineForInpainting
+    loader = auto if config.pipeline_class is None else getattr(diffusers, config.pipeline_class, None)
+    if loader is None:
+        raise GenaugError(f"generator.pipeline_class={config.pipeline_class} is no pipeline of this diffusers.")
+    then = "If its model has no such class in diffusers' auto classes, name one with generator.pipeline_class=NAME."
+    with boundary(f"generator.path={config.path} cannot be loaded by {loader.__name__}", then):
+        pipe = loader.from_pretrained(path, **options)
+    if getattr(pipe, "safety_checker", None) is not None:
+        pipe.safety_checker = None  # it would answer with black pictures, which would then be trained on
+    _add_adapters(pipe, config)
+    _place(pipe, config)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _add_adapters(pipe: Any, config: Pipeline) -> None:
+    if config.lora.path is not None:
+        with boundary(
+            f"generator.lora.path={config.lora.path} cannot be loaded", "It needs pip install 'genaug[lora]'."
+        ):
+            pipe.load_lora_weights(config.lora.path, adapter_name="genaug")
+            pipe.set_adapters(["genaug"], [config.lora.scale])
+    adapter = config.ip_adapter
+    if adapter.path is not None:
+        with boundary(f"generator.ip_adapter.path={adapter.path} cannot be loaded into {type(pipe).__name__}"):
+            pipe.load_ip_adapter(adapter.path, subfolder=adapter.subfolder, weight_name=adapter.weight_name)
+            pipe.set_ip_adapter_scale(adapter.scale)
+
+
+def _place(pipe: Any, config: Pipeline) -> None:
+    device = best_device()
+    if config.offload == "none" or device == "cpu":
+        pipe.to(device)
+    elif config.offload == "model":
+        pipe.enable_model_cpu_offload()
+    else:
+        pipe.enable_sequential_cpu_offload()
+
+
+def call(
+    pipe: Any, config: Pipeline, batch: Sequence[Variant], dataset: Dataset, num_taken: int | None = None
+) -> list[Any]:
+    """One call of the pipeline for variants of one strength.
+
+    Args:
+        num_taken: denoising steps to take instead of the configured ones.
+    """
+    strength = batch[0].draws.get("strength")
+    given: dict[str, Any] = {
+        "prompt": [prompt_of(config, variant, dataset) for variant in batch],
+        "image": [_square(variant.source, config) for variant in batch],
+        "num_inference_steps": config.num_steps,
+        "generator": [torch.Generator().manual_seed(_seed(variant)) for variant in batch],
+        "output_type": "pil",
+    }
+    if num_taken is not None:
+        given["num_inference_steps"] = -int(-num_taken // (strength or 1.0))
+    if strength is not None:
+        given["strength"] = strength
+    if config.guidance is not None:
+        given["guidance_scale"] = config.guidance
+    if config.negative_prompt:
+        given["negative_prompt"] = [config.negative_prompt] * len(batch)
+    if config.mask != "none":
+        given["mask_image"] = [_mask(variant.source, config) for variant in batch]
+    if config.ip_adapter.path is not None:
+        given["ip_adapter_image"] = given["image"]
+    if config.control.kind != "none":
+        given["control_image"] = [control_picture(variant.source, config) for variant in batch]
+        given["controlnet_conditioning_scale"] = config.control.scale
+    given |= config.arguments
+    accepted = inspect.signature(type(pipe).__call__).parameters
+    sizes = {
+        "height": config.image_size,
+        "width": config.image_size,
+        "max_area": config.image_size**2,
+        "_auto_resize": False,
+    }
+    given = {name: value for name, value in sizes.items() if name in accepted} | given
+    _check_arguments(pipe, given, accepted)
+    if len(batch) == 1:  # pipelines that take no lists take one of each
+        given = {
+            key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in given.items()
+        }
+    with boundary(f"{type(pipe).__name__} failed on {batch[0].source.id}"):
+        return list(pipe(**given).images)
+
+
+def _check_arguments(pipe: Any, given: dict[str, Any], accepted: Any) -> None:
+    words = {
+        "strength": "generator.strength=null",
+        "negative_prompt": "generator.negative_prompt=''",
+        "guidance_scale": "generator.guidance=null",
+        "mask_image": "generator.mask=none, or an inpainting class with generator.pipeline_class=NAME",
+        "ip_adapter_image": "generator.ip_adapter.path=null",
+        "control_image": "generator.control.kind=none, or a class that takes one with generator.pipeline_class=NAME",
+    }
+    for name in given:
+        if name not in accepted:
+            advice = words.get(name, f"generator.arguments without {name}")
+            raise GenaugError(f"{type(pipe).__name__} takes no {name}. Write {advice}.")
+
+
+def batches_agree(pipe: Any, config: Pipeline, pair: Sequence[Variant], dataset: Dataset) -> bool:
+    """Whether two images come out of one call as they come out of two, up to ``batch_tolerance`` grey levels.
+
+    Both are drawn at the first one's strength with ``PROBE_STEPS`` steps.
+    """
+    first, second = pair
+    second = Variant(source=second.source, index=second.index, draws=first.draws, fingerprint=second.fingerprint)
+    try:
+        together = call(pipe, config, [first, second], dataset, PROBE_STEPS)
+    except GenaugError:
+        return False
+    alone = [call(pipe, config, [variant], dataset, PROBE_STEPS)[0] for variant in (first, second)]
+    if len(together) != len(alone):
+        return False
+    difference = max(
+        float(np.abs(np.asarray(a, dtype=np.float32) - np.asarray(b, dtype=np.float32)).max())
+        for a, b in zip(together, alone, strict=True)
+    )
+    return difference <= config.batch_tolerance
+
+
+def _square(source: Sample, config: Pipeline) -> Image.Image:
+    return to_square(source.open(), config.image_size, "squash", Image.Resampling.BILINEAR)
+
+
+def _mask(source: Sample, config: Pipeline) -> Image.Image:
+    """White where the pipeline repaints."""
+    editable = edit_region(source, config.image_size, config.mask, config.mask_dilation).editable
+    return Image.fromarray((editable * 255).astype(np.uint8))
+
+
+def _seed(variant: Variant) -> int:
+    return derive(variant.fingerprint, "pipeline")
