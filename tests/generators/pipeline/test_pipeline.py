@@ -203,3 +203,11 @@ def test_classes_are_not_named_where_they_must_not_be_known() -> None:
     data = make_dataset()
     config = pipeline(class_names=False)
     assert images.prompt_of(config, config.variant_of(data.train[0], 0, data, "w"), data) == "a photo"
+
+
+def test_the_condition_of_canny_are_the_edges_of_the_source() -> None:
+    pixels = np.zeros((32, 32, 3), dtype=np.uint8)
+    pixels[:, 16:] = 255
+    source = dataclasses.replace(make_dataset().train[0], image=pixels)
+    edges = np.asarray(control_picture(source, pipeline(control=Control(kind="canny", path="somewhere"))))[..., 0]
+    assert edges[4:28, 14:18].any(axis=1).all() and not edges[:, :12].any() and not edges[:, 20:].any()
