@@ -65,7 +65,7 @@ def test_a_part_without_its_file_is_named(folder, tmp_path, part):
     for file in (tmp_path / "cut" / part).iterdir():
         if file.suffix == ".safetensors" or part == "scheduler":
             file.unlink()
-    with pytest.raises(GenaugError, match=f"{part}/ in .* cannot be loaded"):
+    with pytest.raises(GenaugError, match=f"{part}/(scheduler_config.json cannot be read| holds no weights)"):
         PriorConfig(path=str(tmp_path / "cut"), image_size=32).load("cpu")
 
 

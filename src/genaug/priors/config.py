@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +12,8 @@ from omegaconf import II
 from genaug.core.errors import GenaugError
 from genaug.core.identity import CONTENT, NOT_IDENTITY, canonical, content_by, folder_digest
 from genaug.core.registry import component
-from genaug.priors.hub import PARTS, cached_model, check_reachable
+from genaug.priors.hub import cached_model, check_other, check_reachable
+from genaug.priors.layout import PARTS, check_folder, check_parts, check_path, vae_factor
 
 if TYPE_CHECKING:
     from genaug.priors.model import Prior
@@ -44,7 +44,8 @@ class PriorConfig:
     """Another VAE of the same latents: a folder or a Hub id (``owner/model@revision``). With TAESD (``AutoencoderTiny``),
     previews in a fraction of the time; not for methods that differentiate through the VAE. Null takes the model's own."""
     lora_path: str | None = field(default=None, metadata=CONTENT)
-    """A LoRA of the U-Net, merged into its weights: a .safetensors file or a Hub id (``owner/model@revision``)."""
+    """A LoRA, merged into the weights: a .safetensors file of kohya's, diffusers' or PEFT's layout, its folder, or a Hub id
+    (``owner/model@revision``)."""
     lora_scale: float = 1.0
     """Share of the LoRA that is merged."""
     image_size: int = II("dataset.image_size")
@@ -73,22 +74,11 @@ class PriorConfig:
 
     def check(self) -> None:
         """Raise ``GenaugError`` for a folder that lacks a part, or a size that the VAE cannot encode."""
-        folder = self.folder
-        if folder is None:
-            if self.path.count("/") != 1 or self.path.startswith((".", "/", "~")):
-                raise GenaugError(
-                    f"prior.path={self.path} is neither a folder nor a Hub id. Write a folder in the diffusers layout "
-                    "(unet/, vae/, text_encoder/, tokenizer/, scheduler/) or an id such as owner/model."
-                )
+        if self.folder is None:
+            check_path(self.path)
             return
-        missing = [part for part in PARTS if not (folder / part).is_dir()]
-        if missing:
-            raise GenaugError(
-                f"prior.path={self.path} lacks {', '.join(f'{part}/' for part in missing)}: a prior is a folder in the "
-                f"diffusers layout with {', '.join(f'{part}/' for part in PARTS)}."
-            )
-        blocks = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
-        factor = 2 ** (len(blocks) - 1)
+        check_parts(self.path, self.folder)
+        factor = vae_factor(self.path, self.folder)
         if self.image_size % factor:
             raise GenaugError(
                 f"prior.image_size={self.image_size} is not a multiple of {factor}, the factor of this VAE."
@@ -115,7 +105,12 @@ class PriorConfig:
     def check_available(self) -> None:
         """Raise ``GenaugError``, without slow imports or downloads, if the model can neither be found nor fetched."""
         self.check()
-        if self.folder is None and cached_model(self.path, self.revision, self.variant) is None:
+        for key in ("vae_path", "lora_path"):
+            if getattr(self, key) is not None:
+                check_other(key, getattr(self, key))
+        if self.folder is not None:
+            check_folder(self.path, self.folder)
+        elif cached_model(self.path, self.revision, self.variant) is None:
             check_reachable(self.path, self.revision)
 
     def load(self, device: str) -> "Prior":

@@ -2,13 +2,15 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
+from genaug.priors.layout import PARTS
 
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 HUB_TIMEOUT = 5.0  # seconds for the first answer of the Hub
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?<!\.safetensors)(@[\w./-]+)?$")
 
 
 def model_folder(path: str, revision: str | None, variant: str | None) -> Path:
@@ -48,16 +50,12 @@ def _patterns(variant: str | None) -> list[str]:
     return patterns + [f"{part}/{name}{suffix}" for part in PARTS for name in ("model", "diffusion_pytorch_model")]
 
 
-@contextlib.contextmanager
-def _explained(path: str, revision: str | None) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # the Hub's client raises its transport's own errors, which change between releases
-        raise GenaugError(
-            f"prior.path={path} is not in the local cache and the Hub did not give it ({first_line(error)}). On a machine "
-            f"with network run `{download_command(path, revision)}` and copy the cache here, correct the id, name a folder "
-            "in the diffusers layout with prior.path=FOLDER, or use the shipped model with prior=tiny."
-        ) from error
+def _explained(path: str, revision: str | None) -> contextlib.AbstractContextManager[None]:
+    return boundary(
+        f"prior.path={path} is not in the local cache and the Hub did not give it",
+        f"On a machine with network run `{download_command(path, revision)}` and copy the cache here, correct the id, name a "
+        "folder in the diffusers layout with prior.path=FOLDER, or use the shipped model with prior=tiny.",
+    )
 
 
 def check_unet(folder: Path, sha256: str) -> None:
@@ -72,11 +70,21 @@ def check_unet(folder: Path, sha256: str) -> None:
         )
 
 
+def check_other(key: str, path: str) -> None:
+    """Raise ``GenaugError`` for a path of ``prior.<key>`` that is neither here nor the Hub's ``owner/model@revision``."""
+    if not Path(path).expanduser().exists() and not HUB_ID.match(path):
+        raise GenaugError(
+            f"prior.{key}={path}: there is no such file or folder, and a Hub id is written owner/model or "
+            f"owner/model@revision. Correct it, or write prior.{key}=null."
+        )
+
+
 def other_folder(key: str, path: str, patterns: Sequence[str]) -> Path:
     """The folder of a path or Hub id, with or without ``@revision``, that ``prior.<key>`` names."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    check_other(key, path)
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
@@ -84,22 +92,15 @@ def other_folder(key: str, path: str, patterns: Sequence[str]) -> Path:
     revision = commit or None
     with contextlib.suppress(LocalEntryNotFoundError):
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns), local_files_only=True))
-    try:
+    with boundary(
+        f"prior.{key}={path} is neither a file or folder nor in the local cache, and the Hub did not give it",
+        f"On a machine with network run `{download_command(model, revision)}` and copy the cache here, or write "
+        f"prior.{key}=null.",
+    ):
         HfApi().model_info(model, revision=revision, timeout=HUB_TIMEOUT)
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns)))
-    except Exception as error:  # as above
-        raise GenaugError(
-            f"prior.{key}={path} is neither a file or folder nor in the local cache, and the Hub did not give it "
-            f"({first_line(error)}). On a machine with network run `{download_command(model, revision)}` and copy the "
-            f"cache here, or write prior.{key}=null."
-        ) from error
 
 
 def download_command(path: str, revision: str | None) -> str:
     """What to type on a machine with network."""
     return f"hf download {path}" + (f" --revision {revision}" if revision else "")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text."""
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
