@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
@@ -77,6 +77,7 @@ def test_checkpoints_of_another_recipe_are_refused_by_the_field_that_differs(toy
 
 def test_the_trained_folder_is_a_diffusers_pipeline_with_unit_latents(toy_corpus, tmp_path):
     folder = train_prior(PriorRecipe(**TOY), tmp_path)
+    assert StableDiffusionPipeline.from_pretrained(folder).text_encoder.dtype == torch.float32  # as U-Net and VAE
     pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(folder, safety_checker=None, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline(["a photo of a cup"] * 2, image=torch.rand(2, 3, 64, 64), strength=0.5, num_inference_steps=4,

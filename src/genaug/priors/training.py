@@ -329,4 +329,8 @@ def save_prior(folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, tex
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
+    config = (
+        folder / "text_encoder" / "config.json"
+    )  # transformers loads in the format named there, diffusers in float32
+    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
     return folder
