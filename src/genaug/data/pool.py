@@ -1,7 +1,8 @@
 """A pool: the published synthetic samples of one generator on one training set, prefix-stable in M.
 
 The folder ``store/pools/<fingerprint>/`` follows the Hugging Face ``imagefolder`` convention (images beside a
-``metadata.jsonl``), so other tools read it as it is. Its images are hard links into ``store/images``.
+``metadata.jsonl``), so other tools read it as it is. Its images are hard links into ``store/images``. Rejected images are not
+part of it: they and their rows stand apart in ``.rejected/`` and ``rejected.jsonl``, and no tool takes them by accident.
 """
 
 from dataclasses import dataclass, field
@@ -46,18 +47,25 @@ class Pool:
         return groups
 
 
-def manifest_rows(manifest: Path) -> list[dict[str, Any]]:
-    """Rows of a pool's ``metadata.jsonl``; none if it is absent. Damaged lines are left out and named."""
-    return read_rows(manifest, ROW)
+ACCEPTED, REJECTED = "metadata.jsonl", "rejected.jsonl"
 
 
-def read_pool(folder: Path, dataset: Dataset, num_variants: int) -> Pool:
+def manifest_rows(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a pool's images, accepted and rejected; none if there is no pool. Damaged lines are left out and named."""
+    rows = [*read_rows(folder / ACCEPTED, ROW), *read_rows(folder / REJECTED, ROW)]
+    return sorted(rows, key=lambda row: (row["index"], row["source_id"]))
+
+
+def read_pool(folder: Path, dataset: Dataset, num_variants: int, with_rejected: bool = False) -> Pool:
     """Read the first ``num_variants`` variants of every source from a published pool.
+
+    Args:
+        with_rejected: take the rejected images for samples too; ``about["rejected"]`` says why they are.
 
     Raises:
         GenaugError: if the manifest is absent or names a class that ``dataset`` does not have.
     """
-    rows = [row for row in manifest_rows(folder / "metadata.jsonl") if row["index"] < num_variants]
+    rows = [row for row in manifest_rows(folder) if row["index"] < num_variants]
     if not rows:
         raise GenaugError(f"{folder} holds no pool: there is no metadata.jsonl with images.")
     class_index = {name: i for i, name in enumerate(dataset.class_names)}
@@ -66,7 +74,8 @@ def read_pool(folder: Path, dataset: Dataset, num_variants: int) -> Pool:
     for row in rows:
         if row["rejected"]:
             rejected[row["rejected"]] = rejected.get(row["rejected"], 0) + 1
-            continue
+            if not with_rejected:
+                continue
         try:
             label = {class_index[name]: weight for name, weight in row["label"].items()}
             boxes = _boxes(row["objects"], class_index) if "objects" in row else None

@@ -15,7 +15,7 @@ from typing import Any
 from genaug.core.files import as_json, write_text
 from genaug.core.identity import fingerprint
 from genaug.core.store import Store
-from genaug.data.pool import Pool, manifest_rows, read_pool
+from genaug.data.pool import ACCEPTED, REJECTED, Pool, manifest_rows, read_pool
 from genaug.data.sample import Boxes, Dataset
 from genaug.generators.base import Generated, Generator, Variant
 
@@ -138,17 +138,18 @@ def _box_rows(boxes: Boxes, dataset: Dataset) -> list[dict[str, Any]]:
 
 def _write_manifest(store: Store, folder: Path, variants: list[Variant]) -> None:
     """Add the rows of ``variants`` to the manifest; rows of a larger earlier M stay."""
-    manifest = folder / "metadata.jsonl"
-    known = {(row["fingerprint"], row["source_id"]): row for row in manifest_rows(manifest)}
+    known = {(row["fingerprint"], row["source_id"]): row for row in manifest_rows(folder)}
     missing = [variant for variant in variants if (variant.fingerprint, variant.source.id) not in known]
     if not missing:
         return
     folder.mkdir(parents=True, exist_ok=True)
     for variant in missing:
+        about = store.about_image(variant.fingerprint)
+        place = ".rejected" if about["rejected"] else f"{variant.index:03d}"
         row = {
-            "file_name": f"{variant.index:03d}/{variant.fingerprint}.png",
+            "file_name": f"{place}/{variant.fingerprint}.png",
             "fingerprint": variant.fingerprint,
-            **store.about_image(variant.fingerprint),
+            **about,
             # the image may have been made for the same picture under another name
             "source_id": variant.source.id,
         }
@@ -157,8 +158,11 @@ def _write_manifest(store: Store, folder: Path, variants: list[Variant]) -> None
         if not target.exists():
             _link(store.image_path(variant.fingerprint), target)
         known[variant.fingerprint, variant.source.id] = row
-    lines = sorted(known.values(), key=lambda row: (row["index"], row["source_id"]))
-    write_text(manifest, "".join(as_json(row, str(manifest)) + "\n" for row in lines))
+    rows = sorted(known.values(), key=lambda row: (row["index"], row["source_id"]))
+    for name, chosen in ((REJECTED, True), (ACCEPTED, False)):
+        lines = [as_json(row, str(folder / name)) + "\n" for row in rows if bool(row["rejected"]) == chosen]
+        if lines or not chosen:
+            write_text(folder / name, "".join(lines))
 
 
 def _link(source: Path, target: Path) -> None:

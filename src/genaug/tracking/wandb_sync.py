@@ -99,7 +99,7 @@ def pool_table(folder: Path) -> Any:
     """A ``wandb.Table`` of a pool's manifest, with the pictures of its first images; None where the pool is gone."""
     import wandb
 
-    rows = manifest_rows(folder / "metadata.jsonl")[:MAX_ROWS]
+    rows = manifest_rows(folder)[:MAX_ROWS]
     if not rows:
         return None
     table = wandb.Table(columns=list(COLUMNS))

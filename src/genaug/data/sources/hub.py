@@ -75,6 +75,9 @@ class HubClassification(RecordSource):
                     f"dataset.label={self.label} is not a column of {self.path} ({split}): write one of "
                     f"{', '.join(items[0][1])}."
                 )
+        for items in rows.values():
+            for _, row in items:
+                row[self.label] = _class_of(row[self.label])
         names, index = class_index(
             export.names(self.label),
             [
@@ -162,7 +165,7 @@ class HubDetection(HubClassification):
             ]
             for split, items in rows.items()
         }
-        every = [(value, where) for items in listed.values() for _, boxes in items for _, value, where in boxes]
+        every = [(box[1], box[3]) for items in listed.values() for _, boxes in items for box in boxes]
         class_names, index = class_index(names, every, f"dataset.category={self.category}")
         rules = BoxRules({name: i for i, name in enumerate(class_names)})
         facts = inspect_all(path for items in listed.values() for path, _ in items)
@@ -171,8 +174,8 @@ class HubDetection(HubClassification):
         for split, items in listed.items():
             for path, boxes in items:
                 objects = [
-                    LabelledObject(category=class_names[index[value]], xyxy=xyxy, where=where)
-                    for xyxy, value, where in boxes
+                    LabelledObject(category=class_names[index[value]], xyxy=xyxy, crowd=crowd, where=where)
+                    for xyxy, value, crowd, where in boxes
                 ]
                 parts.setdefault(split, []).append(
                     Sample(
@@ -185,18 +188,23 @@ class HubDetection(HubClassification):
         rules.check_inside()
         return parts, [name.replace("_", " ") for name in class_names], dict(rules.notes)
 
-    def _boxes(self, objects: Any, where: str) -> list[tuple[tuple[float, float, float, float], Any, str]]:
-        """(corners, value of the category column, place) of each box of a row."""
+    def _boxes(self, objects: Any, where: str) -> list[tuple[tuple[float, float, float, float], Any, bool, str]]:
+        """(corners, value of the category column, crowd, place) of each box of a row."""
         result = []
         with boundary(f"{where}: the column {self.objects} cannot be read", "Repair the row, or leave it out."):
             if isinstance(objects, list):  # one mapping per object instead of a mapping of lists
-                objects = {key: [item[key] for item in objects] for key in (self.bbox, self.category)}
-            for number, (bbox, value) in enumerate(zip(objects[self.bbox], objects[self.category], strict=True)):
+                objects = {
+                    key: [item[key] for item in objects]
+                    for key in (objects[0] if objects else (self.bbox, self.category))
+                }
+            crowds = objects.get("crowd") or [False] * len(objects[self.bbox])
+            columns = (objects[self.bbox], objects[self.category], crowds)
+            for number, (bbox, value, crowd) in enumerate(zip(*columns, strict=True)):
                 place = f"{where}, box {number}"
                 x1, y1, x2, y2 = numbers(bbox, 4, place, self.bbox)
                 if self.box_format == "xywh":
                     x2, y2 = x1 + x2, y1 + y2
-                result.append(((x1, y1, x2, y2), value, place))
+                result.append(((x1, y1, x2, y2), value, bool(crowd), place))
         return result
 
 
@@ -205,3 +213,10 @@ def _keys(objects: Any) -> set[str]:
     if isinstance(objects, list):
         return set(objects[0]) if objects else set()
     return set(objects or ())
+
+
+def _class_of(label: Any) -> Any:
+    """The class of a label; of class weights (a published pool has them) the largest."""
+    if not isinstance(label, dict):
+        return label
+    return max((name for name, weight in label.items() if weight), key=lambda name: label[name])
