@@ -38,7 +38,7 @@ def dataset_card(repository: str, dataset: Dataset, pool: Pool, written: Written
 # {head["pretty_name"]}
 
 {total} images ({splits}), {written.counts["generated"]} of them generated from training images of {dataset.name} with
-[genaug](https://pypi.org/project/genaug). Column `generated` tells them apart, `source` names the real image behind each.
+genaug. Column `generated` tells them apart, `source` names the real image behind each.
 
 ```python
 from datasets import load_dataset
@@ -65,8 +65,8 @@ images = load_dataset("{repository}")
 
 * The licences of {dataset.name} and of the diffusion prior apply to these images: state yours here.
 * Labels were taken from the source images or set by the generator; nobody has checked them by eye unless you did.
-* Whoever evaluates on {dataset.name} must keep its validation and test images apart: generated images derive from training images
-  of one trial only.
+* Whoever evaluates on {dataset.name} must keep its validation and test images apart: generated images derive from
+  training images of one trial only.
 """
 
 

@@ -86,18 +86,24 @@ def side_by_side(sheets: Sequence[Image.Image]) -> Image.Image:
 
 
 def find_pool(outputs: Path, wanted: str, num_variants: int) -> tuple[Pool, Dataset]:
-    """The pool whose fingerprint begins with ``wanted`` (or of the cell whose folder name contains it) and its real data.
+    """The pool that ``find_run`` finds, and its real data."""
+    result = find_run(outputs, wanted)
+    dataset = dataset_of(result)
+    return read_pool(outputs / "store" / "pools" / result["pool"], dataset, num_variants), dataset
+
+
+def find_run(outputs: Path, wanted: str) -> dict[str, Any]:
+    """The result of a run whose pool's fingerprint begins with ``wanted``, or else whose folder's name contains it.
 
     Raises:
-        GenaugError: if no finished cell used such a pool.
+        GenaugError: if no finished run used such a pool.
     """
     runs = outputs / "runs"
-    results = read_results(sorted(runs.iterdir())) if runs.is_dir() else []
-    for result in results:
-        if result["pool"] and (result["pool"].startswith(wanted) or wanted in result["cell"]):
-            dataset = dataset_of(result)
-            return read_pool(outputs / "store" / "pools" / result["pool"], dataset, num_variants), dataset
-    pools = sorted({result["pool"] for result in results if result["pool"]})
+    results = [r for r in (read_results(sorted(runs.iterdir())) if runs.is_dir() else []) if r["pool"]]
+    for test in (lambda r: r["pool"].startswith(wanted), lambda r: wanted in r["cell"]):
+        if found := [result for result in results if test(result)]:
+            return found[0]
+    pools = sorted({result["pool"] for result in results})
     raise GenaugError(f"No finished cell below {runs} has a pool {wanted!r}. Pools: {', '.join(pools) or 'none yet'}.")
 
 

@@ -1,0 +1,158 @@
+"""Generated images: galleries, measures, audits, exports."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genaug.cli.options import Outputs, app
+from genaug.core.errors import GenaugError
+
+if TYPE_CHECKING:
+    from genaug.data.export import Written
+    from genaug.data.sample import Dataset
+
+ALL_VARIANTS = 10**9
+FEW_IMAGES = 5000
+
+Features = Annotated[
+    str, typer.Option(help="A timm backbone with its weights, random:NAME (random weights), or pixels (no network).")
+]
+PoolName = Annotated[str, typer.Argument(help="A pool's fingerprint (its first digits), or a cell's folder name.")]
+
+
+@app.command()
+def gallery(
+    pools: Annotated[
+        list[str], typer.Argument(help="Pools' fingerprints (first digits), or words of cells' folder names.")
+    ],
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("gallery.png"),
+    sources: Annotated[int, typer.Option(help="Number of rows.")] = 20,
+    variants: Annotated[int, typer.Option(help="Number of variants per row.")] = 8,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """A contact sheet of sources and variants as PNG; several pools side by side, e.g. one per sigma."""
+    from genaug.drawing.contact_sheet import contact_sheet, find_pool, side_by_side
+
+    sheets = []
+    for pool in pools:
+        found, dataset = find_pool(outputs, pool, variants)
+        sheets.append(contact_sheet(found, dataset, sources, variants))
+        typer.echo(
+            f"{found.fingerprint}: {min(sources, len(found.by_source()))} sources, up to {variants} variants each"
+        )
+    side_by_side(sheets).save(out)
+    typer.echo(out)
+
+
+@app.command()
+def quality(
+    pool: PoolName,
+    features: Features,
+    lpips: Annotated[bool, typer.Option("--lpips", help="Also LPIPS; downloads AlexNet's weights once.")] = False,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """KID, FID, precision, recall, density, coverage, distances, label agreement and a synthetic-to-real probe of a pool."""
+    from genaug.core.files import write_json
+    from genaug.core.store import Store
+    from genaug.drawing.contact_sheet import find_pool
+    from genaug.evaluation.quality import measure
+
+    found, dataset = find_pool(outputs, pool, ALL_VARIANTS)
+    values = measure(found, dataset, Store(outputs / "store"), features, lpips)
+    generator = found.samples[0].about["generator"] if found.samples else ""
+    path = outputs / "quality" / f"{found.fingerprint}.json"
+    write_json(path, {"pool": found.fingerprint, "generator": generator, **values})
+    for name, value in values["measures"].items():
+        bounds = f"  [{value['low']:.4g}, {value['high']:.4g}]" if "low" in value else ""
+        typer.echo(f"{name:<24}{value['value']:.4g}{bounds}")
+    typer.echo(f"{values['num_synthetic']} synthetic and {values['num_real']} real images, features {features}; {path}")
+    if values["real_split"] == "test":
+        typer.echo("There is no validation split, so these are test images: select nothing by these measures.")
+    if values["num_synthetic"] < FEW_IMAGES:
+        typer.echo(f"FID is biased below {FEW_IMAGES} images: prefer KID, and compare FID at equal n only.")
+
+
+@app.command()
+def leaks(pool: PoolName, features: Features, outputs: Outputs = Path("outputs")) -> None:
+    """Nearest pairs of synthetic, training and test images: copying, leaks from the prior, duplicates in the data."""
+    from genaug.core.store import Store
+    from genaug.drawing.contact_sheet import find_pool
+    from genaug.evaluation.leaks import audit
+
+    found, dataset = find_pool(outputs, pool, ALL_VARIANTS)
+    folder = outputs / "leaks" / found.fingerprint
+    values = audit(found, dataset, Store(outputs / "store"), features, folder)
+    typer.echo("\n".join([*values["summary"], str(folder / "leaks.json")]))
+
+
+@app.command()
+def export(
+    pool: PoolName,
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    format: Annotated[str, typer.Option(help="coco, yolo, voc, imagefolder or webdataset")] = "imagefolder",
+    real: Annotated[bool, typer.Option(help="Write the trial's real images too.")] = True,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Write rejected images too, marked as such.")] = False,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Real and generated images as a folder for any other trainer. Rejected images are left out."""
+    from genaug.drawing.contact_sheet import dataset_of, find_run
+
+    result = find_run(outputs, pool)
+    dataset = dataset_of(result)
+    written = _write(result, dataset, outputs, format, out, real, rejected, repository=str(out))
+    typer.echo(f"{written.folder}: " + ", ".join(f"{count} {name}" for name, count in written.counts.items()))
+    for note in written.notes:
+        typer.echo(note)
+    typer.echo(f"opens as {written.opens_as}")
+
+
+@app.command()
+def push(
+    pool: PoolName,
+    repository: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="A data set repository on the Hugging Face Hub.")
+    ],
+    real: Annotated[bool, typer.Option("--real", help="Push the trial's real images too.")] = False,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Push rejected images too, marked as such.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Anyone may see it; private without.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the folder and send nothing.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A new folder; below outputs/push without.")] = None,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Generated images to the Hugging Face Hub, with a data set card. Private, and without real images, unless you say so."""
+    from genaug.data.push import push as upload
+    from genaug.drawing.contact_sheet import dataset_of, find_run
+
+    if repository.count("/") != 1:
+        raise GenaugError(f"{repository} is no repository: write OWNER/NAME.")
+    result = find_run(outputs, pool)
+    folder = out or outputs / "push" / repository.replace("/", "--")
+    if out is None and folder.exists():
+        shutil.rmtree(folder)
+    written = _write(result, dataset_of(result), outputs, "imagefolder", folder, real, rejected, repository)
+    typer.echo(f"{folder}: " + ", ".join(f"{count} {name}" for name, count in written.counts.items()))
+    typer.echo("nothing was sent (--dry-run)" if dry_run else upload(folder, repository, private=not public))
+
+
+def _write(
+    result: dict[str, Any],
+    dataset: "Dataset",
+    outputs: Path,
+    form: str,
+    folder: Path,
+    real: bool,
+    rejected: bool,
+    repository: str,
+) -> "Written":
+    """Export a run's pool, with its card."""
+    from genaug.core.files import write_text
+    from genaug.data.card import dataset_card
+    from genaug.data.export import export as write_export
+    from genaug.data.pool import read_pool
+
+    found = read_pool(outputs / "store" / "pools" / result["pool"], dataset, ALL_VARIANTS, with_rejected=rejected)
+    written = write_export(dataset, found, form, folder, real)
+    write_text(folder / "README.md", dataset_card(repository, dataset, found, written, result))
+    return written

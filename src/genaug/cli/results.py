@@ -1,0 +1,166 @@
+"""What came out: states, tables, the verdict, the report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genaug.cli.options import Outputs, app
+from genaug.core.errors import GenaugError
+
+if TYPE_CHECKING:
+    from genaug.tables.table import Table
+
+Select = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SELECT]...",
+        help="Runs to take: key=value (dataset.root=…, generator=a,b, 'generator=da_*'), 'key<number', or a part of a run's "
+        "folder name; all finished runs without any. Or <paper>/<item> with overrides as for train.py.",
+    ),
+]
+Where = Annotated[list[str] | None, typer.Option("--where", help="One more condition, e.g. 'mix.alpha>0.3'.")]
+Last = Annotated[bool, typer.Option("--last", help="Only runs of the last sweep.")]
+Metric = Annotated[str | None, typer.Option(help="e.g. test/accuracy_micro; each run's main one without.")]
+
+
+@app.command()
+def status(outputs: Outputs = Path("outputs")) -> None:
+    """Every cell: complete, running, interrupted, or failed and why."""
+    from rich.console import Console
+
+    from genaug.runs.collection import cell_states
+
+    console = Console(soft_wrap=True, highlight=False)
+    states = cell_states(outputs / "runs")
+    for state in states:
+        detail = state.reason.splitlines()[0] if state.state == "failed" and state.reason else ""
+        if state.result is not None and state.result["metric"] in state.result["metrics"]:
+            detail = f"{state.result['metric']} {state.result['metrics'][state.result['metric']]:.4f}"
+        console.print(f"{state.state:<12}{state.folder.name}  {detail}", markup=False)
+    kinds = sorted({state.state for state in states})
+    summary = ", ".join(f"{sum(s.state == kind for s in states)} {kind}" for kind in kinds)
+    console.print(f"{len(states)} cells" + (f": {summary}" if summary else f" below {outputs / 'runs'}"), markup=False)
+
+
+@app.command()
+def compare(
+    select: Select = None,
+    where: Where = None,
+    last: Last = False,
+    metric: Metric = None,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Finished runs side by side: mean with interval, paired difference to the run without generated images, n, cost."""
+    from genaug.tables.terminal import print_table
+
+    for found in _tables("compare", select or [], where or [], last, metric, outputs):
+        print_table(found)
+
+
+@app.command()
+def verdict(
+    select: Select = None,
+    where: Where = None,
+    last: Last = False,
+    metric: Metric = None,
+    features: Annotated[
+        str,
+        typer.Option(help="What the judge of the images' labels looks at: a timm backbone, random:NAME, or pixels."),
+    ] = "pixels",
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Do generated images help here? Three sentences, what to be careful about, and the table."""
+    from genaug.tables.terminal import print_table, print_verdict
+    from genaug.tables.verdict import verdicts
+
+    for found in _tables("verdict", select or [], where or [], last, metric, outputs):
+        for one in verdicts(found, outputs, features):
+            print_verdict(one)
+        print_table(found)
+
+
+@app.command()
+def table(
+    select: Select = None,
+    where: Where = None,
+    last: Last = False,
+    metric: Metric = None,
+    record: Annotated[bool, typer.Option("--record", help="Write the values to experiments/results, too.")] = False,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Tables as md, csv, tex and json below outputs/tables; an experiment's stands beside the published values."""
+    from genaug.tables.record import write_record
+    from genaug.tables.render import markdown, write_table
+
+    for found in _tables("table", select or [], where or [], last, metric, outputs):
+        paths = write_table(found, outputs / "tables")
+        if record:
+            paths.append(write_record(found))
+        typer.echo(markdown(found))
+        typer.echo("\n".join(str(path) for path in paths))
+
+
+@app.command()
+def report(
+    select: Select = None,
+    where: Where = None,
+    last: Last = False,
+    metric: Metric = None,
+    out: Annotated[Path | None, typer.Option(help="The page to write; outputs/report.html without it.")] = None,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """One self-contained HTML page: verdicts, tables, curves, cost against gain, galleries, quality, leak audit, provenance.
+
+    Without a selection: every experiment that was run. Several experiments may be named.
+    """
+    from genaug.tables.report import write_report
+    from genaug.tables.spec import is_experiment, items
+    from genaug.tables.sweep import was_run
+
+    words = select or []
+    if not words and not where and not last:
+        words = [item for item in items() if was_run(outputs, item)]
+        if not words:
+            raise GenaugError(f"No experiment has been run below {outputs}: name one, e.g. genaug report demo/compare.")
+    groups = [[word] for word in words] if all(map(is_experiment, words)) and words else [words]
+    tables = [found for group in groups for found in _tables("report", group, where or [], last, metric, outputs)]
+    path = out or outputs / "report.html"
+    write_report(tables, outputs, path)
+    typer.echo(f"{path}: {', '.join(found.item for found in tables)}")
+
+
+@app.command()
+def experiments(
+    write: Annotated[bool, typer.Option("--write", help="Write experiments/README.md instead of printing it.")] = False,
+) -> None:
+    """Every experiment with its command, cells and published values."""
+    from genaug.core.files import write_text
+    from genaug.tables.overview import overview
+    from genaug.tables.spec import experiment_root
+
+    text = overview()
+    if write:
+        write_text(experiment_root() / "README.md", text)
+    typer.echo(str(experiment_root() / "README.md") if write else text)
+
+
+def _tables(
+    command: str, words: list[str], where: list[str], last: bool, metric: str | None, outputs: Path
+) -> "list[Table]":
+    """The table of an experiment, or those of selected runs."""
+    from genaug.tables.selection import is_condition, select, tables_of
+    from genaug.tables.spec import is_experiment, read_spec
+    from genaug.tables.sweep import expand
+    from genaug.tables.table import collect
+
+    if words and not where and not last and "/" in words[0] and not is_condition(words[0]):
+        spec = read_spec(words[0])
+        spec.metric = metric or spec.metric
+        return [collect(expand(words[0], words[1:] or None, outputs), spec)]
+    if words and is_experiment(words[0]):  # with conditions: its runs among the finished ones
+        words = [f"experiment={words[0]}", *words[1:]]
+    shown = " ".join(
+        ["genaug", command, *words, *(f"--where '{text}'" for text in where), *(["--last"] if last else [])]
+    )
+    return tables_of(select(outputs, [*words, *where], last), metric, shown)

@@ -1,0 +1,84 @@
+"""What to run: presets explained, experiments planned; runs kept in order."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genaug.cli.options import Item, Outputs, Overrides, app
+from genaug.core.cost import TRAIN_USE, USE
+from genaug.core.errors import GenaugError
+
+
+@app.command()
+def explain(choice: Annotated[str, typer.Argument(help="group=preset, e.g. generator=da_fusion")]) -> None:
+    """The keys of a preset with their values, units and sources."""
+    from genaug.app import compose_typed
+    from genaug.config import explain_fields
+
+    group = choice.partition("=")[0]
+    config = compose_typed([choice])
+    if not hasattr(config, group):
+        raise GenaugError(f"{group} is not a group. Write e.g. genaug explain generator=da_fusion.")
+    for key, value, doc in explain_fields(getattr(config, group)):
+        typer.echo(f"{group}.{key}={value}\n    {doc}" if value else f"{group}.{key}\n    {doc}")
+
+
+@app.command()
+def plan(
+    item: Item,
+    overrides: Overrides = None,
+    gpu: Annotated[str, typer.Option(help="h200, h100, a100, l40s, 4090, 3090 or v100")] = "h200",
+    use: Annotated[float, typer.Option(help="Share of the GPU's half-precision rate that sampling reaches.")] = USE,
+    train_use: Annotated[float, typer.Option(help="The same of training in mixed precision.")] = TRAIN_USE,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Cells of an experiment by state, what they share, and what the missing ones will cost. Needs no data and no GPU."""
+    from genaug.tables.plan import plan as count
+    from genaug.tables.plan import report_plan
+    from genaug.tables.spec import read_spec
+    from genaug.tables.sweep import expand
+
+    spec = read_spec(item)
+    typer.echo(report_plan(count(expand(item, overrides or [], outputs), spec), gpu, use, train_use))
+
+
+@app.command()
+def sync(
+    item: Item,
+    overrides: Overrides = None,
+    project: Annotated[str, typer.Option(help="W&B project.")] = "genaug",
+    entity: Annotated[str | None, typer.Option(help="W&B user or team.")] = None,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Write an experiment's W&B runs anew from the local record; the same ids each time, so nothing is doubled."""
+    from genaug.tables.spec import read_spec
+    from genaug.tables.sweep import expand
+    from genaug.tables.table import collect
+    from genaug.tables.verdict import verdicts
+    from genaug.tracking.wandb_sync import sync as write_runs
+
+    found = collect(expand(item, overrides, outputs), read_spec(item))
+    if not found.results:
+        raise GenaugError(f"No cell of {item} is complete below {outputs}.")
+    said = "\n".join(" ".join(one.sentences) for one in verdicts(found, outputs, deep=False))
+    ids = write_runs(found.results, outputs, item, project, entity, said)
+    typer.echo(f"{len(ids)} runs in the group {item} of the project {project}")
+
+
+@app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Pools and images that no complete cell uses and that are older than a day; removed with --delete."""
+    from genaug.runs.garbage import find_garbage, remove
+
+    found = find_garbage(outputs)
+    for path in found.paths:
+        typer.echo(str(path))
+    typer.echo(
+        f"{len(found.paths)} unused, {found.num_bytes / 1e6:.1f} MB" + ("" if delete else "; remove with --delete")
+    )
+    if delete:
+        remove(found)
