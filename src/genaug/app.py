@@ -53,13 +53,18 @@ def typed(config: DictConfig) -> RunConfig:
     """The typed configuration; from here on nobody sees a DictConfig.
 
     Raises:
-        GenaugError: for a key that no component has (appended with ``+``), naming the nearest one.
+        GenaugError: as ``check_keys`` and the components do.
     """
-    for key in _unknown_keys(config, ""):
-        raise GenaugError(_explain_key(key))
+    check_keys(config)
     result = OmegaConf.to_object(config)
     assert isinstance(result, RunConfig)
     return result
+
+
+def check_keys(config: DictConfig) -> None:
+    """Raise ``GenaugError`` for a key that no component has (appended with ``+``), naming the nearest one."""
+    for key in _unknown_keys(config, ""):
+        raise GenaugError(_explain_key(key))
 
 
 def _unknown_keys(node: DictConfig, prefix: str) -> list[str]:

@@ -18,17 +18,6 @@ failures: list[str] = []
 """Overrides of the cells that failed in this process's sweep: a callback of Hydra cannot raise, so ``app.main`` reads them."""
 
 
-def sets_value(override: str) -> bool:
-    """Whether an override (``mix.alpha=0.7``, ``seed=3``) sets a value and chooses no preset, experiment or group.
-
-    Values may be set on a configuration that was composed before; whatever else a word may be is left to Hydra.
-    """
-    key = override.split("=", 1)[0]
-    return key in ("seed", "task") or (
-        "." in key and key.replace(".", "").isidentifier() and not key.startswith("hydra.")
-    )
-
-
 def note_cell(sweep_dir: Path, folder: Path | None, overrides: Sequence[str], failed: bool) -> None:
     """Add one line to the sweep's ``cells.jsonl``."""
     sweep_dir.mkdir(parents=True, exist_ok=True)

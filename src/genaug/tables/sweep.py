@@ -1,8 +1,4 @@
-"""The cells of an experiment, composed as Hydra's sweeper would compose them, and what is known of each.
-
-Only the choices of presets are composed anew; values such as ``seed=3`` or ``mix.alpha=0.7`` are set on the composed
-configuration, so that a sweep of hundreds of cells expands in seconds.
-"""
+"""The cells of an experiment, composed as Hydra's sweeper would compose them, and what is known of each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,16 +9,15 @@ import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genaug.app import explain, register, typed
+from genaug.app import explain, register
+from genaug.composition import Composer
 from genaug.config import RunConfig
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_json, read_rows
 from genaug.runs.cell import cell_fingerprint
 from genaug.runs.collection import HIDDEN, state_of
-from genaug.runs.sweep import sets_value
 from genaug.tables.spec import read_experiment
 
 
@@ -100,20 +95,12 @@ def _split(overrides: list[str]) -> list[list[str]]:
 
 
 def _compose(jobs: list[list[str]]) -> list[PlannedCell]:
-    parser = OverridesParser.create()
-    bases: dict[tuple[str, ...], Any] = {}
+    composer = Composer(lambda choices: hydra.compose("config", choices))
     cells = []
     for job in jobs:
-        parsed = parser.parse_overrides(job)
-        values = [o for text, o in zip(job, parsed, strict=True) if sets_value(text)]
-        choices = tuple(text for text in job if not sets_value(text))
         cell = PlannedCell(overrides=tuple(job), config=None, fingerprint=None, state="invalid")
         try:
-            if choices not in bases:
-                bases[choices] = hydra.compose("config", list(choices))
-            for override in values:  # in place: every job of a sweep sets the same keys
-                OmegaConf.update(bases[choices], override.key_or_group, override.value(), merge=True)
-            cell.config = typed(bases[choices])
+            cell.config = composer(job)
             cell.state = "unknown"
             cell.fingerprint = cell_fingerprint(cell.config)
         except (

@@ -1,0 +1,104 @@
+"""The typed configurations of a sweep's jobs, without composing each of them as a whole.
+
+Hydra composes once for each choice of presets. A component is built once for each setting of the values that it can read, and
+the configurations that agree in it share the object.
+"""
+
+import copy
+import functools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+from genaug.app import check_keys
+from genaug.config import RunConfig
+
+
+def sets_value(override: str) -> bool:
+    """Whether an override (``mix.alpha=0.7``, ``seed=3``) sets a value and chooses no preset, experiment or group.
+
+    Values may be set on a configuration that was composed before; whatever else a word may be is left to Hydra.
+    """
+    key = override.split("=", 1)[0]
+    return key in ("seed", "task") or (
+        "." in key and key.replace(".", "").isidentifier() and not key.startswith("hydra.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What Hydra composed for one choice of presets."""
+
+    config: DictConfig
+    reads: dict[str, set[str]]
+    """For each key of the top level, those whose values it can read: itself and, through interpolations, others."""
+
+
+class Composer:
+    """``composer(["generator=psld", "seed=3"])`` is the configuration of that job."""
+
+    def __init__(self, compose: Callable[[list[str]], DictConfig]):
+        """``compose`` gives Hydra's configuration of some choices, without its ``hydra`` section."""
+        self.compose = compose
+        self.bases: dict[tuple[str, ...], _Base] = {}
+        self.parts: dict[tuple[tuple[str, ...], str, tuple[str, ...]], Any] = {}
+
+    def __call__(self, overrides: Sequence[str]) -> RunConfig:
+        choices = tuple(text for text in overrides if not sets_value(text))
+        values = [text for text in overrides if sets_value(text)]
+        if choices not in self.bases:
+            config = self.compose(list(choices))
+            self.bases[choices] = _Base(config, _reads(config))
+        base = self.bases[choices]
+        anywhere = any("${" in text for text in values)  # a value that refers to others
+        config: DictConfig | None = None
+        parts: dict[str, Any] = {}
+        for name, read in base.reads.items():
+            seen = tuple(text for text in values if anywhere or _parse(text).key_or_group.partition(".")[0] in read)
+            key = (choices, name, seen)
+            if key not in self.parts:
+                config = config or _with_values(base.config, values)
+                part = config[name]
+                self.parts[key] = OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
+            parts[name] = self.parts[key]
+        return RunConfig(**parts)
+
+
+def _reads(config: DictConfig) -> dict[str, set[str]]:
+    names = set(map(str, config))
+    reads: dict[str, set[str]] = {}
+    for name, content in OmegaConf.to_container(config, resolve=False).items():  # type: ignore[union-attr]
+        text = str(content)
+        paths = re.findall(r"\$\{\s*([^:${}\s]+)\s*\}", text)
+        named = {path.partition(".")[0] for path in paths}
+        plain = named <= names and len(paths) == text.count(
+            "${"
+        )  # else relative, nested or a resolver: it may lead anywhere
+        reads[str(name)] = {str(name)} | (named if plain else names)
+    while any(reads[other] - read for read in reads.values() for other in read):
+        for read in reads.values():
+            read |= {name for other in read for name in reads[other]}
+    return reads
+
+
+@functools.cache
+def _parse(override: str) -> Override:
+    return OverridesParser.create().parse_override(override)
+
+
+def _with_values(base: DictConfig, values: Sequence[str]) -> DictConfig:
+    config = copy.deepcopy(base)
+    for override in map(_parse, values):
+        try:
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+        except (ConfigAttributeError, ConfigKeyError) as error:
+            raise ConfigCompositionException(f"Could not override '{override.key_or_group}'") from error
+    check_keys(config)
+    return config

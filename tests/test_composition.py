@@ -1,0 +1,62 @@
+"""What a composer gives is what Hydra composes, whatever it gave before."""
+
+import hydra
+import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from genaug.app import compose_typed, register
+from genaug.composition import Composer, sets_value
+from genaug.core.errors import GenaugError
+
+JOBS = (
+    ["seed=1", "dataset.image_size=16"],
+    ["seed=2", "dataset.image_size=16"],
+    ["seed=2", "dataset.image_size=32"],  # what follows it, in another component, follows
+    ["seed=2", "downstream.image_size=16", "dataset.image_size=32"],
+    ["seed=0", "mix.alpha=0.3"],
+    ["mix.alpha=0.3", "task=fit"],
+    ["generator=rg_he2022", "generator.t0_by_shots={1: 0.1}"],
+    ["generator=rg_he2022", "generator.t0_by_shots={2: 0.2}"],
+    ["generator=rg_he2022"],
+    ["mix.alpha=${generator.t0}", "generator.t0=0.5"],
+    ["mix.alpha=${generator.t0}", "generator.t0=0.25"],
+    ["leakage=none", "seed=3"],
+    ["experiment=psld/digit_scenes", "dataset.fraction=0.5"],
+)
+
+
+@pytest.fixture
+def composer():
+    def compose(choices):
+        with hydra.initialize_config_dir(str(register()), version_base="1.3"):
+            return hydra.compose("config", choices)
+
+    return Composer(compose)
+
+
+def test_jobs_are_what_hydra_composes_in_any_order(composer):
+    expected = [compose_typed(job) for job in JOBS]
+    for order in (JOBS, JOBS[::-1]):
+        found = {tuple(job): composer(job) for job in order}
+        assert [found[tuple(job)] for job in JOBS] == expected
+
+
+def test_configurations_share_what_they_agree_in(composer):
+    first, second = composer(["seed=1", "mix.alpha=0.3"]), composer(["seed=1", "mix.alpha=0.5"])
+    assert first.dataset is second.dataset and first.generator is second.generator and first.mix != second.mix
+    assert composer(["seed=2", "mix.alpha=0.3"]).mix is first.mix
+
+
+@pytest.mark.parametrize("wrong", ["mix.alhpa=1", "generator.tokens={alhpa: 1}", "nowhere.key=1"])
+def test_a_key_that_does_not_exist_is_refused_every_time(composer, wrong):
+    for _ in range(2):
+        with pytest.raises((HydraException, OmegaConfBaseException, GenaugError)):
+            composer(["seed=1", wrong])
+
+
+def test_only_values_are_set_on_what_was_composed_before():
+    assert all(map(sets_value, ("seed=1", "task=fit", "mix.alpha=0.5", "generator.tokens.init=the")))
+    assert not any(
+        map(sets_value, ("generator=none", "experiment=a/b", "+mix.new=1", "~mix.m", "generator/tokens=x", "hydra.x=1"))
+    )
