@@ -16,6 +16,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from genaug.config import RunConfig
+from genaug.core.foreign import read_foreign_yaml
 from genaug.core.paths import project_root
 from genaug.core.registry import COMPONENTS, load_components
 
@@ -96,8 +97,7 @@ def _structured(component: type) -> DictConfig:
 @functools.cache
 def _read(file: Path, mtime_ns: int) -> tuple[DictConfig, DictConfig]:
     """An experiment's own settings and its ``smoke:`` section; ``table:`` is read by ``tables/spec.py``."""
-    content = OmegaConf.load(file)
-    assert isinstance(content, DictConfig)
+    content = OmegaConf.create(read_foreign_yaml(file))
     content.pop("table", None)
     smoke = content.pop("smoke", OmegaConf.create({}))
     content.experiment = file.relative_to(project_root() / "experiments").with_suffix("").as_posix()

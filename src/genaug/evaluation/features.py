@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
 from genaug.core.files import say_damaged, whole
 from genaug.core.identity import fingerprint
 from genaug.core.store import Store
@@ -75,13 +75,12 @@ def encode(samples: Sequence[Sample], backbone: str, batch_size: int = 64) -> np
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        try:
+        with boundary(
+            f"The weights of {name} cannot be had here",
+            f"Choose another backbone: random:{name} has random weights, pixels needs none; neither is comparable with "
+            "published numbers.",
+        ):
             network = timm.create_model(name, pretrained=not random, num_classes=0)
-        except Exception as error:  # timm raises whatever its download raises
-            raise GenaugError(
-                f"The weights of {name} cannot be had here ({type(error).__name__}). Choose another backbone: random:{name} "
-                "has random weights, pixels needs none; neither is comparable with published numbers."
-            ) from error
     network.eval()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network.to(device)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
 from genaug.core.files import read_json, write_json
 from genaug.core.identity import CONTENT, NOT_IDENTITY, canonical, fingerprint
 from genaug.core.names import safe_name
@@ -180,14 +180,12 @@ def lpips_distances(pairs: Sequence[tuple[Sample, Sample]], side: int = 64) -> l
     import torch
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    try:
+    with boundary(
+        "The weights of LPIPS (torchvision's AlexNet) cannot be had here",
+        "In filter=lpips_band write filter.features=pixels or a timm backbone whose weights are here, and a band on that "
+        "scale; genaug quality measures distances in its own features without --lpips.",
+    ):
         network = LearnedPerceptualImagePatchSimilarity("alex", reduction="mean", normalize=True)
-    except Exception as error:  # whatever the download raises
-        raise GenaugError(
-            f"The weights of LPIPS (torchvision's AlexNet) cannot be had here ({type(error).__name__}). In filter=lpips_band "
-            "write filter.features=pixels or a timm backbone whose weights are here, and a band on that scale; genaug quality "
-            "measures distances in its own features without --lpips."
-        ) from error
 
     def tensor(sample: Sample) -> Any:
         pixels = np.asarray(sample.open().resize((side, side)), dtype=np.float32) / 255
@@ -249,13 +247,12 @@ class ClipMargin(Filter):
         import torch
         from transformers import CLIPModel, CLIPProcessor
 
-        try:
+        with boundary(
+            f"filter.path={self.path} cannot be loaded",
+            "Write the folder of a CLIP model in transformers' layout, or filter=classifier, which needs no weights and reads "
+            "no class name.",
+        ):
             model, processor = CLIPModel.from_pretrained(self.path).eval(), CLIPProcessor.from_pretrained(self.path)
-        except OSError as error:
-            raise GenaugError(
-                f"filter.path={self.path} cannot be loaded ({str(error).splitlines()[0]}). Write the folder of a CLIP model in "
-                "transformers' layout, or filter=classifier, which needs no weights and reads no class name."
-            ) from error
         texts = [self.template.format(name=name) for name in dataset.class_names]
         margins = []
         with torch.inference_mode():

@@ -243,7 +243,7 @@ class _Counter:
         if self.use_data or source.embedded:
             try:
                 return source.load()
-            except (GenaugError, OSError, ImportError):
+            except GenaugError:
                 pass
         if scale is None and not config.pool_size:  # what an online generator learns costs the same on any data
             return stand_in(source.name, source.task, num_classes=2, per_class=2)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from genaug.core.errors import GenaugError
+from genaug.core.foreign import read_foreign_yaml
 from genaug.core.paths import project_root
 
 UNITS = ("fraction", "percent", "error_percent")
@@ -116,7 +115,7 @@ def read_experiment(item: str) -> dict[str, Any]:
     if not path.exists():
         near = difflib.get_close_matches(item, items(), n=3, cutoff=0.5) or items()
         raise GenaugError(f"There is no experiment {item}. Did you mean {' or '.join(near[:3])}?")
-    return yaml.safe_load(path.read_text())
+    return read_foreign_yaml(path)
 
 
 def read_spec(item: str) -> TableSpec:

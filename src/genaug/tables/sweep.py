@@ -16,6 +16,7 @@ from genaug.composition import Composer
 from genaug.config import RunConfig
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_json, read_rows
+from genaug.core.foreign import check_overrides
 from genaug.runs.cell import cell_fingerprint
 from genaug.runs.collection import HIDDEN, state_of
 from genaug.tables.spec import read_experiment
@@ -147,6 +148,7 @@ def _last_extra(outputs: Path, item: str) -> tuple[str, ...]:
     swept = {key for part in parts for key in part.get("hydra", {}).get("sweeper", {}).get("params", {})}
     values: dict[str, dict[str, None]] = {}  # in order of appearance
     for overrides in next(_records(outputs, item), []):
+        check_overrides(overrides, f"The record of the last sweep of {item}")
         for key, _, value in (override.partition("=") for override in overrides):
             if key.lstrip("+") not in swept and key != "experiment" and not key.startswith(HIDDEN):
                 values.setdefault(key, {})[value] = None

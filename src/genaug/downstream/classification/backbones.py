@@ -8,7 +8,7 @@ import timm
 from torch import nn
 
 import genaug.downstream.classification.cifar_backbones  # noqa: F401  (enters its backbones in timm's registry)
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
 
 
 def check_backbone(name: str, pretrained: bool, weights_path: str | None) -> None:
@@ -36,16 +36,13 @@ def make_backbone(name: str, image_size: int, pretrained: bool, weights_path: st
     fixed_size = description is not None and description.fixed_input_size
     options: dict[str, Any] = {"img_size": image_size} if fixed_size else {}
     overlay = {"file": weights_path} if weights_path is not None else None
-    try:
+    source = f"from {weights_path}" if weights_path is not None else "by download"
+    what, then = f"downstream.backbone={name} cannot be built at {image_size} px", "Choose another size or backbone."
+    if pretrained:
+        what = f"The weights of downstream.backbone={name} cannot be had {source}"
+        then = "Write downstream.weights_path=<file> with timm's weights of this backbone, or downstream.mode=scratch."
+    with boundary(what, then):
         return timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, num_classes=0, **options)
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:
-        if not pretrained:
-            raise GenaugError(f"downstream.backbone={name} cannot be built at {image_size} px: {error}") from error
-        source = f"from {weights_path}" if weights_path is not None else "by download"
-        raise GenaugError(
-            f"Cannot get the weights of downstream.backbone={name} {source}: {error} "
-            "Write downstream.weights_path=<file> with timm's weights of this backbone, or downstream.mode=scratch."
-        ) from error
 
 
 def num_features(backbone: nn.Module) -> int:

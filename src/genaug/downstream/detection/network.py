@@ -11,7 +11,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import FeaturePyramidNetwork
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
 
 if TYPE_CHECKING:
     from genaug.downstream.detection.config import Detector
@@ -75,7 +75,11 @@ def build_network(config: "Detector", num_classes: int) -> nn.Module:
     if config.architecture != "faster_rcnn":
         common |= {"topk_candidates": 1000}
     build = getattr(detection, name)
-    try:
+    with boundary(
+        f"downstream.weights={config.weights} cannot be had",
+        "On a machine without a network give a file of torchvision's weights (downstream.weights_path=FILE), or write "
+        "downstream.weights=none.",
+    ):
         download = config.weights_path is None
         backbone = "DEFAULT" if config.weights == "backbone" and download else None
         network = build(
@@ -87,11 +91,6 @@ def build_network(config: "Detector", num_classes: int) -> nn.Module:
             load_matching(network, _state(config, name), "the detector")
         elif config.weights_path is not None:
             load_matching(network.backbone.body, _state(config, name), "the ResNet-50")
-    except (OSError, RuntimeError) as error:
-        raise GenaugError(
-            f"downstream.weights={config.weights} cannot be had ({str(error).splitlines()[0]}). On a machine without a network "
-            "give a file of torchvision's weights (downstream.weights_path=FILE), or write downstream.weights=none."
-        ) from error
     return network
 
 
@@ -100,7 +99,10 @@ def _state(config: "Detector", name: str) -> dict[str, Tensor]:
         path = Path(config.weights_path).expanduser()
         if not path.is_file():
             raise GenaugError(f"downstream.weights_path={config.weights_path} is not a file.")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with boundary(
+            f"downstream.weights_path={config.weights_path} cannot be read as weights", "Download the file again."
+        ):
+            return torch.load(path, map_location="cpu", weights_only=True)
     return get_model_weights(name).DEFAULT.get_state_dict(progress=False)  # type: ignore[attr-defined]
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
 from genaug.core.files import read_json, write_json
 from genaug.core.names import safe_name
 from genaug.generators.tokens.prompts import class_tokens
@@ -60,18 +59,19 @@ def read_embeddings(path: Path, class_names: Sequence[str] | None = None) -> dic
     Raises:
         GenaugError: for a file that is none of these, or belongs to SDXL.
     """
-    try:
+    with boundary(
+        f"{path} cannot be read as learned embeddings", "Write a .safetensors file, or one of plain tensors."
+    ):
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, ModuleNotFoundError) as error:
-        raise GenaugError(f"{path} cannot be read as learned embeddings: {str(error).splitlines()[0]}") from error
     if not isinstance(content, Mapping):
         raise GenaugError(f"{path} holds a {type(content).__name__}, not a mapping from token to embedding.")
     if "string_to_param" in content:
-        name = content.get("name") or path.stem
-        content = {f"<{safe_name(name, 'token')}>": next(iter(content["string_to_param"].values()))}
+        name = str(content.get("name") or path.stem)
+        with boundary(f"{path} holds no embedding under string_to_param"):
+            content = {f"<{safe_name(name, 'token')}>": next(iter(content["string_to_param"].values()))}
     elif "learned_embeds" in content:
         table = content["learned_embeds"]
         if class_names is None or len(class_names) != len(table):
