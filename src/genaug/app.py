@@ -19,10 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genaug.config import RunConfig, explain_unknown_key
 from genaug.config_source import install
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, first_line, out_of_memory
+from genaug.core.interruption import Interrupted, interruptible, requeue
 from genaug.core.paths import project_root
 from genaug.core.registry import COMPONENTS
-from genaug.runs.sweep import check_objective, failures, is_optimising, note_cell, objective
+from genaug.runs.sweep import FAILED, OK, SKIPPED, check_objective, failed, is_optimising, note_cell, objective
 
 
 def register() -> Path:
@@ -115,6 +116,7 @@ def job(config: DictConfig) -> float | None:
     sweep_dir = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None
     overrides = tuple(hydra_config.overrides.task)
     optimised = sweep_dir is not None and is_optimising(hydra_config.sweeper)
+    cell, state = None, SKIPPED
     try:
         cell = Cell.of(typed(config), overrides)
         if optimised:
@@ -125,17 +127,19 @@ def job(config: DictConfig) -> float | None:
         else:
             from genaug.run import run
 
-            result = run(cell)
+            state = OK
+            with interruptible():  # here too: a launcher's worker does not come by way of main
+                result = run(cell)
     except Exception as error:
         print(f"genaug: {message(error) or traceback.format_exc()}", file=sys.stderr)
         if sweep_dir is None:
             sys.exit(2 if message(error) else 1)
-        note_cell(sweep_dir, None, overrides, failed=True)
+        note_cell(sweep_dir, cell and cell.folder, overrides, FAILED)
         if optimised:
             raise  # the sweeper has no value to go on with
         return None  # one bad cell must not cost the others
     if sweep_dir is not None:
-        note_cell(sweep_dir, cell.folder, overrides, failed=False)
+        note_cell(sweep_dir, cell.folder, overrides, state)
     else:
         from genaug.tables.terminal import show
 
@@ -151,6 +155,11 @@ def message(error: BaseException) -> str | None:
         if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f" ({link.filename})" if link.filename else ""
             return f"The disk is full{where}. Free space and run the same command again: nothing already made is lost."
+        if out_of_memory(link):
+            return (
+                f"There is not enough memory ({first_line(link)}). In training, write a smaller downstream.batch_size or "
+                "trainer.precision=bf16-mixed; what is made already is kept, and the same command goes on from there."
+            )
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain(error)
     return None
@@ -256,16 +265,18 @@ def main() -> None:
     """Entry point of ``train.py``."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as exceptions, and we say them in a paragraph
     try:
-        conf = register()
-        hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)()
-        if failures:
-            lines = "".join(f"\n  {overrides}" for overrides in failures)
-            raise GenaugError(
-                f"{len(failures)} cell(s) of the sweep failed (see above), the others are complete:{lines}"
-            )
-    except KeyboardInterrupt:
-        print("\ninterrupted: run the same command again to continue", file=sys.stderr)
-        sys.exit(130)
+        with interruptible():
+            conf = register()
+            hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)()
+        if failed:
+            raise GenaugError("Runs of the sweep failed:" + "".join(f"\n  {line}" for line in failed))
+    except (Interrupted, KeyboardInterrupt) as end:
+        name, code, then = "SIGINT", 130, "run the same command again to continue"
+        if isinstance(end, Interrupted):
+            name, code = str(end), end.exit_code
+            then = requeue() if end.requeues else then
+        print(f"\ngenaug: interrupted by {name}: {then}", file=sys.stderr)
+        sys.exit(code)
     except Exception as error:
         text = message(error)
         if text is None:

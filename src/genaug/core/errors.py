@@ -33,6 +33,14 @@ def boundary(what: str, then: str = "") -> Iterator[None]:
         raise GenaugError(f"{what} ({first_line(error)}). {then}".rstrip()) from error
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no memory left; torch's kinds differ by device."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a failure's message; its kind where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

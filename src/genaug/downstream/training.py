@@ -1,6 +1,5 @@
 """What all downstream models share around Lightning: a quiet, resumable Trainer, evaluations by step, the record."""
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,20 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from genaug.core.checkpoints import Pace, WholeCheckpoints, read_checkpoint, save_checkpoint
 from genaug.core.errors import GenaugError
+from genaug.core.interruption import Interrupted, deferred, pending
 from genaug.downstream.classification.metrics import select_step
 from genaug.downstream.trainer import TrainerConfig
 
 if TYPE_CHECKING:
     from genaug.tracking.record import Record
 
-RESUME_NAME = "resume"  # checkpoints/resume.ckpt
+RESUME_NAME = "resume.ckpt"  # below checkpoints/
 SELECTED_NAME = "selected.pt"  # checkpoints/selected.pt: weights of the best evaluation so far
 ROWS_PER_RUN = 50  # training losses that are recorded
 REMEDY = "Write a smaller learning rate (downstream.lr), or trainer.precision=32-true if it is lower."
@@ -120,6 +122,27 @@ class Losses(Callback):
                 )
 
 
+class Checkpoints(Callback):
+    """Writes the state from which an interrupted run resumes: every so many steps, every minute, and when it is to end."""
+
+    def __init__(self, path: Path, every: int):
+        self.path, self.every = path, every
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.pace = Pace(self.every)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        signum = pending()
+        last = trainer.global_step == trainer.max_steps  # an interrupted scoring goes on from here
+        due = self.pace.due(trainer.global_step) or last or signum is not None
+        if trainer.world_size > 1:  # all devices write together or none
+            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+        if due:
+            trainer.save_checkpoint(self.path)
+        if signum is not None:
+            raise Interrupted(signum)
+
+
 class Evaluations(Callback):
     """Scores the model every ``every`` steps and at the last one, and keeps the weights of the best evaluation.
 
@@ -153,10 +176,7 @@ class Evaluations(Callback):
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the selected weights; a reader sees the old file or the new one."""
-        partial = self.path.with_suffix(".partial")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, partial)
-        os.replace(partial, self.path)
+        save_checkpoint(state, self.path)
 
     def restore(self) -> int:
         """Load the selected weights into the network; returns their step, for ``last`` without touching the weights."""
@@ -175,12 +195,7 @@ def build_trainer(
     config: TrainerConfig, num_steps: int, folder: Path, record: "Record", title: str, callbacks: list[Callback]
 ) -> pl.Trainer:
     """A Trainer of a fixed number of optimiser steps that writes nothing but checkpoints, below ``folder``."""
-    resume = ModelCheckpoint(
-        dirpath=folder / "checkpoints",
-        filename=RESUME_NAME,
-        every_n_train_steps=config.checkpoint_every,
-        enable_version_counter=False,
-    )
+    resume = Checkpoints(folder / "checkpoints" / RESUME_NAME, config.checkpoint_every)
     config.device()  # sets the number of threads
     return pl.Trainer(
         **config.lightning(),
@@ -190,21 +205,41 @@ def build_trainer(
         default_root_dir=folder,
         enable_progress_bar=False,
         enable_model_summary=False,
+        enable_checkpointing=False,  # Lightning's own callback: ours writes by time, too
+        plugins=[WholeCheckpoints(), _environment(config)],
         use_distributed_sampler=False,  # batches are shared out by StreamBatches
         num_sanity_val_steps=0,
     )
 
 
 def fit(trainer: pl.Trainer, model: pl.LightningModule, folder: Path, record: "Record") -> None:
-    """Train to the last step, from the checkpoint of an interrupted run if there is one.
+    """Train to the last step, from the checkpoint of an interrupted run if there is one that can be read.
 
     Raises:
         GenaugError: if the loss or a weight becomes NaN or infinite.
     """
-    checkpoint = folder / "checkpoints" / f"{RESUME_NAME}.ckpt"
+    checkpoint = folder / "checkpoints" / RESUME_NAME
     started = time.perf_counter()
-    trainer.fit(model, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+    with deferred():
+        trainer.fit(model, ckpt_path=checkpoint if _resumes(trainer, checkpoint, record) else None, weights_only=True)
     broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
         raise GenaugError(f"After step {trainer.global_step} weights are no numbers, {broken[0]} first. {REMEDY}")
     record.say(f"trained to step {trainer.global_step} in {time.perf_counter() - started:.1f} s")
+
+
+def _environment(config: TrainerConfig) -> ClusterEnvironment:
+    """One device is one process, whatever SLURM started beside it; we requeue, after our own checkpoint."""
+    if config.devices > 1 and SLURMEnvironment.detect():
+        return SLURMEnvironment(auto_requeue=False)
+    return LightningEnvironment()
+
+
+def _resumes(trainer: pl.Trainer, checkpoint: Path, record: "Record") -> bool:
+    """Whether the checkpoint can be read, and the selected weights of its evaluations."""
+    state = read_checkpoint(checkpoint, record.say)
+    if state is None:
+        return False
+    evaluated = bool(state["callbacks"].get(Evaluations.__qualname__, {}).get("history"))
+    selects = any(isinstance(callback, Evaluations) and callback.select != "last" for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    return not (evaluated and selects) or read_checkpoint(checkpoint.with_name(SELECTED_NAME), record.say) is not None

@@ -9,7 +9,6 @@ A stage keeps one checkpoint (weights, optimiser, moving average, step). Batches
 
 import hashlib
 import math
-import os
 import random
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from genaug.core.checkpoints import Pace, read_checkpoint, save_checkpoint
 from genaug.core.errors import GenaugError
 from genaug.core.identity import canonical
 from genaug.priors.corpus import (
@@ -136,8 +136,8 @@ def run_stage(
     names, parameters = zip(*models.named_parameters(), strict=True)
     average = {name: tensor.detach().clone() for name, tensor in models.state_dict().items()}
     first = 0
-    if path.is_file():
-        state = torch.load(path, map_location=recipe.device, weights_only=True)
+    state = read_checkpoint(path, print)
+    if state is not None:
         if state["identity"] != identity:
             changed = sorted(key for key in identity if state["identity"].get(key) != identity[key])
             raise GenaugError(
@@ -146,10 +146,11 @@ def run_stage(
             )
         models.load_state_dict(state["models"])
         optimizer.load_state_dict(state["optimizer"])
-        average, first = state["average"], state["step"]
+        average = {name: tensor.to(recipe.device) for name, tensor in state["average"].items()}
+        first = state["step"]
     warmup = min(100, max(1, num_steps // 10))
     models.train()
-    start = time.monotonic()
+    start, checkpoints = time.monotonic(), Pace(recipe.checkpoint_every)
     for step in range(first, num_steps):
         annealed = max(0.0, (step - warmup) / max(1, num_steps - warmup))
         factor = min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * annealed)))
@@ -169,18 +170,11 @@ def run_stage(
             left = pace * (num_steps - done) / 60
             progress = f"{stage} {done}/{num_steps} loss {loss.item():.4f} {pace:.2f} s/step"
             print(f"{progress}, {left:.1f} min left", flush=True)
-        if done % recipe.checkpoint_every == 0 or done == num_steps:
+        if checkpoints.due(done) or done == num_steps:
             state = {"identity": identity, "step": done, "models": models.state_dict(), "average": average}
             save_checkpoint({**state, "optimizer": optimizer.state_dict()}, path)
     models.load_state_dict(average)
     models.eval().requires_grad_(False)
-
-
-def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Writes beside and renames, so that a kill leaves the old or the new checkpoint, never a half."""
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
 
 
 def train_vae(recipe: PriorRecipe, corpus: Corpus, checkpoint_dir: Path) -> AutoencoderKL:
@@ -226,10 +220,9 @@ def build_bank(recipe: PriorRecipe, corpus: Corpus, vae: AutoencoderKL, checkpoi
     px ("small") and 64 px ("large") pictures in fp16, the subject of each, and `scaling_factor`."""
     path = checkpoint_dir / "bank.pt"
     identity = {key: value for key, value in asdict(recipe).items() if key.startswith((*VAE_FIELDS, "bank_"))}
-    if path.is_file():
-        bank = torch.load(path, weights_only=True)
-        if bank["identity"] == identity:
-            return bank
+    known = read_checkpoint(path, print)
+    if known is not None and known["identity"] == identity:
+        return known
     draws: dict[str, list[tuple[int, Callable[..., tuple[Tensor, list[str]]]]]] = {
         "small": [
             (recipe.bank_digits, lambda generator, n: draw_digits(corpus, generator, n)),

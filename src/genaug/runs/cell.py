@@ -9,6 +9,7 @@ import contextlib
 import os
 import socket
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from omegaconf import OmegaConf
 from genaug.config import RunConfig
 from genaug.core.files import write_json, write_text
 from genaug.core.identity import canonical, fingerprint
+from genaug.core.interruption import Interrupted
 from genaug.core.names import safe_name
 from genaug.runs.collection import read_result, read_status
 from genaug.runs.environment import describe_environment
@@ -103,8 +105,11 @@ class Cell:
         try:
             yield record
         except BaseException as error:
-            reason = f"{type(error).__name__}: {error}"
-            write_json(folder / "status.json", {**status, "state": "failed", "reason": reason})
+            ended = isinstance(error, Interrupted | KeyboardInterrupt)
+            state, reason = "interrupted" if ended else "failed", f"{type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):  # a full disk must not hide what happened
+                write_json(folder / "status.json", {**status, "state": state, "reason": reason})
+                record.note(reason if ended else traceback.format_exc())
             record.finish({}, exit_code=1)
             raise
         write_json(

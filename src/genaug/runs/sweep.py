@@ -14,15 +14,19 @@ from genaug.core.files import read_rows
 if TYPE_CHECKING:
     from genaug.config import RunConfig
 
-failures: list[str] = []
-"""Overrides of the cells that failed in this process's sweep: a callback of Hydra cannot raise, so ``app.main`` reads them."""
+OK, SKIPPED, FAILED = "ok", "skipped (complete already)", "failed"
+"""What became of a run."""
+
+failed: list[str] = []
+"""The runs of this process's sweep that failed, in words: a callback of Hydra cannot raise, so ``app.main`` reads them."""
 
 
-def note_cell(sweep_dir: Path, folder: Path | None, overrides: Sequence[str], failed: bool) -> None:
-    """Add one line to the sweep's ``cells.jsonl``."""
+def note_cell(sweep_dir: Path, folder: Path | None, overrides: Sequence[str], state: str) -> None:
+    """Add one line to the sweep's ``cells.jsonl``; ``folder`` is None for a run that was refused before it had one."""
     sweep_dir.mkdir(parents=True, exist_ok=True)
+    row = {"folder": None if folder is None else str(folder), "overrides": list(overrides), "state": state}
     with (sweep_dir / "cells.jsonl").open("a") as file:
-        file.write(json.dumps({"folder": str(folder), "overrides": list(overrides), "failed": failed}) + "\n")
+        file.write(json.dumps(row) + "\n")
 
 
 PLAIN_SWEEPERS = ("CellSweeper", "BasicSweeper")
@@ -61,13 +65,22 @@ def objective(result: dict[str, Any]) -> float:
 
 
 class SweepSummary(Callback):
-    """Prints the table of a sweep's cells when the sweep is over (conf/config.yaml, hydra.callbacks)."""
+    """Prints what became of a sweep's runs and their table when it is over (conf/config.yaml, hydra.callbacks)."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from genaug.tables.terminal import show
 
-        rows = read_rows(
-            Path(config.hydra.sweep.dir) / "cells.jsonl", {"folder": str, "overrides": list, "failed": bool}
+        needs = {"folder": str | None, "overrides": list, "state": str}
+        rows = read_rows(Path(config.hydra.sweep.dir) / "cells.jsonl", needs)
+        show(list(dict.fromkeys(Path(row["folder"]) for row in rows if row["state"] != FAILED)))
+        counts = ((state, sum(row["state"] == state for row in rows)) for state in (OK, SKIPPED, FAILED))
+        print(f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts if count))
+        failed.extend(
+            f"{' '.join(row['overrides'])} ({_log_of(row['folder'])})" for row in rows if row["state"] == FAILED
         )
-        show(list(dict.fromkeys(Path(row["folder"]) for row in rows if not row["failed"])))
-        failures.extend(" ".join(row["overrides"]) for row in rows if row["failed"])
+
+
+def _log_of(folder: str | None) -> str:
+    """Where to read why a run failed."""
+    log = None if folder is None else Path(folder) / "log.txt"
+    return f"log: {log}" if log is not None and log.exists() else "refused before it started: see above"

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from genaug.core.errors import boundary
+from genaug.core.errors import GenaugError, boundary, first_line
 from genaug.core.files import read_rows, write_text
 from genaug.core.names import safe_name
 from genaug.core.registry import component
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from PIL.Image import Image
 
     from genaug.runs.cell import Cell
     from genaug.tracking.wandb_sync import Box
+
+ANSWER_TIME = 20.0  # seconds that W&B's server has to answer before a run goes on offline
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -70,6 +72,10 @@ class Record:
     def say(self, text: str) -> None:
         """A line for the person at the terminal and for ``log.txt``."""
         console.print(text, markup=False)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """A line for ``log.txt`` alone."""
         with (self.folder / "log.txt").open("a") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
@@ -81,8 +87,20 @@ class Record:
             return
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(line + "\n")
-        if self.run is not None:
-            self.run.log({**metrics, "step": step})
+        self._mirror(lambda run: run.log({**metrics, "step": step}))
+
+    def _mirror(self, send: "Callable[[Any], Any]") -> None:
+        """Hand something to W&B. A failure there costs the mirror, never the run."""
+        if self.run is None:
+            return
+        try:
+            send(self.run)
+        except Exception as error:
+            self.run = None
+            self.say(
+                f"Weights & Biases failed ({first_line(error)}). The run goes on with its local record, from which genaug "
+                "sync writes the W&B run."
+            )
 
     def rewind(self, step: int) -> None:
         """Drop the rows after ``step``, at which an interrupted training goes on: it will log them again."""
@@ -96,30 +114,39 @@ class Record:
 
     def image(self, key: str, path: Path) -> None:
         """A picture from a file of the cell's folder."""
-        if self.run is not None:
+
+        def send(run: Any) -> None:
             import wandb
 
-            self.run.log({key: wandb.Image(str(path))})
+            run.log({key: wandb.Image(str(path))})
+
+        self._mirror(send)
 
     def detections(
         self, key: str, images: "Sequence[tuple[Image, Mapping[str, Sequence[Box]]]]", names: "Sequence[str]"
     ) -> None:
         """Pictures with sets of boxes, of classes ``names``, that W&B draws and filters by score."""
-        if self.run is not None:
+
+        def send(run: Any) -> None:
             import wandb
 
             from genaug.tracking.wandb_sync import boxes_of
 
-            self.run.log({key: [wandb.Image(image, boxes=boxes_of(sets, names)) for image, sets in images]})
+            run.log({key: [wandb.Image(image, boxes=boxes_of(sets, names)) for image, sets in images]})
+
+        self._mirror(send)
 
     def pool(self, folder: Path) -> None:
         """A pool's manifest as a W&B table: source, variant, level, scores."""
-        if self.run is not None:
+
+        def send(run: Any) -> None:
             from genaug.tracking.wandb_sync import pool_table
 
             table = pool_table(folder)
             if table is not None:
-                self.run.log({"pool": table})
+                run.log({"pool": table})
+
+        self._mirror(send)
 
     @contextlib.contextmanager
     def stage(self, name: str):
@@ -132,30 +159,44 @@ class Record:
 
     def finish(self, summary: dict[str, Any], exit_code: int = 0) -> None:
         """Close the W&B run with its summary; every cell's run is finished before the next starts."""
-        if self.run is not None:
-            self.run.summary.update(summary)
-            self.run.finish(exit_code=exit_code)
+
+        def send(run: Any) -> None:
+            run.summary.update(summary)
+            run.finish(exit_code=exit_code)
+
+        self._mirror(send)
 
 
 def open_record(tracking: Tracking, cell: "Cell", attempt: int) -> Record:
     """The record of one attempt at a cell."""
     if not tracking.wandb:
         return Record(cell.folder)
-    # offline segments of one id overwrite each other when synced, so each attempt has its own
-    again = attempt > 0 and wandb_mode() != "online"
     cfg = cell.config
-    run = start_run(
-        project=tracking.project,
-        entity=tracking.entity,
-        group=cfg.experiment or cfg.dataset.name,
-        job_type=cfg.task,
-        name=cell.slug,
-        id=f"{cell.fingerprint}-{attempt}" if again else cell.fingerprint,
-        tags=run_tags(cell.names, cfg.experiment, tracking.tags),
-        config={**cell.resolved, "fingerprint": cell.fingerprint},
-        dir=str(cfg.paths.outputs),
-    )
-    return Record(cell.folder, run)
+
+    def start(mode: str, again: bool) -> Record:
+        # offline segments of one id overwrite each other when synced, so each attempt has its own
+        run = start_run(
+            mode=mode,
+            project=tracking.project,
+            entity=tracking.entity,
+            group=cfg.experiment or cfg.dataset.name,
+            job_type=cfg.task,
+            name=cell.slug,
+            id=f"{cell.fingerprint}-{attempt}" if again else cell.fingerprint,
+            tags=run_tags(cell.names, cfg.experiment, tracking.tags),
+            config={**cell.resolved, "fingerprint": cell.fingerprint},
+            dir=str(cfg.paths.outputs),
+        )
+        return Record(cell.folder, run)
+
+    if wandb_mode() != "online":
+        return start(wandb_mode(), again=attempt > 0)
+    try:
+        return start("online", again=False)
+    except GenaugError as error:
+        record = start("offline", again=True)
+        record.say(f"{error} The run is recorded offline.")
+        return record
 
 
 def run_tags(names: "Mapping[str, str]", experiment: str | None, others: "Sequence[str]" = ()) -> list[str]:
@@ -165,22 +206,23 @@ def run_tags(names: "Mapping[str, str]", experiment: str | None, others: "Sequen
     return sorted({safe_name(tag, "tag") for tag in (*own, *others)})
 
 
-def start_run(*, name: str, group: str, **settings: Any) -> Any:
-    """A W&B run, online or offline as ``wandb_mode`` says, which asks and prints nothing.
+def start_run(*, mode: str, name: str, group: str, **settings: Any) -> Any:
+    """A W&B run, ``online``, ``offline`` or as else ``WANDB_MODE`` may be, which asks and prints nothing.
 
     Raises:
         GenaugError: if W&B does not start.
     """
     import wandb
 
-    mode = wandb_mode()
     with boundary("Weights & Biases did not start", "Write tracking=local, WANDB_MODE=offline, or log in."):
         run = wandb.init(
             name=safe_name(name, "wandb"),
             group=safe_name(group, "wandb"),
             resume="allow" if mode == "online" else None,
             mode=mode,  # type: ignore[arg-type]
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
+            settings=wandb.Settings(
+                silent=True, console="off", disable_git=True, x_disable_stats=True, init_timeout=ANSWER_TIME
+            ),
             **settings,
         )
         run.define_metric("*", step_metric="step")

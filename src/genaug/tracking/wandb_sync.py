@@ -11,7 +11,7 @@ from typing import Any
 
 from genaug.core.files import read_json, read_rows
 from genaug.data.pool import manifest_rows
-from genaug.tracking.record import run_tags, start_run
+from genaug.tracking.record import run_tags, start_run, wandb_mode
 
 COLUMNS = ("source", "variant", "source id", "index", "t0", "label", "prompt", "rejected", "seconds", "scores")
 PICTURES = ("gallery", "detections")
@@ -40,6 +40,7 @@ def sync(
     for result in results:
         folder = outputs / "runs" / result["cell"]
         run = start_run(
+            mode=wandb_mode(),
             project=project,
             entity=entity,
             group=group,

@@ -38,7 +38,7 @@ class CellSweeper(BasicSweeper):
         from genaug.app import explain
         from genaug.core.errors import GenaugError
         from genaug.runs.cell import Cell
-        from genaug.runs.sweep import note_cell
+        from genaug.runs.sweep import SKIPPED, note_cell
 
         assert self.config is not None
         try:
@@ -51,7 +51,7 @@ class CellSweeper(BasicSweeper):
             raise GenaugError(f"{explain(error)} (in the cell {' '.join(overrides)}; nothing was started)") from error
         if result is not None:
             cell.say_complete(result)
-            note_cell(Path(self.config.hydra.sweep.dir), cell.folder, task_overrides, failed=False)
+            note_cell(Path(self.config.hydra.sweep.dir), cell.folder, task_overrides, SKIPPED)
         return result is not None
 
     def _compose(self, choices: list[str]) -> DictConfig:

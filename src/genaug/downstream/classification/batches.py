@@ -59,6 +59,10 @@ def decode(samples: Sequence[Sample], size: int, resize: str, folder: Path) -> I
     else:
         with tempfile.TemporaryFile(dir=folder) as file:  # has no name: nothing is left behind, however the run ends
             file.truncate(int(np.prod(shape)))
+            if hasattr(
+                os, "posix_fallocate"
+            ):  # else a disk that fills up would end the process by SIGBUS: this raises now
+                os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
             pixels = np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
 
     def read(row: int) -> None:

@@ -4,7 +4,6 @@ Batch s is a function of (seed, s) alone: which images it holds, how each is shi
 and resumed therefore ends with the very weights of one that was not.
 """
 
-import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from lightning_fabric.plugins.environments import LightningEnvironment
 from PIL import Image, ImageOps
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from safetensors.torch import load_file, save_file
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from genaug.core.errors import GenaugError
+from genaug.core.checkpoints import WholeCheckpoints, read_checkpoint
 from genaug.core.lightning import quiet_lightning
 from genaug.core.seeding import choice, derive, uniform
 from genaug.data.mixing import Order
@@ -133,8 +133,9 @@ def fit_autoencoder(
     stretch = min(checkpoint_every, num_steps)
     checkpoints = folder / "checkpoints"
     last = checkpoints / "last.ckpt"
-    if last.exists():
-        epochs, stretch = _progress_of(last)
+    progress = _progress_of(last, say)
+    if progress is not None:
+        epochs, stretch = progress
         say(f"resuming after step {min(epochs * stretch, num_steps)} of {num_steps}")
     with quiet_lightning():
         trainer = pl.Trainer(
@@ -148,6 +149,7 @@ def fit_autoencoder(
                 ),
                 _Progress(num_steps, say),
             ],
+            plugins=[WholeCheckpoints(), LightningEnvironment()],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -155,7 +157,7 @@ def fit_autoencoder(
         trainer.fit(
             aae,
             datamodule=_Batches(batches, num_steps, stretch, num_workers),
-            ckpt_path=last if last.exists() else None,
+            ckpt_path=None if progress is None else last,
             weights_only=True,
         )
     aae.cpu()
@@ -164,13 +166,10 @@ def fit_autoencoder(
     checkpoints.rmdir()
 
 
-def _progress_of(checkpoint: Path) -> tuple[int, int]:
+def _progress_of(checkpoint: Path, say: Callable[[str], None]) -> tuple[int, int] | None:
     """Epochs behind a checkpoint, and their length: a resumed run keeps it whatever ``checkpoint_every`` is by now."""
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        return int(state["epoch"]) + 1, int(state[_Batches.__qualname__]["stretch"])
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise GenaugError(f"The checkpoint {checkpoint} is damaged. Delete it and run again.") from error
+    state = read_checkpoint(checkpoint, say)
+    return None if state is None else (int(state["epoch"]) + 1, int(state[_Batches.__qualname__]["stretch"]))
 
 
 def save_weights(aae: AdversarialAutoencoder, folder: Path) -> None:

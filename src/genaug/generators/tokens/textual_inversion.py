@@ -8,6 +8,7 @@ and every random number is a function of (seed, class, step). Latents are encode
 and its flip.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from genaug.core.checkpoints import Pace
 from genaug.core.errors import GenaugError
+from genaug.core.files import say_damaged, whole
 from genaug.core.seeding import derive
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import by_class
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 ENCODE_BATCH = 16
+TENSORS = ("embeddings", "m", "v", "k", "losses")  # of a state
 
 
 @dataclass(slots=True, eq=False)
@@ -193,10 +197,9 @@ def train_tokens(
 
     The checkpoint file, if there, is resumed from: the result is bit-equal to a run without interruption.
     """
-    if checkpoint.exists():
-        state = load_state(checkpoint, prior.device)
+    state = load_state(checkpoint, prior.device) or state
     evaluations_before = state.network_evaluations - prior.num_evaluations
-    started = time.perf_counter()
+    started, pace = time.perf_counter(), Pace(config.checkpoint_every)
     size = config.groups_per_batch
     for step in range(state.step, config.num_steps):
         for start in range(0, len(groups), size):
@@ -208,32 +211,44 @@ def train_tokens(
         state.step = step + 1
         state.network_evaluations = evaluations_before + prior.num_evaluations
         state.seconds = state.seconds_before + time.perf_counter() - started
-        if state.step % config.checkpoint_every == 0 and state.step < config.num_steps:
+        if state.step < config.num_steps and pace.due(state.step):
             save_state(state, checkpoint)
         on_step(state.step)
     return state
 
 
 def save_state(state: State, path: Path) -> None:
-    """Write atomically: a killed run leaves the previous checkpoint or this one."""
-    tensors = {key: getattr(state, key).contiguous() for key in ("embeddings", "m", "v", "k", "losses")}
-    partial = path.with_name(f".{path.name}.partial")
+    """Write whole: a killed run leaves the previous checkpoint or this one."""
+    tensors = {key: getattr(state, key).contiguous() for key in TENSORS}
     progress = {key: repr(getattr(state, key)) for key in ("step", "network_evaluations", "seconds")}
-    save_file(tensors, partial, metadata=progress)
-    partial.replace(path)
+    with whole(path) as partial:
+        save_file(tensors, partial, metadata={**progress, "sha256": _digest(tensors)})
 
 
-def load_state(path: Path, device: torch.device) -> State:
-    """The state that ``save_state`` wrote, on ``device``."""
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key).to(device) for key in ("embeddings", "m", "v", "losses")}
-        progress = file.metadata()
-        seconds = float(progress.get("seconds", 0))  # a checkpoint of an earlier version has none
+def load_state(path: Path, device: torch.device) -> State | None:
+    """The state that ``save_state`` wrote, on ``device``; None where there is none, or a damaged one, which is named."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors, progress = {key: file.get_tensor(key) for key in TENSORS}, file.metadata()
+        if _digest(tensors) != progress["sha256"]:
+            raise ValueError("its content has changed")
         return State(
-            **tensors,
-            k=file.get_tensor("k"),
+            **{key: tensor if key == "k" else tensor.to(device) for key, tensor in tensors.items()},
             step=int(progress["step"]),
-            network_evaluations=int(progress.get("network_evaluations", 0)),
-            seconds=seconds,
-            seconds_before=seconds,
+            network_evaluations=int(progress["network_evaluations"]),
+            seconds=float(progress["seconds"]),
+            seconds_before=float(progress["seconds"]),
         )
+    except Exception as error:  # a damaged file fails in many ways
+        say_damaged(path, str(error))
+        return None
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """sha256 of all values in order of their names."""
+    content = hashlib.sha256()
+    for _, tensor in sorted(tensors.items()):
+        content.update(tensor.cpu().numpy().tobytes())
+    return content.hexdigest()

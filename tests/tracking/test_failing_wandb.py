@@ -1,0 +1,63 @@
+"""W&B is a mirror: whatever fails there costs the mirror, never the run."""
+
+import time
+
+import pytest
+
+from genaug.runs.cell import Cell
+from genaug.tracking import record as module
+from genaug.tracking.record import Record, Tracking, open_record
+from tests.tracking.test_record import rows
+
+
+class Broken:
+    """Stands for a run whose connection is gone; the library's own class cannot be made to fail."""
+
+    summary: dict = {}
+
+    def log(self, row):
+        raise ConnectionError("gone")
+
+    finish = log
+
+
+def test_an_error_inside_logging_leaves_the_local_record_and_is_said_once(tmp_path):
+    record = Record(tmp_path, Broken())
+    for step in (1, 2):
+        record.log({"loss": 0.5}, step)
+    record.finish({})
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2]
+    assert (tmp_path / "log.txt").read_text().count("Weights & Biases failed (gone)") == 1
+
+
+def test_online_without_a_network_gives_up_in_time_and_goes_on_offline(tmp_path, monkeypatch):
+    from genaug.app import compose_typed
+
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody answers
+    monkeypatch.setattr(module, "ANSWER_TIME", 3.0)
+    cell = Cell.of(compose_typed(["generator=none", f"paths.outputs_dir={tmp_path}"]))
+    cell.folder.mkdir(parents=True)
+    started = time.monotonic()
+    record = open_record(Tracking(), cell, 0)
+    record.finish({"accuracy": 0.5})
+    assert time.monotonic() - started < 60
+    assert "recorded offline" in (cell.folder / "log.txt").read_text()
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1
+
+
+def test_a_run_that_was_told_to_end_is_interrupted_and_a_failed_one_has_its_traceback(tmp_path):
+    import signal
+
+    from genaug.app import compose_typed
+    from genaug.core.interruption import Interrupted
+    from genaug.runs.collection import read_status
+
+    cell = Cell.of(compose_typed(["generator=none", "tracking=local", f"paths.outputs_dir={tmp_path}"]))
+    for error, state in ((Interrupted(signal.SIGTERM), "interrupted"), (KeyError("x"), "failed")):
+        with pytest.raises(type(error)), cell.claim():
+            raise error
+        status = read_status(cell.folder)
+        assert status is not None and status["state"] == state
+    assert "Traceback" in (cell.folder / "log.txt").read_text() and status["attempt"] == 1
