@@ -74,7 +74,8 @@ def test_a_damaged_artefact_is_made_again(tmp_path):
 
 def test_an_image_carries_its_metadata_and_a_damaged_one_is_named(tmp_path):
     store = Store(tmp_path)
-    path = store.put_image("c" * 16, Image.new("RGB", (8, 8), "red"), {"t0": 0.5})
+    path = store.image_path("c" * 16)
+    store.put_image("c" * 16, Image.new("RGB", (8, 8), "red"), {"t0": 0.5})
     assert store.has_image("c" * 16) and store.about_image("c" * 16)["t0"] == 0.5
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(GenaugError, match=path.name):
@@ -111,8 +112,9 @@ def test_an_artefact_whose_description_is_damaged_is_made_again(tmp_path, about)
 
 def test_an_image_whose_pixels_are_not_those_published_is_named(tmp_path):
     store = Store(tmp_path)
-    path = store.put_image("e" * 16, Image.new("RGB", (8, 8), "red"), {"t0": 0.5})
-    other = store.put_image("f" * 16, Image.new("RGB", (8, 8), "blue"), {"t0": 0.5})
+    path, other = store.image_path("e" * 16), store.image_path("f" * 16)
+    store.put_image("e" * 16, Image.new("RGB", (8, 8), "red"), {"t0": 0.5})
+    store.put_image("f" * 16, Image.new("RGB", (8, 8), "blue"), {"t0": 0.5})
     with Image.open(path) as image, Image.open(other) as changed:
         chunk = PngImagePlugin.PngInfo()
         chunk.add_text("genaug", image.text["genaug"])

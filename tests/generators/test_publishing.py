@@ -167,3 +167,26 @@ def test_a_pool_of_other_classes_is_refused(tmp_path):
     other = Dataset(name="other", task="classification", class_names=("x", "y"), train=(), val=(), test=())
     with pytest.raises(GenaugError, match="other does not have"):
         read_pool(pool.folder, other, 1)
+
+
+class Reading(Store):
+    """A store that notes whose files were read for their metadata."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.read = []
+
+    def about_image(self, fingerprint):
+        self.read.append(fingerprint)
+        return Store.about_image(self, fingerprint)
+
+
+def test_images_are_read_back_only_where_this_call_did_not_write_them(tmp_path):
+    store, data = Reading(tmp_path), dataset()
+    pool = build(store, Picky(seed=0), data, 2)
+    assert store.read == []
+    assert [sample.about for sample in read_pool(pool.folder, data, 2).samples] == [s.about for s in pool.samples]
+    assert build(store, Picky(seed=0), data, 2).rejected == pool.rejected and store.read == []
+    fewer = replace(data, train=data.train[:2])  # another pool of the same images
+    assert build(store, Picky(seed=0), fewer, 2).counts["images_generated"] == 0
+    assert len(store.read) == len(set(store.read)) == 4

@@ -124,14 +124,19 @@ class Store:
         path = self.image_path(fingerprint)
         return path.exists() and path.stat().st_size > 0
 
-    def put_image(self, fingerprint: str, image: Image.Image, about: dict[str, Any]) -> Path:
-        """Publish one image with its metadata and the hash of its pixels (JSON in the PNG text chunk ``genaug``)."""
+    def put_image(self, fingerprint: str, image: Image.Image, about: dict[str, Any]) -> dict[str, Any]:
+        """Publish one image with its metadata and the hash of its pixels (JSON in the PNG text chunk ``genaug``).
+
+        Returns:
+            what the text chunk holds.
+        """
         path = self.image_path(fingerprint)
+        about = {**about, HASH: pixel_hash(image)}
         chunk = PngImagePlugin.PngInfo()
-        chunk.add_text("genaug", as_json({**about, HASH: pixel_hash(image)}, str(path)))
+        chunk.add_text("genaug", as_json(about, str(path)))
         with whole(path) as partial:
             image.save(partial, format="PNG", pnginfo=chunk, compress_level=1)
-        return path
+        return about
 
     def about_image(self, fingerprint: str) -> dict[str, Any]:
         """The metadata that was published with an image, whose pixels are verified.

@@ -5,6 +5,7 @@ The folder ``store/pools/<fingerprint>/`` follows the Hugging Face ``imagefolder
 part of it: they and their rows stand apart in ``.rejected/`` and ``rejected.jsonl``, and no tool takes them by accident.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,14 @@ def read_pool(folder: Path, dataset: Dataset, num_variants: int, with_rejected: 
     Raises:
         GenaugError: if the manifest is absent or names a class that ``dataset`` does not have.
     """
-    rows = [row for row in manifest_rows(folder) if row["index"] < num_variants]
+    return pool_of(manifest_rows(folder), folder, dataset, num_variants, with_rejected)
+
+
+def pool_of(
+    rows: Iterable[dict[str, Any]], folder: Path, dataset: Dataset, num_variants: int, with_rejected: bool = False
+) -> Pool:
+    """``read_pool`` from the manifest's rows, sorted by index and source."""
+    rows = [row for row in rows if row["index"] < num_variants]
     if not rows:
         raise GenaugError(f"{folder} holds no pool: there is no metadata.jsonl with images.")
     class_index = {name: i for i, name in enumerate(dataset.class_names)}

@@ -15,7 +15,7 @@ from typing import Any
 from genaug.core.files import as_json, write_text
 from genaug.core.identity import fingerprint
 from genaug.core.store import Store
-from genaug.data.pool import ACCEPTED, REJECTED, Pool, manifest_rows, read_pool
+from genaug.data.pool import ACCEPTED, REJECTED, Pool, manifest_rows, pool_of
 from genaug.data.sample import Boxes, Dataset
 from genaug.generators.base import Generated, Generator, Variant
 
@@ -47,13 +47,15 @@ def make_pool(
         wanted = {variant.fingerprint: variant for variant in variants}
         missing = [variant for variant in wanted.values() if not store.has_image(variant.fingerprint)]
         evaluations = 0
+        made: dict[str, dict[str, Any]] = {}
         if missing:
             prior = load_prior() if generator.uses_prior else None
             before = prior.num_evaluations if prior is not None else 0
-            publish(store, generator.generate(missing, dataset, prior, fitted), len(missing), generator, dataset, say)
+            images = generator.generate(missing, dataset, prior, fitted)
+            made = publish(store, images, len(missing), generator, dataset, say)
             evaluations = prior.num_evaluations - before if prior is not None else 0
-        _write_manifest(store, folder, variants)
-    pool = read_pool(folder, dataset, num_variants)
+        rows = _write_manifest(store, folder, variants, made)
+    pool = pool_of(rows, folder, dataset, num_variants)
     pool.counts = {
         "images_generated": len(missing),
         "images_reused": len(variants) - len(missing),
@@ -76,12 +78,17 @@ def publish(
     generator: Generator,
     dataset: Dataset,
     say: Callable[[str], None],
-) -> None:
-    """Write images as they come, from threads; a killed run loses at most those in flight."""
+) -> dict[str, dict[str, Any]]:
+    """Write images as they come, from threads; a killed run loses at most those in flight.
+
+    Returns:
+        what was published with each image, by fingerprint.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     started = time.perf_counter()
-    pending: list[Future[Path]] = []
+    pending: dict[str, Future[dict[str, Any]]] = {}
+    made: dict[str, dict[str, Any]] = {}
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -95,17 +102,19 @@ def publish(
         for item in images:
             now = time.perf_counter()
             row = _row(item, generator, dataset, seconds=now - last)
-            pending.append(writers.submit(store.put_image, item.variant.fingerprint, item.image, row))
+            name = item.variant.fingerprint
+            pending[name] = writers.submit(store.put_image, name, item.image, row)
             done, last = done + 1, now
             progress.update(task, completed=done, rate=done / (now - started))
             if len(pending) > 64:
-                pending.pop(0).result()  # raises here what failed in a thread, e.g. a full disk
-        for future in pending:
-            future.result()
+                first = next(iter(pending))
+                made[first] = pending.pop(first).result()  # raises here what failed in a thread, e.g. a full disk
+        made |= {name: future.result() for name, future in pending.items()}
     seconds = time.perf_counter() - started
     say(f"{done} images by {generator.name} in {seconds:.1f} s ({done / max(seconds, 1e-9):.1f} images/s)")
     if done != total:
         raise AssertionError(f"{type(generator).__name__} made {done} of {total} images")
+    return made
 
 
 def _row(item: Generated, generator: Generator, dataset: Dataset, seconds: float) -> dict[str, Any]:
@@ -136,15 +145,28 @@ def _box_rows(boxes: Boxes, dataset: Dataset) -> list[dict[str, Any]]:
     ]
 
 
-def _write_manifest(store: Store, folder: Path, variants: list[Variant]) -> None:
-    """Add the rows of ``variants`` to the manifest; rows of a larger earlier M stay."""
-    known = {(row["fingerprint"], row["source_id"]): row for row in manifest_rows(folder)}
+def _write_manifest(
+    store: Store, folder: Path, variants: list[Variant], made: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Add the rows of ``variants`` to the manifest; rows of a larger earlier M stay.
+
+    Args:
+        made: what this call published with each image; of the others it is read from their files.
+
+    Returns:
+        all rows.
+    """
+    rows = manifest_rows(folder)
+    known = {(row["fingerprint"], row["source_id"]): row for row in rows}
     missing = [variant for variant in variants if (variant.fingerprint, variant.source.id) not in known]
     if not missing:
-        return
+        return rows
     folder.mkdir(parents=True, exist_ok=True)
+    found = list(dict.fromkeys(v.fingerprint for v in missing if v.fingerprint not in made))
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as readers:  # every pixel is decoded, to be verified
+        made = made | dict(zip(found, readers.map(store.about_image, found), strict=True))
     for variant in missing:
-        about = store.about_image(variant.fingerprint)
+        about = made[variant.fingerprint]
         place = ".rejected" if about["rejected"] else f"{variant.index:03d}"
         row = {
             "file_name": f"{place}/{variant.fingerprint}.png",
@@ -163,6 +185,7 @@ def _write_manifest(store: Store, folder: Path, variants: list[Variant]) -> None
         lines = [as_json(row, str(folder / name)) + "\n" for row in rows if bool(row["rejected"]) == chosen]
         if lines or not chosen:
             write_text(folder / name, "".join(lines))
+    return rows
 
 
 def _link(source: Path, target: Path) -> None:
