@@ -15,8 +15,8 @@ import torch
 from diffusion_setting import hardware, load_prior, parser, random_dataset, synchronize
 
 from genaug.data.sample import Sample
-from genaug.generators.sdedit.da_fusion import TextualInversion
 from genaug.generators.sdedit.sampler import to_tensor
+from genaug.generators.tokens.config import TextualInversion
 from genaug.generators.tokens.textual_inversion import Group, State, draw, prepare, train_tokens
 from genaug.priors.model import Prior
 

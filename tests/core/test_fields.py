@@ -44,6 +44,7 @@ class Pair:
         ("t0", "much", "thing.t0=much must be"),
         ("steps", 0, r"thing.steps=0 must be in \[1, 1000\]"),
         ("steps", 10**20, "thing.steps"),
+        ("t0", True, "thing.t0=True must be"),
         ("rate", 0.0, "thing.rate=0.0 must be above 0"),
         ("rate", float("inf"), "thing.rate=inf is not a finite number"),
         ("share", float("nan"), "thing.share=nan is not a finite number"),
@@ -66,6 +67,12 @@ def test_a_value_outside_its_rule_is_refused_with_its_key_and_what_would_do(
 def test_values_inside_their_rules_pass_and_defaults_are_not_shared() -> None:
     thing = Thing(t0=[0.25, 1.0], save_size=None, seed=2**62, share=1, sizes=[3])
     assert thing.t0 == [0.25, 1.0] and Thing().sizes is not Thing().sizes
+
+
+def test_a_reference_to_another_key_is_no_value_yet() -> None:
+    assert Thing(seed="${seed}").seed == "${seed}"  # type: ignore[arg-type]
+    with pytest.raises(GenaugError, match=r"thing\.seed=seed must be"):
+        Thing(seed="seed")  # type: ignore[arg-type]
 
 
 def test_fields_are_checked_before_they_are_looked_at_together() -> None:

@@ -10,8 +10,9 @@ from genaug.core.errors import GenaugError
 from genaug.core.identity import digest_bytes
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated
-from genaug.generators.sdedit.da_fusion import DAFusion, TextualInversion
+from genaug.generators.sdedit.da_fusion import DAFusion
 from genaug.generators.sdedit.real_guidance import RealGuidance
+from genaug.generators.tokens.config import TextualInversion
 from genaug.priors.config import PriorConfig
 from genaug.priors.deltas import DELTA, applied, load_delta, save_delta
 from genaug.priors.erasure import erase, erase_into, erased_groups, erasure_target, parameter_names

@@ -41,7 +41,7 @@ class Rule:
     def holds(self, value: Any) -> bool:
         if self.options:
             return value in self.options
-        if not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if self.least is not None and (value < self.least or (self.above and value == self.least)):
             return False
@@ -136,7 +136,7 @@ def check_fields(component: Any, key: str) -> None:
         where = f"{key}.{f.name}" if key else f.name
         rule = f.metadata.get("rule")
         for value in _items(getattr(component, f.name)):
-            if value is None or isinstance(value, bool):
+            if value is None or (isinstance(value, bool) and rule is None) or _awaits(value):
                 continue
             if isinstance(value, float) and not math.isfinite(value):
                 raise GenaugError(
@@ -146,6 +146,11 @@ def check_fields(component: Any, key: str) -> None:
                 raise GenaugError(f"{where}={value} is not a sensible size: write at most {MOST}.")
             if rule is not None and not rule.holds(value):
                 raise GenaugError(f"{where}={value} must be {rule}.")
+
+
+def _awaits(value: Any) -> bool:
+    """Whether a value is a reference (``${seed}``) that a composed configuration will fill in: the default of a section."""
+    return isinstance(value, str) and value.startswith("${")
 
 
 def _items(value: Any) -> list[Any]:

@@ -11,7 +11,8 @@ from genaug.core.errors import GenaugError
 from genaug.core.identity import canonical
 from genaug.core.store import Store
 from genaug.generators.publishing import make_pool
-from genaug.generators.sdedit.da_fusion import DAFusion, TextualInversion
+from genaug.generators.sdedit.da_fusion import DAFusion
+from genaug.generators.tokens.config import TextualInversion
 from genaug.generators.tokens.token_files import read_embeddings, read_tokens
 from genaug.priors.model import LearnedTokens
 from tests.generators.conftest import CLASSES, make_dataset

@@ -8,8 +8,8 @@ import pytest
 from genaug.core.errors import GenaugError
 from genaug.core.identity import digest_bytes
 from genaug.data.sample import Dataset, Sample
-from genaug.generators.sdedit.da_fusion import TextualInversion
 from genaug.generators.sdedit.diff_mix import DiffMix, mixed_label
+from genaug.generators.tokens.config import TextualInversion
 from genaug.priors.config import PriorConfig
 from genaug.priors.model import Prior
 from genaug.priors.random_weights import save_random_prior

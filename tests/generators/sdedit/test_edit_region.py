@@ -10,11 +10,12 @@ from PIL import Image
 from genaug.core.errors import GenaugError
 from genaug.data.sample import Boxes, Dataset, Sample
 from genaug.data.sources.digit_scenes import DigitScenes
-from genaug.generators.sdedit.da_fusion import DAFusion, TextualInversion
+from genaug.generators.sdedit.da_fusion import DAFusion
 from genaug.generators.sdedit.diff_mix import DiffMix
 from genaug.generators.sdedit.edit_region import edit_region, mosaic_centre, to_square
 from genaug.generators.sdedit.real_guidance import RealGuidance
 from genaug.generators.sdedit.sampler import sdedit
+from genaug.generators.tokens.config import TextualInversion
 from genaug.priors.noise import make_scheduler
 
 

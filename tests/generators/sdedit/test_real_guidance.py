@@ -8,8 +8,9 @@ from genaug.core.errors import GenaugError
 from genaug.core.store import Store
 from genaug.generators.base import steps_taken
 from genaug.generators.publishing import make_pool
-from genaug.generators.sdedit.da_fusion import DAFusion, TextualInversion
+from genaug.generators.sdedit.da_fusion import DAFusion
 from genaug.generators.sdedit.real_guidance import RealGuidance
+from genaug.generators.tokens.config import TextualInversion
 from tests.generators.conftest import make_dataset
 
 
@@ -24,7 +25,7 @@ def da_fusion(**changes) -> DAFusion:
 @pytest.mark.parametrize("t0", [0, -0.1, 1.1, "half", True, [0.5, 0], float("nan")])
 @pytest.mark.parametrize("make", [real_guidance, da_fusion])
 def test_levels_outside_0_to_1_are_refused(make, t0):
-    with pytest.raises(GenaugError, match=r"generator\.t0=.* does not lie in \(0, 1\]"):
+    with pytest.raises(GenaugError, match=r"generator\.t0=.* in \(0, 1\]"):
         make(t0=t0)
 
 

@@ -1,6 +1,7 @@
 """Joint textual inversion: one run over all classes equals one run per class, and touches nothing but its rows."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ import torch
 
 from genaug.core.errors import GenaugError
 from genaug.core.seeding import derive
-from genaug.generators.sdedit.da_fusion import TextualInversion
 from genaug.generators.sdedit.sampler import to_tensor
+from genaug.generators.tokens.config import TextualInversion
 from genaug.generators.tokens.prompts import TEMPLATES, class_tokens, names_class
 from genaug.generators.tokens.textual_inversion import State, adamw_rows, draw, prepare, step_groups, train_tokens
 from genaug.priors.model import LearnedTokens
@@ -222,6 +223,8 @@ def test_two_trials_give_different_tokens(prior, dataset, tmp_path):
 
 
 def test_wrong_token_settings_name_their_key():
-    for key, value in (("init_pieces", "middle"), ("num_steps", 0), ("learning_rate", 0.0), ("num_vectors", 0)):
-        with pytest.raises(GenaugError, match=rf"generator\.tokens\.{key}={value}"):
-            settings(**{key: value})
+    wrong = {"init_pieces": ["middle"], "num_steps": [0], "learning_rate": [0.0, 1e20], "num_vectors": [0, 76]}
+    for key, values in (wrong | {"weight_decay": [-1, 2.0]}).items():
+        for value in values:
+            with pytest.raises(GenaugError, match=re.escape(f"generator.tokens.{key}={value} must be")):
+                settings(**{key: value})

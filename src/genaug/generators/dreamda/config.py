@@ -1,7 +1,7 @@
 """DreamDA (Fu, Chen, Qiao, Yu, arXiv 2403.12803): invert a real image, then denoise it again with a noisy U-Net bottleneck.
 
 The layout of the source is kept by the inversion's noise codes; the noise on the bottleneck changes its semantics. What the
-paper leaves open, or says differently from its release, is an option here. ``dreamda_loop.py`` is the mathematics.
+paper leaves open, or says differently from its released code, is an option here. ``process.py`` is the mathematics.
 """
 
 import contextlib
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
+from genaug.core import seeding
 from genaug.core.cost import ForwardPasses
-from genaug.core.errors import GenaugError, boundary, check_choice
+from genaug.core.errors import GenaugError, boundary
+from genaug.core.fields import bounded, choice, count, probability
 from genaug.core.identity import CONTENT, DRAWN, NOT_IDENTITY, content_digest
 from genaug.core.registry import component
-from genaug.core.seeding import choice
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Generator, Variant, steps_taken
 from genaug.generators.tokens.prompts import readable
@@ -27,18 +28,6 @@ if TYPE_CHECKING:
     from genaug.priors.model import Prior
 
 TRAIN_STEPS = 1000  # timesteps of Stable Diffusion's noise schedule
-CHOICES = {
-    "process": ("symmetric", "asymmetric"),
-    "inversion": ("cycle", "edit_friendly", "ddim", "none"),
-    "sigma_mode": ("absolute", "relative"),
-    "noise_rows": ("independent", "shared"),
-    "start": ("per_source", "per_variant"),
-    "source_codes": ("shared", "fresh"),
-    "source_prompt": ("empty", "same"),
-    "prompts": ("template", "file", "none"),
-    "encode": ("mean", "sample"),
-    "resize": ("crop", "squash"),
-}
 
 
 @component("generator", "dreamda")
@@ -46,45 +35,45 @@ CHOICES = {
 class DreamDA(Generator):
     """Variants of each source by noise on the bottleneck of the reverse process."""
 
-    sigma: float = 1.0
-    """sigma_h, the strength of the bottleneck noise; 0 adds none. The release: 3, absolute, for Stable Diffusion 1.5."""
-    sigma_mode: str = "relative"
+    sigma: float = bounded(1.0, 0, 1e4)
+    """sigma_h, the strength of the bottleneck noise; 0 adds none. The released code: 3, absolute, for Stable Diffusion 1.5."""
+    sigma_mode: str = choice("relative", ("absolute", "relative"))
     """``absolute``: standard deviation of the noise. ``relative``: multiple of the bottleneck's own standard deviation, per
     image and step, which carries over from one model to another (ours)."""
-    sigma_unit: float = 1.0
+    sigma_unit: float = bounded(1.0, 0, 1e4, above=True)
     """Multiple of the bottleneck's standard deviation that sigma=1 means in the ``relative`` mode; priors whose up blocks
-    heed the bottleneck little need a large one."""
-    process: str = "symmetric"
-    """``symmetric`` (the release): the perturbed noise estimate enters both terms of a step. ``asymmetric`` (the paper's
+    react little to the bottleneck need a large one."""
+    process: str = choice("symmetric", ("symmetric", "asymmetric"))
+    """``symmetric`` (the released code): the perturbed noise estimate enters both terms of a step. ``asymmetric`` (the paper's
     figure): only the predicted clean image; for one sigma about 13 times as strong at 100 steps."""
-    noise_rows: str = "independent"
-    """``independent`` (the release): the unconditional and the conditional row get their own noise, which guidance w enlarges
-    by sqrt((w - 1)^2 + w^2). ``shared``: one noise for both (ours)."""
-    t_edit: int = 0
-    """Perturb only while t >= t_edit, 0 to 1000 (Asyrp's window); 0 perturbs every step, as the release."""
+    noise_rows: str = choice("independent", ("independent", "shared"))
+    """``independent`` (the released code): the unconditional and the conditional row get their own noise, which guidance w
+    enlarges by sqrt((w - 1)^2 + w^2). ``shared``: one noise for both (ours)."""
+    t_edit: int = count(0, 0, TRAIN_STEPS)
+    """Perturb only while t >= t_edit, 0 to 1000 (Asyrp's window); 0 perturbs every step, as the released code."""
 
-    num_steps: int = 50
-    """N, steps of the whole schedule; a divisor of 1000. ``floor(N t0)`` are taken. The release: 100."""
-    t0: float = 0.8
+    num_steps: int = count(50, 1, TRAIN_STEPS)
+    """N, steps of the whole schedule; a divisor of 1000. ``floor(N t0)`` are taken. The released code: 100."""
+    t0: float = bounded(0.8, 0, 1, above=True)
     """Strength in (0, 1]: the share of the schedule to which the source is inverted."""
-    eta: float = 1.0
-    """Stochasticity of the process: 1 as in the release. Above 0 for ``cycle`` and ``edit_friendly``, 0 for ``ddim``."""
-    guidance: float = 7.5
+    eta: float = probability(1.0)
+    """Stochasticity of the process: 1 as in the released code. Above 0 for ``cycle`` and ``edit_friendly``, 0 for ``ddim``."""
+    guidance: float = bounded(7.5, 0, 100)
     """w of classifier-free guidance for the variants. With an empty prompt the noise alone tells the two rows apart."""
-    source_guidance: float = 1.5
+    source_guidance: float = bounded(1.5, 0, 100)
     """w for the source; without effect while ``source_prompt`` is empty."""
-    inversion: str = "cycle"
-    """``cycle``: CycleDiffusion's posterior encoder (arXiv 2210.05559), as the release. ``edit_friendly``: DDPM inversion
+    inversion: str = choice("cycle", ("cycle", "edit_friendly", "ddim", "none"))
+    """``cycle``: CycleDiffusion's posterior encoder (arXiv 2210.05559), as the released code. ``edit_friendly``: DDPM inversion
     (arXiv 2304.06140). ``ddim``: deterministic. ``none``: SDEdit's start, the source plus noise."""
-    source_codes: str = "shared"
-    """``shared``: one inversion per source for all its variants. ``fresh`` (the release): one per variant, more diverse and
-    about half as much work again."""
-    start: str = "per_source"
-    """Noise of the most noisy latent: one per source (the release), or ``per_variant``."""
+    source_codes: str = choice("shared", ("shared", "fresh"))
+    """``shared``: one inversion per source for all its variants. ``fresh`` (the released code): one per variant, more diverse
+    and about half as much work again."""
+    start: str = choice("per_source", ("per_source", "per_variant"))
+    """Noise of the most noisy latent: one per source (the released code), or ``per_variant``."""
 
     class_names: bool = II("leakage.class_names")
     """Whether prompts may name the class."""
-    prompts: str = "template"
+    prompts: str = choice("template", ("template", "file", "none"))
     """``template``, ``file`` (sentences of ``prompts_file``) or ``none``: the empty prompt."""
     prompt: str = field(default="a photo of a {name}", metadata=DRAWN)
     """The template where class names are allowed; ``{name}`` is the class name with the article that fits."""
@@ -94,35 +83,23 @@ class DreamDA(Generator):
     """JSONL rows ``{"class": name, "text": sentence}``, one of a class drawn per image, or ``{"file_name": id, "text":
     sentence}`` for one image. Its content counts for the identity, not its place."""
     prompt_per_variant: bool = field(default=False, metadata=DRAWN)
-    """Draw a sentence for each variant; false gives all variants of an image the same one, as the release."""
-    source_prompt: str = "empty"
-    """Prompt of the inversion: ``empty`` (the release), or the ``same`` as the variants'."""
+    """Draw a sentence for each variant; false gives all variants of an image the same one, as the released code."""
+    source_prompt: str = choice("empty", ("empty", "same"))
+    """Prompt of the inversion: ``empty`` (the released code), or the ``same`` as the variants'."""
 
-    encode: str = "mean"
-    """Source latent: the ``mean`` of the VAE's posterior, or a ``sample`` of it (the release)."""
-    resize: str = "crop"
-    """``crop`` the centre square, or ``squash`` to a square (the release)."""
+    encode: str = choice("mean", ("mean", "sample"))
+    """Source latent: the ``mean`` of the VAE's posterior, or a ``sample`` of it (the released code)."""
+    resize: str = choice("crop", ("crop", "squash"))
+    """``crop`` the centre square, or ``squash`` to a square (the released code)."""
     allow_strong: bool = field(default=False, metadata=NOT_IDENTITY)
     """Permit process=asymmetric with an absolute sigma above 1, which leaves nothing of the source."""
-    batch_size: int = field(default=16, metadata=NOT_IDENTITY)
+    batch_size: int = count(16, metadata=NOT_IDENTITY)
     """Variants denoised at once, and sources inverted at once."""
 
     version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        for key, options in CHOICES.items():
-            check_choice(f"generator.{key}", getattr(self, key), options)
-        if self.sigma < 0:
-            raise GenaugError(f"generator.sigma={self.sigma} is a standard deviation: write 0 (no noise) or more.")
-        if self.sigma_unit <= 0:
-            raise GenaugError(
-                f"generator.sigma_unit={self.sigma_unit} must be positive; for no noise write generator.sigma=0."
-            )
-        if not 0 < self.t0 <= 1:
-            raise GenaugError(
-                f"generator.t0={self.t0} must lie in (0, 1]: at strength 0 nothing is inverted and every variant is a copy."
-            )
-        if self.num_steps < 1 or TRAIN_STEPS % self.num_steps:
+        if TRAIN_STEPS % self.num_steps:
             near = min(
                 (n for n in range(1, TRAIN_STEPS + 1) if TRAIN_STEPS % n == 0), key=lambda n: abs(n - self.num_steps)
             )
@@ -132,7 +109,7 @@ class DreamDA(Generator):
                 f"generator.t0={self.t0} of generator.num_steps={self.num_steps} is less than one step: "
                 f"write generator.t0={1 / self.num_steps:g} or more, or more steps."
             )
-        if self.inversion in ("cycle", "edit_friendly") and not 0 < self.eta <= 1:
+        if self.inversion in ("cycle", "edit_friendly") and self.eta == 0:
             raise GenaugError(
                 f"generator.eta={self.eta} must lie in (0, 1] for generator.inversion={self.inversion}, whose noise codes are "
                 "undefined without noise. For a deterministic process write generator.inversion=ddim generator.eta=0."
@@ -141,12 +118,6 @@ class DreamDA(Generator):
             raise GenaugError(
                 f"generator.inversion=ddim is deterministic: write generator.eta=0 instead of {self.eta}."
             )
-        if not 0 <= self.eta <= 1:
-            raise GenaugError(f"generator.eta={self.eta} must lie in [0, 1].")
-        if not 0 <= self.t_edit <= TRAIN_STEPS:
-            raise GenaugError(f"generator.t_edit={self.t_edit} is a timestep from 0 to {TRAIN_STEPS}.")
-        if self.batch_size < 1:
-            raise GenaugError(f"generator.batch_size={self.batch_size} must be at least 1.")
         if self.source_codes == "shared" and self.start == "per_variant":
             raise GenaugError(
                 "generator.start=per_variant needs its own inversion of the source per variant: "
@@ -156,7 +127,7 @@ class DreamDA(Generator):
             raise GenaugError(
                 f"generator.sigma={self.sigma} is an absolute value for the symmetric process; the asymmetric one is about 13 "
                 "times as strong, so nothing of the source would remain. Write generator.sigma=0.23 for the effect of the "
-                "release's 3, or generator.allow_strong=true."
+                "released 3, or generator.allow_strong=true."
             )
         self._check_prompts_file()
 
@@ -199,7 +170,7 @@ class DreamDA(Generator):
         for key in (("file_name", source.id), ("file_name", Path(source.id).name), ("class", name)):
             if key in sentences:
                 words = (source.digest, index) if self.prompt_per_variant else (source.digest,)
-                return {"prompt": sentences[key][choice(len(sentences[key]), self.seed, "prompt", *words)]}
+                return {"prompt": sentences[key][seeding.choice(len(sentences[key]), self.seed, "prompt", *words)]}
         raise GenaugError(
             f"generator.prompts_file={self.prompts_file} has no sentence for the class '{name}'. "
             f'Add a line such as {{"class": "{name}", "text": "a photo of ..."}}.'
@@ -208,7 +179,7 @@ class DreamDA(Generator):
     def generate(
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
     ) -> Iterator[Generated]:
-        from genaug.generators.dreamda.images import perturbed_images
+        from genaug.generators.dreamda.batches import perturbed_images
         from genaug.generators.tokens.prompts import check_prompts
 
         assert prior is not None

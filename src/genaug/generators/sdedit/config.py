@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from genaug.core import seeding
 from genaug.core.cost import ForwardPasses
-from genaug.core.errors import GenaugError, check_choice
+from genaug.core.errors import GenaugError
+from genaug.core.fields import bounded, choice, count
 from genaug.core.identity import DRAWN, NOT_IDENTITY
-from genaug.core.seeding import choice
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Generator, Variant, steps_taken
 from genaug.generators.sdedit.edit_region import EDIT_MASKS
@@ -25,55 +26,53 @@ RESIZES = ("squash", "crop", "tile")
 class ImageToImage(Generator):
     """Base of the generators that edit their source. ``prompts``, and what is learned, are the subclass's."""
 
-    t0: Any = field(default=0.5, metadata=DRAWN)
+    t0: Any = bounded(0.5, 0, 1, above=True, metadata=DRAWN)
     """Level in (0, 1] to which the source is noised; 1 keeps least of it. A number, or a list of levels of which one is
     drawn uniformly per image (repeat a level to make it likelier). Null takes ``t0_by_shots``."""
-    t0_by_shots: dict[int, float] | None = field(default=None, metadata=DRAWN)
+    t0_by_shots: dict[int, float] | None = bounded(None, 0, 1, above=True, metadata=DRAWN)
     """Level by number of training images per class, where ``t0`` is null; the nearest listed number counts."""
-    num_steps: int = 50
+    num_steps: int = count(50, 1, 1000)
     """Steps of the whole schedule; a variant takes ``int(num_steps * t0)`` of them."""
-    guidance: float = 7.5
+    guidance: float = bounded(7.5, 0, 100)
     """w of classifier-free guidance; 1 turns it off and halves the cost."""
-    scheduler: str = "ddim"
+    scheduler: str = choice("ddim", SCHEDULERS)
     """``ddim``, ``dpmsolver++``, ``unipc``; for distilled models of few steps ``ddim_trailing`` (SD-Turbo) and ``lcm``
     (LCM-LoRA), both with guidance near 1; or ``pndm_ref``: PNDM as the released code runs it, off by one included."""
     negative_prompt: str = ""
     """What guidance moves away from."""
-    resize: str = "squash"
+    resize: str = choice("squash", RESIZES)
     """``squash`` to a square, as the released code does; ``crop`` the centre square; or ``tile``: a mosaic of a small source,
     unscaled, of which the centre is kept (DA-Fusion's branch spurge_mosaic: crops of 39 px under a prior of 512)."""
-    mask: str = "none"
+    mask: str = choice("none", EDIT_MASKS)
     """What may change: ``none`` (all of the image); ``keep_object`` keeps the object and edits its surround; ``edit_object``
     the reverse. The object is the data set's mask, its boxes, or both."""
-    mask_dilation: int = 16
-    """Side of the maximum filter that grows the object, in pixels at the prior's image size (the release: 16 of 512)."""
-    label_policy: str = "guarded"
+    mask_dilation: int = count(16, 0, 4096)
+    """Side of the maximum filter that grows the object, in pixels at the prior's image size (the released code: 16 of 512)."""
+    label_policy: str = choice("guarded", ("guarded", "copy"))
     """For images with boxes: ``guarded`` demands ``mask=keep_object`` and puts the source's pixels back into the boxes;
     ``copy`` keeps all boxes unchecked, whatever was edited."""
-    save_size: int | None = None
+    save_size: int | None = count(None, most=16384)
     """Side in pixels of the saved images; null keeps the prior's ``image_size``."""
-    batch_size: int = field(default=16, metadata=NOT_IDENTITY)
+    batch_size: int = count(16, metadata=NOT_IDENTITY)
     """Images denoised at once."""
 
     tasks: ClassVar[tuple[str, ...]] = ("classification", "detection")
     uses_erasures: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        known = {"scheduler": SCHEDULERS, "resize": RESIZES, "mask": EDIT_MASKS, "label_policy": ("guarded", "copy")}
-        for key, options in known.items():
-            check_choice(f"generator.{key}", getattr(self, key), options)
-        if self.mask_dilation < 0:
-            raise GenaugError(f"generator.mask_dilation={self.mask_dilation} must not be negative.")
-        for key in ("num_steps", "batch_size"):
-            if getattr(self, key) < 1:
-                raise GenaugError(f"generator.{key}={getattr(self, key)} must be at least 1.")
-        if self.num_steps > 1000:
+        levels = list(self.t0) if isinstance(self.t0, list | tuple) else [self.t0]
+        if self.t0 is None:
+            levels = list((self.t0_by_shots or {}).values())
+        if not levels:
             raise GenaugError(
-                f"generator.num_steps={self.num_steps} is more than the 1000 training steps: write at most 1000."
+                f"generator.t0={self.t0} holds no level: write a number such as 0.5 or a list such as [0.25,0.5,0.75,1]."
             )
-        if self.save_size is not None and self.save_size < 1:
-            raise GenaugError(f"generator.save_size={self.save_size} must be at least 1, or null for the prior's size.")
-        check_levels(self.t0, self.t0_by_shots, self.num_steps)
+        for level in levels:
+            if steps_taken(self.num_steps, level) < 1:
+                raise GenaugError(
+                    f"generator.t0={level} with generator.num_steps={self.num_steps} takes no denoising step: "
+                    f"raise num_steps to at least {math.ceil(1 / level - 1e-9)}, or t0 to at least {1 / self.num_steps:g}."
+                )
 
     def check(self, task: str) -> None:
         Generator.check(self, task)
@@ -107,7 +106,7 @@ class ImageToImage(Generator):
             nearest = min(sorted(self.t0_by_shots), key=lambda listed: abs(listed - shots))
             return {"t0": float(self.t0_by_shots[nearest])}
         levels = self.t0 if isinstance(self.t0, list | tuple) else [self.t0]
-        return {"t0": float(levels[choice(len(levels), self.seed, source.digest, index, "t0")])}
+        return {"t0": float(levels[seeding.choice(len(levels), self.seed, source.digest, index, "t0")])}
 
     def prompted_class(self, variant: Variant, dataset: Dataset) -> int:
         """The class that the prompt of an image speaks of: its source's."""
@@ -148,25 +147,3 @@ class ImageToImage(Generator):
         extra = 1 if self.scheduler == "pndm_ref" else 0
         count = num_prompts * sum(steps_taken(self.num_steps, v.draws["t0"]) + extra for v in variants)
         return ForwardPasses(network="U-Net", count=count)
-
-
-def check_levels(t0: Any, t0_by_shots: dict[int, float] | None, num_steps: int) -> None:
-    """Raise ``GenaugError`` unless every level lies in (0, 1] and takes at least one of ``num_steps`` steps."""
-    levels = list(t0) if isinstance(t0, list | tuple) else [t0]
-    if t0 is None:
-        levels = list((t0_by_shots or {}).values())
-    if not levels:
-        raise GenaugError(
-            f"generator.t0={t0} holds no level: write a number such as 0.5 or a list such as [0.25,0.5,0.75,1]."
-        )
-    for level in levels:
-        if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level <= 1:
-            raise GenaugError(
-                f"generator.t0={t0 if t0 is not None else t0_by_shots}: {level} does not lie in (0, 1]. "
-                "Write a number such as 0.5 or a list such as [0.25,0.5,0.75,1]; 1 keeps least of the source."
-            )
-        if steps_taken(num_steps, level) < 1:
-            raise GenaugError(
-                f"generator.t0={level} with generator.num_steps={num_steps} takes no denoising step: "
-                f"raise num_steps to at least {math.ceil(1 / level - 1e-9)}, or t0 to at least {1 / num_steps:g}."
-            )

@@ -1,19 +1,19 @@
 """Diff-Mix (Wang et al., arXiv 2403.19600): each image is edited towards another class, and labelled as both.
 
 An image of class i, edited at level s under the token of class j, is labelled (1 - s^gamma) e_i + s^gamma e_j. Diff-Aug is
-the same within one class. The release learns its tokens together with a DreamBooth-LoRA of the U-Net (``diff-mix``) or
+the same within one class. The released code learns its tokens together with a DreamBooth-LoRA of the U-Net (``diff-mix``) or
 alone (``ti-mix``); here they are learned alone, by textual inversion.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from genaug.core.errors import GenaugError
+from genaug.core import seeding
+from genaug.core.fields import bounded, choice
 from genaug.core.identity import DRAWN
 from genaug.core.registry import component
-from genaug.core.seeding import choice
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import by_class
 from genaug.generators.base import Generated, Variant
@@ -29,27 +29,18 @@ if TYPE_CHECKING:
 class DiffMix(DAFusion):
     """DA-Fusion's tokens and edits; the class of the prompt is drawn per image."""
 
-    t0: Any = field(default=0.7, metadata=DRAWN)
+    t0: Any = bounded(0.7, 0, 1, above=True, metadata=DRAWN)
     """s: as ``ImageToImage.t0``."""
-    targets: str = field(default="all", metadata=DRAWN)
-    """Class of the prompt: ``all`` draws any class, the source's own included, as the release does; ``others`` draws
+    targets: str = choice("all", ("all", "others", "own"), metadata=DRAWN)
+    """Class of the prompt: ``all`` draws any class, the source's own included, as the released code does; ``others`` draws
     another one; ``own`` keeps the source's (Diff-Aug)."""
-    gamma: float = 0.8
+    gamma: float = bounded(0.8, 0, 100)
     """Exponent of the label: the target weighs s^gamma. Below 1 it weighs more than s; 0 labels the target alone."""
-    label_sum: float = 1.0
-    """Sum of a synthetic image's class weights; 0.9 in the release (dataset/base.py)."""
+    label_sum: float = bounded(1.0, 0, 1, above=True)
+    """Sum of a synthetic image's class weights; 0.9 in the released code (dataset/base.py)."""
 
     version: ClassVar[int] = 1
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
-
-    def __post_init__(self) -> None:
-        DAFusion.__post_init__(self)
-        if self.targets not in ("all", "others", "own"):
-            raise GenaugError(f"generator.targets={self.targets} is unknown: write all, others or own.")
-        if self.gamma < 0:
-            raise GenaugError(f"generator.gamma={self.gamma} must be at least 0.")
-        if not 0 < self.label_sum <= 1:
-            raise GenaugError(f"generator.label_sum={self.label_sum} must lie in (0, 1].")
 
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
         """This image's own level and the name of the class that it is edited towards."""
@@ -57,7 +48,7 @@ class DiffMix(DAFusion):
         groups = by_class(dataset.train, len(dataset.class_names))
         trained = [c for c, group in enumerate(groups) if group]  # the classes that have a token
         options = {"all": trained, "others": [c for c in trained if c != own] or [own], "own": [own]}[self.targets]
-        target = options[choice(len(options), self.seed, source.digest, index, "target")]
+        target = options[seeding.choice(len(options), self.seed, source.digest, index, "target")]
         return {**DAFusion.draw(self, source, index, dataset), "target": dataset.class_names[target]}
 
     def prompted_class(self, variant: Variant, dataset: Dataset) -> int:

@@ -1,7 +1,7 @@
 """What of an image an edit may change: all of it, the surround of its object, or the object alone.
 
 DA-Fusion's mask ablation: the object's mask is scaled by nearest neighbour and grown by a maximum filter, then inverted
-for ``keep_object``. A side of 16 pixels reaches 7 up and left and 8 down and right (scipy's window, the release's too).
+for ``keep_object``. A side of 16 pixels reaches 7 up and left and 8 down and right (scipy's window, the released code's too).
 """
 
 from dataclasses import dataclass

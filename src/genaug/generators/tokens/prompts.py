@@ -41,13 +41,18 @@ NEUTRAL_WORDS = frozenset("a an and at by for from in no not of on or the to wit
 """Words of a class name that say nothing about the class ("bird of paradise")."""
 
 
+def token_of(name: str) -> str:
+    """The learned token ``<word>`` of a class; the word is its ``safe_name``."""
+    return f"<{safe_name(name, 'token')}>"
+
+
 def class_tokens(class_names: Sequence[str]) -> tuple[str, ...]:
-    """The learned token ``<word>`` of each class; the word is its ``safe_name``.
+    """The learned token of each class.
 
     Raises:
         GenaugError: if two classes give the same word.
     """
-    tokens = tuple(f"<{safe_name(name, 'token')}>" for name in class_names)
+    tokens = tuple(map(token_of, class_names))
     for i, token in enumerate(tokens):
         if token in tokens[:i]:
             other = class_names[tokens.index(token)]

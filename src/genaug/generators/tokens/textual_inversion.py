@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -28,11 +27,9 @@ from genaug.core.seeding import derive
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import by_class
 from genaug.generators.sdedit.sampler import to_tensor
+from genaug.generators.tokens.config import TextualInversion
 from genaug.generators.tokens.prompts import TEMPLATES, class_tokens, names_class, readable
 from genaug.priors.model import LearnedTokens, Prior
-
-if TYPE_CHECKING:
-    from genaug.generators.sdedit.da_fusion import TextualInversion
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 ENCODE_BATCH = 16
@@ -77,7 +74,7 @@ class State:
     """Part of ``seconds`` that interrupted attempts took."""
 
 
-def prepare(prior: Prior, dataset: Dataset, config: "TextualInversion", class_names: bool) -> tuple[list[Group], State]:
+def prepare(prior: Prior, dataset: Dataset, config: TextualInversion, class_names: bool) -> tuple[list[Group], State]:
     """Groups of the classes that have training images, and the state before the first step.
 
     Args:
@@ -108,7 +105,7 @@ def prepare(prior: Prior, dataset: Dataset, config: "TextualInversion", class_na
     return groups, State(initial, zeros, zeros.clone(), counts, losses)
 
 
-def _initial_vectors(prior: Prior, name: str, config: "TextualInversion", class_names: bool) -> Tensor:
+def _initial_vectors(prior: Prior, name: str, config: TextualInversion, class_names: bool) -> Tensor:
     """[v, d]: the embedding of the initial word, once per vector; of several pieces their mean, last or first."""
     word = readable(name) if config.init == "class_name" else config.init
     if not class_names and names_class(word, name, prior.word_ids):
@@ -156,7 +153,7 @@ def draw(group: Group, seed: int, step: int, b: int, num_timesteps: int) -> tupl
 
 
 def step_groups(
-    prior: Prior, groups: Sequence[Group], embeddings: Tensor, config: "TextualInversion", step: int
+    prior: Prior, groups: Sequence[Group], embeddings: Tensor, config: TextualInversion, step: int
 ) -> tuple[Tensor, Tensor]:
     """Loss of each group [G] at a step, and the gradient [R, d] of their sum: a mean over each group's own samples."""
     draws = [draw(group, config.seed, step, config.batch_size, len(prior.alphas_cumprod)) for group in groups]
@@ -189,7 +186,7 @@ def train_tokens(
     prior: Prior,
     groups: Sequence[Group],
     state: State,
-    config: "TextualInversion",
+    config: TextualInversion,
     checkpoint: Path,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> State:

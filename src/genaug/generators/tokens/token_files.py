@@ -14,8 +14,7 @@ from torch import Tensor
 
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.files import read_json, write_json
-from genaug.core.names import safe_name
-from genaug.generators.tokens.prompts import class_tokens
+from genaug.generators.tokens.prompts import class_tokens, token_of
 
 ALL_TOKENS, ABOUT_TOKENS, ONE_TOKEN = "class_tokens.safetensors", "class_tokens.json", "learned_embeds.safetensors"
 
@@ -44,7 +43,7 @@ def read_tokens(folder: Path, class_names: Sequence[str]) -> dict[str, Tensor]:
     if wrong:
         raise GenaugError(
             f"{path} holds no complete token for: {', '.join(wrong)}. "
-            f"Delete {folder} and run again: the tokens are learned anew."
+            f"Delete {folder} and run again: the tokens are learned again."
         )
     return {token: vectors[token] for token in tokens}
 
@@ -71,7 +70,7 @@ def read_embeddings(path: Path, class_names: Sequence[str] | None = None) -> dic
     if "string_to_param" in content:
         name = str(content.get("name") or path.stem)
         with boundary(f"{path} holds no embedding under string_to_param"):
-            content = {f"<{safe_name(name, 'token')}>": next(iter(content["string_to_param"].values()))}
+            content = {token_of(name): next(iter(content["string_to_param"].values()))}
     elif "learned_embeds" in content:
         table = content["learned_embeds"]
         if class_names is None or len(class_names) != len(table):

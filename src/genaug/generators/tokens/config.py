@@ -1,0 +1,40 @@
+"""How the tokens of classes are learned: the settings of textual inversion (arXiv 2208.01618)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from genaug.core import fields
+from genaug.core.fields import bounded, choice, count
+from genaug.core.identity import NOT_IDENTITY
+from genaug.core.registry import section
+
+
+@section("generator.tokens", "generator/tokens")
+@dataclass(kw_only=True, slots=True)
+class TextualInversion:
+    """How the class tokens are learned."""
+
+    seed: int = fields.seed()
+    """Images, noise and templates of every step. Follows the trial's seed."""
+    init: str = "the"
+    """Word whose embedding every vector starts from; ``class_name`` takes the class's own, which leaks it."""
+    init_pieces: str = choice("mean", ("mean", "last", "first"))
+    """Which embedding a word of several pieces gives: their ``mean``, the ``last`` or the ``first``."""
+    num_vectors: int = count(1, 1, 75)
+    """v: vectors per token."""
+    batch_size: int = count(4, 1, 4096)
+    """Samples per class and step; the loss is their mean."""
+    num_steps: int = count(1000)
+    """Optimiser steps of each class."""
+    learning_rate: float = bounded(2e-3, 0, 1, above=True)
+    """Of AdamW, final: the papers' 5e-4 is multiplied by the batch size."""
+    weight_decay: float = bounded(1e-2, 0, 1)
+    """Of AdamW, on the learned rows alone."""
+    resize: str = choice("squash", ("squash", "crop", "tile"))
+    """``squash``, ``crop`` or ``tile``, as ``generator.resize``."""
+    groups_per_batch: int = count(4, metadata=NOT_IDENTITY)
+    """Classes in one U-Net call. Changes speed and memory only: classes are independent."""
+    checkpoint_every: int = count(100, metadata=NOT_IDENTITY)
+    """Steps between the states that an interrupted run resumes from."""
+
+    version: ClassVar[int] = 1
