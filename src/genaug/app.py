@@ -100,14 +100,6 @@ def compose_typed(overrides: list[str]) -> RunConfig:
         raise GenaugError(explain(error)) from error
 
 
-def dataset_class(choices: list[str]) -> type:
-    """The class of the data set that these choices of presets name, without building it."""
-    with hydra.initialize_config_dir(str(register()), version_base="1.3"):
-        kind = OmegaConf.get_type(hydra.compose("config", choices), "dataset")
-    assert kind is not None
-    return kind
-
-
 def job(config: DictConfig) -> float | None:
     """One Hydra job: one cell. An optimising sweeper is given its validation metric, others nothing that they use."""
     from genaug.runs.cell import Cell

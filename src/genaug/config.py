@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from genaug.core.errors import GenaugError
-from genaug.core.identity import NOT_IDENTITY, canonical
+from genaug.core.identity import NOT_IDENTITY, Texts, canonical
 from genaug.core.paths import Paths
 from genaug.core.registry import COMPONENTS
 from genaug.data.augmentation import Augment
@@ -64,6 +64,34 @@ class RunConfig:
         """Whether this cell fits or runs its generator."""
         used = self.task == "train" and (self.pool_size > 0 or self.generator.online)
         return used or self.task in ("fit", "generate")
+
+    def identity(self, texts: Texts | None = None) -> list[Any]:
+        """The parts of a run's identity; seeds of the trial stand below ``seed`` alone.
+
+        What cannot reach the result is left out: a generator whose images are never drawn, and then the mix's alpha and M.
+
+        Args:
+            texts: remembers what runs share; for many runs at once.
+        """
+        if self.task == "prior":
+            return ["prior", self.recipe]
+        of = (texts or Texts()).of
+        synthetic: Any = None
+        if self.pool_size or self.generator.online or (self.generator.makes_pool and self.task != "train"):
+            synthetic = of(
+                "synthetic", lambda: [self.generator, self.prior_identity()], self.generator, self.prior, self.leakage
+            )
+        found = [self.task, of("dataset", self.dataset.identity, self.dataset), {"seed": self.seed}, synthetic]
+        if self.task == "fit":
+            return found
+        if self.task == "generate":
+            return [*found, self.mix if self.pool_size else None]
+        used_mix = of("mix", lambda: self.downstream.used_mix(self.mix), self.downstream, self.mix)
+        found.append(used_mix if self.pool_size else None)
+        if self.pool_size and self.filter.active:
+            found.append(self.filter)
+        rest = (self.augment, self.downstream, self.trainer)
+        return [*found, *(of("component", lambda part=part: part, part) for part in rest)]
 
     def prior_identity(self) -> Any:
         """The weights that generators work with: the prior's, and what is erased from them; None if none are used."""

@@ -1,22 +1,8 @@
-"""Contact sheets: captions fit their picture, data are those that the cell read."""
+"""Contact sheets: captions fit their picture."""
 
-from dataclasses import asdict
-
-import pytest
 from PIL import Image, ImageDraw
 
-from genaug.app import compose_typed
-from genaug.core.errors import GenaugError
-from genaug.drawing.contact_sheet import _fitting, dataset_of, find_pool
-from tests.runs.finished_run import write_finished
-
-
-def test_real_data_are_what_the_cell_read_whatever_the_preset_says_now():
-    """A preset edited after the run: the stored configuration counts."""
-    config = asdict(compose_typed(["dataset=digits"]))
-    config["dataset"]["image_size"] = 48
-    dataset = dataset_of({"cell": "c", "overrides": ["dataset=digits"], "config": config})
-    assert dataset.train[0].open().size == (48, 48)
+from genaug.drawing.contact_sheet import _fitting
 
 
 def test_captions_end_where_their_picture_ends():
@@ -24,41 +10,3 @@ def test_captions_end_where_their_picture_ends():
     assert _fitting(pen, "short", 80) == "short"
     cut = _fitting(pen, "random_outpainting of a long name", 80)
     assert cut and pen.textlength(cut) <= 80 < pen.textlength(cut + "xx")
-
-
-def test_a_word_that_means_several_pools_is_answered_with_their_list(tmp_path):
-    for i, pool in enumerate(("aaaa000011112222", "aaab000011112222")):
-        write_finished(tmp_path / "runs" / f"digits_{i}-{pool}", pool=pool)
-    with pytest.raises(GenaugError, match=r"may mean 2 pools.*\n  aaaa0000.*digits_0.*\n  aaab0000.*digits_1"):
-        find_pool(tmp_path, "aaa", 4)
-    with pytest.raises(GenaugError, match=r"has a pool 'zzz'\. Pools:\n  aaa"):
-        find_pool(tmp_path, "zzz", 4)
-    with pytest.raises(GenaugError, match=r"digits_0-aaaa0000.*Run its command again"):
-        find_pool(tmp_path, "aaaa", 4)  # one pool; what it says of its data set is not enough
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["dataset=digits", "+dataset._target_=subprocess.run"],
-        ["dataset=digits", "hydra.searchpath=[file:///tmp]"],
-        ["dataset=digits", "dataset.name=${oc.env:HOME}"],
-    ],
-)
-def test_a_result_of_somebody_else_chooses_among_our_presets_alone(overrides):
-    config = asdict(compose_typed(["dataset=digits"]))
-    config["dataset"]["name"] = "${oc.env:HOME}"
-    dataset = dataset_of({"cell": "c", "overrides": overrides, "config": config})
-    assert dataset.name == "${oc.env:HOME}"  # a name like any other: nothing is worked out
-    config["dataset"]["_target_"] = "os.system"
-    with pytest.raises(GenaugError, match=r"c/result\.json names a data set that this project does not have"):
-        dataset_of({"cell": "c", "overrides": overrides, "config": config})
-
-
-def test_a_result_of_somebody_else_runs_no_command(tmp_path):
-    pytest.importorskip("webdataset", reason="the extra webdataset is not installed")
-    config = asdict(compose_typed(["dataset=webdataset", "dataset.train=a.tar"]))
-    config["dataset"]["train"] = f"pipe:touch {tmp_path}/ran"
-    with pytest.raises(GenaugError, match="pipe:"):
-        dataset_of({"cell": "c", "overrides": ["dataset=webdataset"], "config": config})
-    assert not (tmp_path / "ran").exists()

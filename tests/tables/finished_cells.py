@@ -72,6 +72,8 @@ def finish(cell: PlannedCell, outputs: Path, accuracy: float, **changes: Any) ->
         "seconds": {"data": 0.5, "train": 9.5},
         "pool": "0123456789abcdef" if has_pool else None,
         "rejected": {},
+        "artefacts": [],
+        "source": type(cell.config.dataset).identity_name,
         "environment": {
             "versions": {"genaug": "0.1.0", "torch": "2.15.0"},
             "python": "3.11.9",

@@ -8,36 +8,40 @@ import pytest
 from genaug.app import compose_typed
 from genaug.core.cost import FORWARD_GFLOP
 from genaug.core.errors import GenaugError
-from genaug.tables.plan import STAGES, plan, report_plan, stand_in
+from genaug.tables.plan import COUNTED, plan, report_plan, stand_in
 from genaug.tables.spec import parse_spec, read_spec
 from tests.tables.finished_cells import EXPERIMENT, finish_all
 
 
 def test_images_that_cells_share_are_counted_once(sweep_of) -> None:
     found = plan(sweep_of(), read_spec("paper/item"))
-    assert found.states == {"missing": 24} and found.distinct_cells == 24
+    assert found.states == {"missing": 24} and found.distinct_runs == 24
     # six seeds, ten classes, M = 2: the two shots of a seed contain its one shot
-    assert found.cost.images == 6 * 10 * 2 * 2
+    assert found.cost.to_make["generate"] == 6 * 10 * 2 * 2
     assert found.cost.requested_images == 6 * 10 * (1 + 2) * 2
     assert found.cost.passes["generate"] == {
-        "U-Net": found.cost.images * 2 * 12
+        "U-Net": found.cost.to_make["generate"] * 2 * 12,
+        "VAE": found.cost.to_make["generate"],
     }  # t0 = 0.5 of 25 steps, two prompts each
-    assert (found.cost.pools, found.cost.fitted) == (12, 0)
+    assert (found.cost.pools, found.cost.to_make["fit"]) == (12, 0)
 
 
 def test_swept_alpha_costs_nothing_and_complete_cells_cost_nothing(sweep_of) -> None:
     spec = read_spec("paper/item")
     one, three = plan(sweep_of(), spec), plan(sweep_of("mix.alpha=0.3,0.5,0.7"), spec)
-    assert three.cost.images == one.cost.images and three.cost.passes["generate"] == one.cost.passes["generate"]
-    assert three.distinct_cells == 12 + 3 * 12
+    assert (
+        three.cost.to_make["generate"] == one.cost.to_make["generate"]
+        and three.cost.passes["generate"] == one.cost.passes["generate"]
+    )
+    assert three.distinct_runs == 12 + 3 * 12
     done = plan(finish_all(sweep_of()), spec)
-    assert done.states == {"complete": 24} and done.cost.images == 0
-    assert done.cost.trainings == 0 and done.cost.count(*STAGES) == 0
+    assert done.states == {"complete": 24} and done.cost.to_make["generate"] == 0
+    assert done.cost.to_make["train"] == 0 and done.cost.count(*COUNTED) == 0
 
 
 def test_training_is_counted_in_images_that_go_through_the_network(sweep_of) -> None:
     found = plan(sweep_of(), read_spec("paper/item"))
-    assert found.cost.trainings == 24
+    assert found.cost.to_make["train"] == 24
     assert found.cost.passes["train"] == {"test_resnet": 24 * 400 * 32}  # classifier_tiny: 400 steps of 32
     tflop = 24 * 400 * 32 * FORWARD_GFLOP["test_resnet"][1] * 3 / 1000
     assert found.cost.hours("a100", train_use=0.1)["train"] == pytest.approx(tflop / 31.2 / 3600)
@@ -74,10 +78,10 @@ def test_without_the_data_a_stand_in_of_the_stated_size_is_counted(sweep_of, mon
     sweep = sweep_of()
     monkeypatch.setattr(Digits, "read", absent)
     found = plan(sweep, parse_spec(section, "x"))
-    assert found.cost.images == 240 and found.stand_ins
-    assert plan(sweep_of(), parse_spec(section, "x"), use_data=False).cost.images == 240
+    assert found.cost.to_make["generate"] == 240 and found.stand_ins
+    assert plan(sweep_of(), parse_spec(section, "x"), use_data=False).cost.to_make["generate"] == 240
     without = plan(sweep, read_spec("paper/item"))
-    assert without.cost.images == 0 and "table.scale" in without.uncounted[0]
+    assert without.cost.to_make["generate"] == 0 and "table.scale" in without.uncounted[0]
 
 
 def test_hours_need_a_known_gpu_and_fall_with_its_rate(sweep_of) -> None:

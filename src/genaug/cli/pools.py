@@ -33,7 +33,8 @@ def gallery(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """A contact sheet of sources and variants as PNG; several pools side by side, e.g. one per sigma."""
-    from genaug.drawing.contact_sheet import contact_sheet, find_pool, side_by_side
+    from genaug.drawing.contact_sheet import contact_sheet, side_by_side
+    from genaug.runs.pools import find_pool
 
     sheets = []
     for pool in pools:
@@ -56,8 +57,8 @@ def quality(
     """KID, FID, precision, recall, density, coverage, distances, label agreement and a synthetic-to-real probe of a pool."""
     from genaug.core.files import write_json
     from genaug.core.store import Store
-    from genaug.drawing.contact_sheet import find_pool
     from genaug.evaluation.quality import measure
+    from genaug.runs.pools import find_pool
 
     found, dataset = find_pool(outputs, pool, ALL_VARIANTS)
     values = measure(found, dataset, Store(outputs / "store"), features, lpips)
@@ -78,8 +79,8 @@ def quality(
 def leaks(pool: PoolName, features: Features, outputs: Outputs = Path("outputs")) -> None:
     """Nearest pairs of synthetic, training and test images: copying, leaks from the prior, duplicates in the data."""
     from genaug.core.store import Store
-    from genaug.drawing.contact_sheet import find_pool
     from genaug.evaluation.leaks import audit
+    from genaug.runs.pools import find_pool
 
     found, dataset = find_pool(outputs, pool, ALL_VARIANTS)
     folder = outputs / "leaks" / found.fingerprint
@@ -97,7 +98,7 @@ def export(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Real and generated images as a folder for any other trainer. Rejected images are left out."""
-    from genaug.drawing.contact_sheet import dataset_of, find_run
+    from genaug.runs.pools import dataset_of, find_run
 
     result = find_run(outputs, pool)
     dataset = dataset_of(result)
@@ -123,7 +124,7 @@ def push(
 ) -> None:
     """Generated images to the Hugging Face Hub, with a data set card. Private, and without real images, unless you say so."""
     from genaug.data.push import push as upload
-    from genaug.drawing.contact_sheet import dataset_of, find_run
+    from genaug.runs.pools import dataset_of, find_run
 
     if repository.count("/") != 1:
         raise GenaugError(f"{repository} is no repository: write OWNER/NAME.")

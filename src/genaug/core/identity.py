@@ -85,10 +85,35 @@ def canonical(value: Any, stage: str | None = None, read: bool = True) -> Any:
     raise TypeError(f"{type(value).__name__} has no canonical form")
 
 
+class CanonicalText(str):
+    """The canonical JSON of a part, made before: what many fingerprints share is written once."""
+
+
+def canonical_text(value: Any, stage: str | None = None) -> CanonicalText:
+    """``canonical(value, stage)`` as JSON, for ``fingerprint``."""
+    if isinstance(value, CanonicalText):
+        return value
+    return CanonicalText(json.dumps(canonical(value, stage), sort_keys=True, separators=(",", ":"), allow_nan=False))
+
+
 def fingerprint(*parts: Any) -> str:
     """16 hexadecimal digits that identify the parts, in order."""
-    text = json.dumps([canonical(part) for part in parts], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = f"[{','.join(map(canonical_text, parts))}]"
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
+
+
+class Texts:
+    """Canonical texts of what many configurations have in common: one for the same components, however many runs share them."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[CanonicalText, tuple[object, ...]]] = {}
+
+    def of(self, name: str, make: Callable[[], Any], *components: object) -> CanonicalText:
+        """The text of what ``make`` returns, which depends on these components alone."""
+        key = (name, *map(id, components))
+        if key not in self._known:  # the components are kept with it, so that no other object gets their id
+            self._known[key] = canonical_text(make()), components
+        return self._known[key][0]
 
 
 def digest_bytes(data: bytes) -> str:

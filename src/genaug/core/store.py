@@ -86,6 +86,14 @@ class Store:
             owner.unlink(missing_ok=True)
             lock.release()
 
+    def place(self, kind: str, name: str, fingerprint: str) -> Path:
+        """Where the artefact of a fingerprint lies, whether it is made or not."""
+        return self.root / kind / f"{name}-{fingerprint}"
+
+    def pool(self, fingerprint: str) -> Path:
+        """Where the pool of a fingerprint lies."""
+        return self.root / "pools" / fingerprint
+
     def folder(
         self, kind: str, name: str, fingerprint: str, make: Callable[[Path], dict[str, Any]]
     ) -> tuple[Path, bool]:
@@ -97,7 +105,7 @@ class Store:
         Returns:
             the folder, and whether it was made now.
         """
-        final = self.root / kind / f"{name}-{fingerprint}"
+        final = self.place(kind, name, fingerprint)
         if is_whole(final):
             return final, False
         with self.lock(fingerprint):

@@ -125,6 +125,8 @@ class Dataset:
     """Counts of what was left out or changed while reading, by reason."""
     remarks: tuple[str, ...] = ()
     """What else a user should know of how the files were understood, in sentences."""
+    _identity: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+    """``train_identity``, once it was asked for."""
 
     def __post_init__(self) -> None:
         if len(set(self.class_names)) == len(self.class_names):
@@ -146,7 +148,9 @@ class Dataset:
 
     def train_identity(self) -> str:
         """Fingerprint of the training images, their annotations and the class names."""
-        return fingerprint(list(self.class_names), [sample.identity() for sample in self.train])
+        if not self._identity:
+            self._identity.append(fingerprint(list(self.class_names), [sample.identity() for sample in self.train]))
+        return self._identity[0]
 
 
 def check_disjoint(dataset: Dataset) -> None:

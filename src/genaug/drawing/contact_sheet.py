@@ -1,22 +1,16 @@
 """Contact sheets: real sources on the left, their variants in a row, boxes drawn where there are some."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageDraw
 
-from genaug.core.errors import GenaugError, boundary
-from genaug.data.pool import Pool, read_pool
+from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import by_class
 from genaug.drawing.boxes import draw_annotation
-from genaug.runs.collection import read_results
 
 MARGIN, CAPTION = 4, 14
-CHOICE = re.compile(r"(dataset|experiment|preset)=[\w-]+(/[\w-]+)*")
-"""Overrides that decide a data set's class."""
 
 
 def contact_sheet(
@@ -86,52 +80,3 @@ def side_by_side(sheets: Sequence[Image.Image]) -> Image.Image:
         whole.paste(sheet, (left, 0))
         left += sheet.width
     return whole
-
-
-def find_pool(outputs: Path, wanted: str, num_variants: int) -> tuple[Pool, Dataset]:
-    """The pool that ``find_run`` finds, and its real data."""
-    result = find_run(outputs, wanted)
-    dataset = dataset_of(result)
-    return read_pool(outputs / "store" / "pools" / result["pool"], dataset, num_variants), dataset
-
-
-def find_run(outputs: Path, wanted: str) -> dict[str, Any]:
-    """The result of a run whose pool's fingerprint begins with ``wanted``, or else whose folder's name contains it.
-
-    Raises:
-        GenaugError: if no finished run used such a pool, or runs with several did; it lists them.
-    """
-    runs = outputs / "runs"
-    results = [r for r in (read_results(sorted(runs.iterdir())) if runs.is_dir() else []) if r["pool"]]
-    for test in (lambda r: r["pool"].startswith(wanted), lambda r: wanted in r["cell"]):
-        found = {result["pool"]: result for result in reversed(results) if test(result)}
-        if len(found) == 1:
-            return next(iter(found.values()))
-        if found:
-            raise GenaugError(
-                f"{wanted!r} may mean {len(found)} pools; write the first digits of one of them:{_lines(found.values())}"
-            )
-    pools = {result["pool"]: result for result in reversed(results)}.values()
-    raise GenaugError(f"No finished run below {runs} has a pool {wanted!r}. Pools:{_lines(pools) or ' none yet.'}")
-
-
-def _lines(results: Iterable[dict[str, Any]]) -> str:
-    """Each pool's fingerprint and a run that used it."""
-    return "".join(f"\n  {result['pool']}  {result['cell']}" for result in sorted(results, key=lambda r: r["cell"]))
-
-
-def dataset_of(result: dict[str, Any]) -> Dataset:
-    """The real data of a finished cell, as it read them, whatever its presets say now.
-
-    A result may come from elsewhere, so it chooses among this project's presets and gives plain values, no more.
-
-    Raises:
-        GenaugError: if it does not, or the data set is not here.
-    """
-    from genaug.app import dataset_class
-
-    choices = [override for override in result["overrides"] if CHOICE.fullmatch(override)]
-    where = f"{result['cell']}/result.json"
-    with boundary(f"{where} names a data set that this project does not have", "Run its command again."):
-        source = dataset_class(choices)(**result["config"]["dataset"])
-    return source.load()

@@ -7,6 +7,7 @@ nothing again. The thresholds are part of the cell's identity, never of the pool
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -62,14 +63,22 @@ class Filter:
         counts = {**pool.rejected, f"filter: {self.name}": rejected} if rejected else pool.rejected
         return dataclasses.replace(pool, samples=kept, rejected=counts)
 
+    def scores_identity(self, pool: str, dataset: Dataset) -> str:
+        """Fingerprint of the scores of a pool, whatever the thresholds."""
+        return fingerprint(canonical(self, stage="sample"), pool, dataset.train_identity())
+
+    def scores_path(self, pool_folder: Path, identity: str) -> Path:
+        """The file that keeps them."""
+        return (
+            pool_folder / "scores" / f"{safe_name(self.name or type(self).__name__.lower(), 'folder')}-{identity}.json"
+        )
+
     def scores(
         self, pool: Pool, dataset: Dataset, store: Store, say: Callable[[str], None] = print
     ) -> dict[str, float]:
         """Score of every image of the pool, by fingerprint; images scored before are read."""
-        identity = fingerprint(canonical(self, stage="sample"), pool.fingerprint, dataset.train_identity())
-        path = (
-            pool.folder / "scores" / f"{safe_name(self.name or type(self).__name__.lower(), 'folder')}-{identity}.json"
-        )
+        identity = self.scores_identity(pool.fingerprint, dataset)
+        path = self.scores_path(pool.folder, identity)
         with store.lock(identity, say):
             known: dict[str, float] = read_json(path) or {}
             missing = [sample for sample in pool.samples if sample.digest not in known]

@@ -5,14 +5,14 @@ so that composing a configuration stays fast.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from genaug.core import fields
 from genaug.core.cost import ForwardPasses
-from genaug.core.identity import NOT_IDENTITY, canonical, fingerprint
+from genaug.core.identity import NOT_IDENTITY, CanonicalText, canonical, canonical_text, fingerprint
 from genaug.data.sample import Boxes, Dataset, Sample
 
 if TYPE_CHECKING:
@@ -165,20 +165,26 @@ class Generator:
 
     def variant_of(self, source: Sample, index: int, dataset: Dataset, fitted_fingerprint: str) -> Variant:
         """Variant ``index`` of ``source`` with its drawn values and its identity."""
-        draws = self.draw(source, index, dataset)
-        classes = [dataset.class_names[i] for i in sorted(source.label)]
-        identity = fingerprint(
-            fitted_fingerprint, source.identity(), classes, canonical(self, stage="sample"), draws, index
+        return next(
+            self._variants_of(source, [index], dataset, fitted_fingerprint, canonical_text(self, stage="sample"))
         )
-        return Variant(source=source, index=index, draws=draws, fingerprint=identity)
 
     def variants(self, dataset: Dataset, num_variants: int, fitted_fingerprint: str) -> list[Variant]:
         """Every image of a pool: ``num_variants`` of each training image, all first ones before all second ones."""
-        return [
-            self.variant_of(source, j, dataset, fitted_fingerprint)
-            for j in range(num_variants)
-            for source in dataset.train
-        ]
+        own, indices = canonical_text(self, stage="sample"), range(num_variants)
+        by_source = [self._variants_of(source, indices, dataset, fitted_fingerprint, own) for source in dataset.train]
+        return [next(variants) for _ in indices for variants in by_source]
+
+    def _variants_of(
+        self, source: Sample, indices: Iterable[int], dataset: Dataset, fitted_fingerprint: str, own: CanonicalText
+    ) -> Iterator[Variant]:
+        """The variants of one source; ``own`` is what this configuration adds to the identity of each of its images."""
+        classes = [dataset.class_names[i] for i in sorted(source.label)]
+        image, names = canonical_text(source.identity()), canonical_text(classes)
+        for index in indices:
+            draws = self.draw(source, index, dataset)
+            identity = fingerprint(fitted_fingerprint, image, names, own, draws, index)
+            yield Variant(source=source, index=index, draws=draws, fingerprint=identity)
 
     def left_out(self, dataset: Dataset, num_variants: int) -> dict[str, int]:
         """Number of images that exist already and are not used, by reason."""

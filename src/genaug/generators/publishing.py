@@ -37,7 +37,7 @@ def make_pool(
     Only images that no earlier run has published are made; ``load_prior`` is called only if there are some.
     """
     pool_fingerprint = pool_identity(generator, dataset, fitted_fingerprint)
-    folder = store.root / "pools" / pool_fingerprint
+    folder = store.pool(pool_fingerprint)
     with store.lock(pool_fingerprint, say):
         variants = generator.variants(dataset, num_variants, fitted_fingerprint)
         left_out = generator.left_out(dataset, num_variants)

@@ -5,6 +5,7 @@ frozen. Prompts may hold learned tokens, written ``<name>``; they change neither
 """
 
 import contextlib
+import copy
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,7 +81,7 @@ class Prior:
         self.vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         """Pixels per latent, along each side."""
         self.erasures: dict[str, Path] = {}
-        """Folder of the change of U-Net weights that erases a concept, by concept; the run sets it."""
+        """Folder of the change of U-Net weights that erases a concept, by concept; set by ``with_erasures``."""
         self._unet = torch.compile(self.unet) if compile else self.unet
 
         schedule: Any = DDPMScheduler.from_config(dict(scheduler_config))
@@ -181,6 +182,12 @@ class Prior:
                 )
         if eps.shape != z.shape:
             raise GenaugError(f"The U-Net of {self.weights} gives {tuple(eps.shape)} for latents of {tuple(z.shape)}.")
+
+    def with_erasures(self, folders: Mapping[str, Path]) -> "Prior":
+        """The same networks, which know how to leave out concepts (folders by concept), with a count of its own."""
+        other = copy.copy(self)
+        other.erasures, other.num_evaluations = dict(folders), 0
+        return other
 
     @contextlib.contextmanager
     def erased(self, concept: str | None) -> Iterator[None]:

@@ -6,6 +6,7 @@ the words before it are for people.
 """
 
 import contextlib
+import json
 import os
 import socket
 import time
@@ -19,7 +20,7 @@ from omegaconf import OmegaConf
 
 from genaug.config import RunConfig
 from genaug.core.files import write_json, write_text
-from genaug.core.identity import canonical, fingerprint
+from genaug.core.identity import canonical_text, fingerprint
 from genaug.core.interruption import Interrupted
 from genaug.core.names import safe_name
 from genaug.runs.collection import read_result, read_status
@@ -118,16 +119,13 @@ class Cell:
 
 
 def cell_fingerprint(cfg: RunConfig) -> str:
-    """H(task, dataset, pool, mix, filter, augmentation, downstream, numerics, seed).
-
-    What cannot reach the result is left out: a generator whose images are never drawn, and then the mix's alpha and M.
-    """
-    return fingerprint(*_identity(cfg))
+    """H(task, dataset, pool, mix, filter, augmentation, downstream, numerics, seed)."""
+    return fingerprint(*cfg.identity())
 
 
 def setting_fingerprint(cfg: RunConfig) -> str:
     """What cells that differ in nothing but seeds have in common."""
-    return fingerprint(_without_seed([canonical(part) for part in _identity(cfg)]))
+    return fingerprint(_without_seed([json.loads(canonical_text(part)) for part in cfg.identity()]))
 
 
 def _without_seed(value: Any) -> Any:
@@ -135,24 +133,6 @@ def _without_seed(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_seed(item) for key, item in value.items() if key != "seed"}
     return [_without_seed(item) for item in value] if isinstance(value, list) else value
-
-
-def _identity(cfg: RunConfig) -> list[Any]:
-    """The parts of a cell's identity; seeds of the trial stand below ``seed`` alone."""
-    if cfg.task == "prior":
-        return ["prior", cfg.recipe]
-    synthetic: Any = None
-    if cfg.pool_size or cfg.generator.online or (cfg.generator.makes_pool and cfg.task != "train"):
-        synthetic = [cfg.generator, cfg.prior_identity()]
-    parts: list[Any] = [cfg.task, cfg.dataset.identity(), {"seed": cfg.seed}, synthetic]
-    if cfg.task == "fit":
-        return parts
-    if cfg.task == "generate":
-        return [*parts, cfg.mix if cfg.pool_size else None]
-    parts.append(cfg.downstream.used_mix(cfg.mix) if cfg.pool_size else None)
-    if cfg.pool_size and cfg.filter.active:
-        parts.append(cfg.filter)
-    return [*parts, cfg.augment, cfg.downstream, canonical(cfg.trainer)]
 
 
 def headline(result: Result) -> str:

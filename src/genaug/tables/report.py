@@ -12,12 +12,14 @@ from PIL import Image
 
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_json
-from genaug.data.pool import Pool, read_pool
+from genaug.core.store import Store
+from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample
 from genaug.drawing import charts
 from genaug.drawing.charts import Point, Series
-from genaug.drawing.contact_sheet import caption, dataset_of
+from genaug.drawing.contact_sheet import caption
 from genaug.runs.collection import value_at
+from genaug.runs.pools import pool_of
 from genaug.tables import render
 from genaug.tables.table import Entry, Table, text_of
 from genaug.tables.verdict import verdicts
@@ -186,7 +188,7 @@ def _pools(tables: Sequence[Table], outputs: Path) -> dict[str, dict[str, Any]]:
     for table in tables:
         swept = [key for key in table.spec.keys() if key.startswith("generator.")]
         for result in table.results:
-            if result["pool"] and (outputs / "store" / "pools" / result["pool"]).is_dir():
+            if result["pool"] and Store(outputs / "store").pool(result["pool"]).is_dir():
                 values = [f"{key}={text_of(value_at(result['config'], key))}" for key in swept]
                 names = result["names"]
                 setting = " ".join([names["generator"], *values])
@@ -197,10 +199,9 @@ def _pools(tables: Sequence[Table], outputs: Path) -> dict[str, dict[str, Any]]:
 def gallery_view(result: dict[str, Any], outputs: Path) -> dict[str, Any] | None:
     """Sources and their first variants, one source per class."""
     try:
-        dataset = dataset_of(result)
+        pool, dataset = pool_of(outputs, result, NUM_VARIANTS)
     except GenaugError:
         return None  # the data set has left this machine, and with it the labels of the pool
-    pool = read_pool(outputs / "store" / "pools" / result["pool"], dataset, NUM_VARIANTS)
     names = result["names"]
     title = f"{result['setting']} on {names['dataset']}, seed {result['seed']}"
     return {"title": title, "pool": pool.fingerprint, "strips": _strips(pool, dataset)}

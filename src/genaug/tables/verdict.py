@@ -6,8 +6,6 @@ from typing import Any
 
 from genaug.core.errors import GenaugError
 from genaug.core.store import read_json
-from genaug.data.pool import read_pool
-from genaug.drawing.contact_sheet import dataset_of
 from genaug.evaluation.agreement import label_agreement
 from genaug.evaluation.verdict import (
     Arm,
@@ -17,6 +15,7 @@ from genaug.evaluation.verdict import (
     leak_warning,
     rejected_warning,
 )
+from genaug.runs.pools import dataset_of, pool_of
 from genaug.tables import render
 from genaug.tables.table import Entry, Table
 
@@ -90,10 +89,8 @@ def _warnings(table: Table, entries: list[Entry], outputs: Path, features: str, 
 
 def _agreement(name: str, result: dict[str, Any], outputs: Path, features: str) -> list[str]:
     """What the judge says of the first seed's pool; nothing where images or data have left this machine."""
-    folder = outputs / "store" / "pools" / result["pool"]
     try:
-        trial = dataset_of(result)
-        pool = read_pool(folder, trial, result["config"]["mix"]["m"])
+        pool, trial = pool_of(outputs, result, result["config"]["mix"]["m"])
         if trial.task != "classification":
             return []
         source = dataset_of({**result, "config": _all_images(result["config"])})

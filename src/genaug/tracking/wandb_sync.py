@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from genaug.core.files import read_json, read_rows
+from genaug.core.store import Store
 from genaug.data.pool import manifest_rows
 from genaug.tracking.record import run_tags, start_run, wandb_mode
 
@@ -57,7 +58,7 @@ def sync(
             for name in PICTURES:
                 if (folder / f"{name}.png").exists():
                     run.log({name: wandb.Image(str(folder / f"{name}.png"))})
-            if result["pool"] is not None and (table := pool_table(outputs / "store" / "pools" / result["pool"])):
+            if result["pool"] is not None and (table := pool_table(Store(outputs / "store").pool(result["pool"]))):
                 run.log({"pool": table})
         run.summary.update({**summary_of(result), **({"verdict": verdict} if verdict else {})})
         run.finish()

@@ -34,6 +34,7 @@ class Source:
     seed: int = seed()
     """Seed of the few-shot draw. Follows the trial's seed."""
 
+    identity_name: ClassVar[str]
     version: ClassVar[int] = 1
     task: ClassVar[str] = "classification"
     embedded: ClassVar[bool] = False
@@ -62,6 +63,10 @@ class Source:
 
     def load(self) -> Dataset:
         """The data set of one trial: splits checked to be disjoint, the few-shot draw taken from them."""
+        return self.draw(self.whole())
+
+    def whole(self) -> Dataset:
+        """What all trials draw from, whatever ``shots``, ``fraction`` and ``seed``."""
         dataset = with_white_points(self.read())
         check_disjoint(dataset)  # before the draw, so that all seeds are refused or none
         if self.task == "detection" and not any(sample.has_class for sample in dataset.train):
@@ -69,6 +74,10 @@ class Source:
                 f"No training image of {dataset.name} has a box that is no crowd region: there is nothing to detect. "
                 "Read: " + "; ".join(summary(dataset))
             )
+        return dataset
+
+    def draw(self, dataset: Dataset) -> Dataset:
+        """The data set of this trial, from what ``whole`` returned."""
         if self.shots is not None:
             dataset = few_shot(dataset, self.shots, self.seed)
         if self.fraction is not None:

@@ -100,9 +100,9 @@ class CocoClassification(Published):
         notes = {"images_without_annotation_skipped": skipped} if skipped else {}
         return self.dataset(names, by_split["train"], by_split["val"], notes=notes)
 
-    def load(self) -> Dataset:
-        dataset = Published.load(self)
-        return replace(dataset, train=self._with_masks(dataset.train)) if self.masks else dataset
+    def draw(self, dataset: Dataset) -> Dataset:
+        drawn = Published.draw(self, dataset)
+        return replace(drawn, train=self._with_masks(drawn.train)) if self.masks else drawn
 
     def _with_masks(self, samples: Sequence[Sample]) -> tuple[Sample, ...]:
         instances = self._instances("train")

@@ -90,26 +90,29 @@ class Published(Source):
             return [canonical(self), None]  # each seed has its own train and validation half
         return Source.identity(self)  # by name: slots dataclasses are rebuilt, which breaks zero-argument super()
 
-    def load(self) -> Dataset:
+    def whole(self) -> Dataset:
+        # of the halves, all images are in ``train``
+        return self.read() if self.split == "reference" and self.halves else Source.whole(self)
+
+    def draw(self, dataset: Dataset) -> Dataset:
         if not (self.split == "reference" and self.halves):
-            return Source.load(self)
-        whole = self.read()  # all images are in ``train``
+            return Source.draw(self, dataset)
         if self.fraction is not None:
             raise GenaugError("dataset.fraction does not go with dataset.split=reference: write dataset.shots=N.")
-        num_classes = len(whole.class_names)
-        train, test = halve(whole.train, num_classes, self.seed)
+        num_classes = len(dataset.class_names)
+        train, test = halve(dataset.train, num_classes, self.seed)
         if self.shots is not None:
             groups = by_class(train, num_classes)
-            for name, group in zip(whole.class_names, groups, strict=True):
+            for name, group in zip(dataset.class_names, groups, strict=True):
                 if len(group) < self.shots:
                     raise GenaugError(
                         f"dataset.shots={self.shots}, but the train half of class {name!r} has {len(group)} image(s). "
                         f"Write dataset.shots={max(len(group), 1)} or less, or null to take all."
                     )
             train = [sample for group in groups for sample in group[: self.shots]]
-        dataset = drop_repeats(replace(whole, train=tuple(train), test=tuple(test)))
-        check_disjoint(dataset)
-        return dataset
+        drawn = drop_repeats(replace(dataset, train=tuple(train), test=tuple(test)))
+        check_disjoint(drawn)
+        return drawn
 
     def dataset(
         self,

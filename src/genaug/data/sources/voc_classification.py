@@ -110,9 +110,9 @@ class VocClassification(Published):
         notes = {"images_without_object_skipped": skipped} if skipped else {}
         return self.dataset(NAMES, by_split["train"], by_split["val"], notes=notes)
 
-    def load(self) -> Dataset:
-        dataset = Published.load(self)
-        return replace(dataset, train=self._with_masks(dataset.train)) if self.masks else dataset
+    def draw(self, dataset: Dataset) -> Dataset:
+        drawn = Published.draw(self, dataset)
+        return replace(drawn, train=self._with_masks(drawn.train)) if self.masks else drawn
 
     def _with_masks(self, samples: Sequence[Sample]) -> tuple[Sample, ...]:
         with ThreadPoolExecutor() as threads:
