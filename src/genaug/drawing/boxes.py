@@ -1,10 +1,10 @@
 """Boxes drawn over pictures: contact sheets of detection data, and detections beside the truth."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from PIL import Image, ImageDraw
 
+from genaug.data.detections import Detections
 from genaug.data.sample import Sample
 
 COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#008080")
@@ -42,7 +42,7 @@ def draw_annotation(picture: Image.Image, sample: Sample, scale: float) -> None:
 
 def detection_sheet(
     samples: Sequence[Sample],
-    predictions: Sequence[dict[str, Any]],
+    predictions: Sequence[Detections],
     class_names: Sequence[str],
     num_images: int = 16,
     cell: int = 160,
@@ -65,12 +65,12 @@ def detection_sheet(
         scale = cell / max(image.size)
         size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
         image = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR)
-        kept = [i for i, score in enumerate(predicted["scores"]) if score >= min_score]
+        kept = predicted.scores >= min_score
         truth, found = image.copy(), image
         draw_annotation(truth, sample, scale)
-        colours = [COLOURS[predicted["labels"][i] % len(COLOURS)] for i in kept]
-        draw_boxes(found, [predicted["boxes"][i] for i in kept], colours, scale, dashed=True)
-        pen.text((x, y), f"{sample.id[-18:]}  |  {len(kept)} found", fill="black")
+        colours = [COLOURS[label % len(COLOURS)] for label in predicted.labels[kept].tolist()]
+        draw_boxes(found, predicted.xyxy[kept].tolist(), colours, scale, dashed=True)
+        pen.text((x, y), f"{sample.id[-18:]}  |  {kept.sum()} found", fill="black")
         sheet.paste(truth, (x, y + CAPTION))
         sheet.paste(found, (x + cell + MARGIN, y + CAPTION))
     return sheet

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+    from genaug.data.detections import Detections
     from genaug.priors.model import Prior
 
 
@@ -59,11 +60,8 @@ class Auditor(Protocol):
         """Train on ``dataset.train`` alone and write the weights into ``folder``; returns facts for the record."""
         ...
 
-    def eye(
-        self, num_classes: int, folder: Path, device: "torch.device"
-    ) -> "Callable[[str, np.ndarray], dict[str, Any]]":
-        """What was learned, as a function from an image's name and uint8 pixels [h, w, 3] to its detections:
-        ``{"boxes": [[x1, y1, x2, y2], …], "scores": […], "labels": […]}`` in pixels."""
+    def eye(self, num_classes: int, folder: Path, device: "torch.device") -> "Callable[[str, np.ndarray], Detections]":
+        """What was learned, as a function from an image's name and uint8 pixels [h, w, 3] to its detections."""
         ...
 
     def forward_passes(self) -> ForwardPasses:

@@ -8,6 +8,7 @@ import torch
 
 from genaug.core.errors import GenaugError
 from genaug.data.augmentation import Augment
+from genaug.data.detections import Detections
 from genaug.data.mixing import RealOnly, Stream
 from genaug.data.sample import Boxes, Sample
 from genaug.data.sources.digit_scenes import DigitScenes
@@ -44,7 +45,11 @@ def with_boxes(size, *rows, crowd=None):
 
 
 def predicted(*rows):
-    return {"boxes": [list(r[:4]) for r in rows], "labels": [r[4] for r in rows], "scores": [r[5] for r in rows]}
+    return Detections(
+        xyxy=np.asarray([r[:4] for r in rows], dtype=np.float32).reshape(-1, 4),
+        labels=np.asarray([r[4] for r in rows], dtype=np.int64),
+        scores=np.asarray([r[5] for r in rows], dtype=np.float32),
+    )
 
 
 def test_perfect_detections_have_an_average_precision_of_one_by_size_and_class():
@@ -52,7 +57,8 @@ def test_perfect_detections_have_an_average_precision_of_one_by_size_and_class()
     perfect = predicted((0, 0, 20, 20, 0, 0.9), (50, 50, 110, 110, 1, 0.8), (150, 150, 290, 290, 1, 0.7))
     result = average_precision([sample], [perfect], ["a", "b"])
     assert [result[key] for key in ("map", "map_50", "map_small", "map_medium", "map_large")] == pytest.approx([1] * 5)
-    assert result["map_per_class"] == pytest.approx([1, 1])
+    assert [result["per_class"][name]["ap"] for name in ("a", "b")] == pytest.approx([1, 1])
+    assert [result["per_class"][name]["objects"] for name in ("a", "b")] == [1, 2]
 
 
 def test_average_precision_of_a_miss_and_a_false_alarm_is_known():
@@ -149,7 +155,7 @@ def test_interrupted_training_ends_as_if_it_had_not_been(scenes, tmp_path):
         Record.log = record_log  # type: ignore[method-assign]
     resumed = train(cut, scenes, tmp_path / "cut", checkpoint_every=2)
     assert resumed["metrics"] == whole["metrics"] and resumed["predictions"] == whole["predictions"]
-    assert len(whole["predictions"]) == len(scenes.test) and "test/map_per_class" in whole["metrics"]
+    assert len(whole["predictions"]) == len(scenes.test) and "test/per_class" in whole["metrics"]
     assert (tmp_path / "whole" / "detections.png").is_file()
 
 

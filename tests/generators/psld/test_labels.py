@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from genaug.data.detections import Detections
 from genaug.data.sample import Boxes
 from genaug.generators.psld.config import Audit, Labels
 from genaug.generators.psld.labels import decide, iou, known_fractions, paste, paste_weights
@@ -21,7 +22,11 @@ def boxes(*rows, crowd=None):
 
 
 def found(*rows):
-    return {"boxes": [list(r[:4]) for r in rows], "scores": [r[4] for r in rows], "labels": [r[5] for r in rows]}
+    return Detections(
+        xyxy=np.asarray([r[:4] for r in rows], dtype=np.float32).reshape(-1, 4),
+        labels=np.asarray([r[5] for r in rows], dtype=np.int64),
+        scores=np.asarray([r[4] for r in rows], dtype=np.float32),
+    )
 
 
 def known_in(x1, y1, x2, y2):

@@ -10,6 +10,7 @@ import torch
 
 from genaug.core.lightning import quiet_lightning
 from genaug.data.augmentation import Augment
+from genaug.data.detections import Detections
 from genaug.data.mixing import RealOnly
 from genaug.data.sample import Dataset, Sample
 from genaug.downstream.base import TrainingData
@@ -40,14 +41,14 @@ def train_auditor(config: Detector, dataset: Dataset, folder: Path, device: str)
 
 def trained_eye(
     config: Detector, num_classes: int, folder: Path, device: torch.device
-) -> Callable[[str, np.ndarray], dict[str, Any]]:
+) -> Callable[[str, np.ndarray], Detections]:
     """What ``train_auditor`` wrote, as a function from an image's name and uint8 pixels [h, w, 3] to its detections."""
     network = build_network(config, num_classes)
     network.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
     network.to(device).eval()
     images = BoxedImages(config.image_size)
 
-    def look(name: str, pixels: np.ndarray) -> dict[str, Any]:
+    def look(name: str, pixels: np.ndarray) -> Detections:
         sample = Sample(id=name, digest=name, image=pixels)
         return detect(network, [sample], images, first_label(config), device)[0]
 

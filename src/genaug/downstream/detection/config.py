@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from genaug.data.detections import Detections
     from genaug.tracking.record import Record
 
 CHOICES = {
@@ -143,8 +144,16 @@ class Detector(Downstream):
                 f"downstream.select=best_val needs validation images, but {dataset.name} has none. "
                 "Write dataset.val_fraction=0.2 or downstream.select=last."
             )
-        if not any(len(sample.boxes.xyxy) for sample in dataset.train if sample.boxes is not None):
-            raise GenaugError(f"No training image of {dataset.name} has a box: there is nothing to detect.")
+        for split, samples in (("training", dataset.train), ("test", dataset.test)):
+            if not any(sample.has_class for sample in samples):
+                raise GenaugError(
+                    f"No {split} image of {dataset.name} has an object in a box (crowd regions do not count): there is nothing "
+                    "to detect. Check the annotations of that split."
+                )
+        if self.weights != "none":  # weights that cannot be had are said before anything is generated
+            from genaug.downstream.detection.network import build_network
+
+            build_network(self, len(dataset.class_names))
 
     @property
     def network(self) -> str:
@@ -156,9 +165,7 @@ class Detector(Downstream):
 
         return train_auditor(self, dataset, folder, device)
 
-    def eye(
-        self, num_classes: int, folder: Path, device: "torch.device"
-    ) -> "Callable[[str, np.ndarray], dict[str, Any]]":
+    def eye(self, num_classes: int, folder: Path, device: "torch.device") -> "Callable[[str, np.ndarray], Detections]":
         """What ``learn`` wrote, as a function from an image to its detections."""
         from genaug.downstream.detection.audit import trained_eye
 

@@ -3,39 +3,48 @@
 import contextlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from genaug.data.sample import Sample
+from genaug.data.detections import Detections
+from genaug.data.sample import Boxes, Sample
 
-STATISTICS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
-"""COCO's AP at IoU .50:.95, .50, .75, and for areas below 32², between, and above 96² pixels of the original image."""
+STATISTICS = (
+    *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
+    *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large"),
+)
+"""COCO's twelve numbers in its order. AP at IoU .50:.95, .50 and .75; average recall with 1, 10 and 100 detections per image;
+both for objects of less than 32², up to 96², and more square pixels of the original image."""
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, math.inf)}
 
 
 def average_precision(
-    samples: Sequence[Sample], predictions: Sequence[dict[str, Any]], class_names: Sequence[str]
+    samples: Sequence[Sample], predictions: Sequence[Detections], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """AP by name; ``map_per_class`` is a list in class order. Sizes and classes without objects give None.
+    """``STATISTICS`` by name, and ``per_class``: for each class name its ``ap``, ``ap_50``, ``ar_100`` and number of objects.
+
+    What has no objects (a size, a class) is None. An object's size is the area that its annotation states, else its box's.
 
     Args:
         samples: images with their boxes; crowd regions are neither hits nor misses.
-        predictions: per image ``{"boxes": [[x1, y1, x2, y2], …], "scores": […], "labels": […]}`` in pixels of the image.
+        predictions: what was found in each image, in its pixels.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     annotations, detections = [], []
-    for image_id, (sample, predicted) in enumerate(zip(samples, predictions, strict=True), start=1):
+    for image_id, (sample, found) in enumerate(zip(samples, predictions, strict=True), start=1):
         if sample.boxes is not None:
-            for box, label, crowd in zip(
-                sample.boxes.xyxy.tolist(), sample.boxes.labels, sample.boxes.crowd, strict=True
-            ):
-                entry = _entry(image_id, box, int(label))
+            for box, label, crowd, area in _objects(sample.boxes):
+                entry = _entry(image_id, box, label, area)
                 annotations.append({**entry, "id": len(annotations) + 1, "iscrowd": int(crowd)})
-        for box, score, label in zip(predicted["boxes"], predicted["scores"], predicted["labels"], strict=True):
-            detections.append({**_entry(image_id, box, int(label)), "score": float(score)})
+        for box, label, score in found.rows():
+            detections.append({**_entry(image_id, box, label, None), "score": score})
+    counted = [entry for entry in annotations if not entry["iscrowd"]]
+    if not detections:
+        return _nothing_found(counted, class_names)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its tables
         truth: Any = COCO()
         truth.dataset = {
@@ -45,25 +54,52 @@ def average_precision(
             "categories": [{"id": i, "name": name} for i, name in enumerate(class_names, start=1)],
         }
         truth.createIndex()
-        if not detections:
-            return {**dict.fromkeys(STATISTICS, 0.0), "map_per_class": [0.0] * len(class_names)}
         evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    result: dict[str, Any] = {name: _known(value) for name, value in zip(STATISTICS, evaluation.stats, strict=False)}
+    result: dict[str, Any] = {name: _known(value) for name, value in zip(STATISTICS, evaluation.stats, strict=True)}
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class], all areas, 100 detections
-    result["map_per_class"] = [_known(_mean(precision[:, :, i])) for i in range(len(class_names))]
+    recall = evaluation.eval["recall"][:, :, 0, -1]  # [IoU, class]
+    result["per_class"] = {
+        name: {
+            "ap": _known(_mean(precision[:, :, i])),
+            "ap_50": _known(_mean(precision[:1, :, i])),
+            "ar_100": _known(_mean(recall[:, i])),
+            "objects": sum(entry["category_id"] == i + 1 for entry in counted),
+        }
+        for i, name in enumerate(class_names)
+    }
     return result
 
 
-def _entry(image_id: int, box: Sequence[float], label: int) -> dict[str, Any]:
+def _nothing_found(counted: Sequence[dict[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
+    """0 for all that has objects and None for the rest, as COCO's evaluator would say if it took an empty list."""
+    there = {name: any(low <= entry["area"] <= high for entry in counted) for name, (low, high) in SIZES.items()}
+    result: dict[str, Any] = {
+        name: 0.0 if there.get(name.rpartition("_")[2], bool(counted)) else None for name in STATISTICS
+    }
+    per_class = {}
+    for i, name in enumerate(class_names, start=1):
+        number = sum(entry["category_id"] == i for entry in counted)
+        score = 0.0 if number else None
+        per_class[name] = {"ap": score, "ap_50": score, "ar_100": score, "objects": number}
+    return {**result, "per_class": per_class}
+
+
+def _objects(boxes: Boxes) -> Iterator[tuple[list[float], int, bool, float | None]]:
+    """Corners, class, crowd and stated area of each object."""
+    areas = [None] * len(boxes.labels) if boxes.area is None else boxes.area.tolist()
+    return zip(boxes.xyxy.tolist(), boxes.labels.tolist(), boxes.crowd.tolist(), areas, strict=True)
+
+
+def _entry(image_id: int, box: Sequence[float], label: int, area: float | None) -> dict[str, Any]:
     x1, y1, x2, y2 = box
     return {
         "image_id": image_id,
         "category_id": label + 1,
         "bbox": [x1, y1, x2 - x1, y2 - y1],
-        "area": (x2 - x1) * (y2 - y1),
+        "area": (x2 - x1) * (y2 - y1) if area is None else area,
     }
 
 

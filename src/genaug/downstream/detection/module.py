@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from genaug.core.lightning import quiet_lightning
 from genaug.core.seeding import derive
+from genaug.data.detections import Detections
 from genaug.data.sample import Sample
 from genaug.downstream.base import TrainingData
 from genaug.downstream.classification.batches import step_loader
@@ -81,23 +82,22 @@ class LightningDetector(LightningLearner):
 @torch.no_grad()
 def detect(
     network: nn.Module, samples: Sequence[Sample], images: BoxedImages, label_offset: int, device: torch.device | str
-) -> list[dict[str, Any]]:
-    """Detections of each sample, best first, in pixels of the sample: ``{"boxes", "scores", "labels"}``."""
+) -> list[Detections]:
+    """Detections of each sample, best first, in pixels of the sample."""
     was_training = network.training
     network.eval()
-    results: list[dict[str, Any]] = []
+    results: list[Detections] = []
     for first in range(0, len(samples), SCORING_BATCH):
         part = samples[first : first + SCORING_BATCH]
         loaded = [images.pixels(sample) for sample in part]
         inputs = [torch.from_numpy(pixels.copy()).permute(2, 0, 1).to(device).float() / 255 for pixels, _ in loaded]
         for output, (_, scales) in zip(network(inputs), loaded, strict=True):
-            boxes = output["boxes"].float().cpu().numpy() / np.tile(scales, 2)
             results.append(
-                {
-                    "boxes": boxes.round(3).tolist(),
-                    "scores": output["scores"].float().cpu().numpy().round(5).tolist(),
-                    "labels": (output["labels"] - label_offset).cpu().tolist(),
-                }
+                Detections(
+                    xyxy=(output["boxes"].float().cpu().numpy() / np.tile(scales, 2)).astype(np.float32),
+                    labels=(output["labels"] - label_offset).cpu().numpy(),
+                    scores=output["scores"].float().cpu().numpy(),
+                )
             )
     network.train(was_training)
     return results
@@ -133,7 +133,7 @@ def _train(
     splits = {name: samples for name, samples in (("test", dataset.test), ("val", dataset.val)) if samples}
     selection = "test" if config.select == "oracle" else "val"
 
-    def score(name: str, trainer: pl.Trainer) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def score(name: str, trainer: pl.Trainer) -> tuple[dict[str, Any], list[Detections]]:
         with trainer.precision_plugin.forward_context():
             found = detect(model.scored, splits[name], images, first_label(config), trainer.strategy.root_device)
         metrics = average_precision(splits[name], found, dataset.class_names)
@@ -156,7 +156,7 @@ def _train(
     model.to(trainer.strategy.root_device)
     step = evaluations.restore() if config.select != "last" else config.num_steps
     metrics: dict[str, Any] = {}
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[Detections]] = {}
     for name in splits:
         numbers, found[name] = score(name, trainer)
         metrics |= numbers
@@ -179,21 +179,22 @@ def _train(
             "history": evaluations.history,
         },
         "predictions": [
-            {"id": sample.id, **_target(sample), **predicted}
+            {"id": sample.id, **_target(sample), **predicted.record()}
             for sample, predicted in zip(splits["test"], found["test"], strict=True)
         ],
     }
 
 
-def _box_sets(sample: Sample, found: dict[str, Any], names: Sequence[str]) -> dict[str, list[Box]]:
+def _box_sets(sample: Sample, found: Detections, names: Sequence[str]) -> dict[str, list[Box]]:
     """Labelled and confidently detected objects of a test image."""
     target = _target(sample)
     labelled = zip(target["target_boxes"], target["target_labels"], strict=True)
-    detected = zip(found["boxes"], found["labels"], found["scores"], strict=True)
     return {
         "ground truth": [Box(xyxy=box, name=names[int(label)]) for box, label in labelled],
         "prediction": [
-            Box(xyxy=box, name=names[int(label)], score=score) for box, label, score in detected if score >= SHOWN_SCORE
+            Box(xyxy=box, name=names[int(label)], score=score)
+            for box, label, score in found.rows()
+            if score >= SHOWN_SCORE
         ],
     }
 

@@ -1,25 +1,58 @@
 """The networks of ``detector.Detector``."""
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import detection, get_model_weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.fcos import FCOSHead
-from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from genaug.core.errors import GenaugError, boundary
 
 if TYPE_CHECKING:
     from genaug.downstream.detection.config import Detector
 
-BUILDERS = {
-    "faster_rcnn": "fasterrcnn_resnet50_fpn",
-    "retinanet": "retinanet_resnet50_fpn",
-    "fcos": "fcos_resnet50_fpn",
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Architecture:
+    """What tells torchvision's three detectors apart."""
+
+    name: str
+    """torchvision's, by which it finds COCO weights."""
+    build: Any
+    class_layer: str
+    """Prefix of the layer whose shape depends on the classes."""
+    deep: bool
+    """Whether the feature pyramid has two coarser maps on top and lacks the finest."""
+
+
+ARCHITECTURES = {
+    "faster_rcnn": Architecture(
+        name="fasterrcnn_resnet50_fpn",
+        build=detection.FasterRCNN,
+        class_layer="roi_heads.box_predictor.",
+        deep=False,
+    ),
+    "retinanet": Architecture(
+        name="retinanet_resnet50_fpn",
+        build=detection.RetinaNet,
+        class_layer="head.classification_head.cls_logits.",
+        deep=True,
+    ),
+    "fcos": Architecture(
+        name="fcos_resnet50_fpn",
+        build=detection.FCOS,
+        class_layer="head.classification_head.cls_logits.",
+        deep=True,
+    ),
 }
 
 
@@ -70,52 +103,62 @@ def build_network(config: "Detector", num_classes: int) -> nn.Module:
         return detection.FCOS(
             TinyBackbone(), num_classes, anchor_generator=anchors, head=head, topk_candidates=200, **common
         )
-    name = BUILDERS[config.architecture]
-    frozen = {"trainable_backbone_layers": config.trainable_layers}
+    architecture = ARCHITECTURES[config.architecture]
     if config.architecture != "faster_rcnn":
         common |= {"topk_candidates": 1000}
-    build = getattr(detection, name)
-    with boundary(
-        f"downstream.weights={config.weights} cannot be had",
-        "On a machine without a network give a file of torchvision's weights (downstream.weights_path=FILE), or write "
-        "downstream.weights=none.",
-    ):
-        download = config.weights_path is None
-        backbone = "DEFAULT" if config.weights == "backbone" and download else None
-        network = build(
-            weights=None, weights_backbone=backbone, num_classes=num_classes + first_label(config), **frozen, **common
-        )
-        if config.weights == "none":
-            return network
-        if config.weights == "coco":
-            load_matching(network, _state(config, name), "the detector")
-        elif config.weights_path is not None:
-            load_matching(network.backbone.body, _state(config, name), "the ResNet-50")
+    network = architecture.build(_backbone(config, architecture), num_classes + first_label(config), **common)
+    if config.weights == "coco":
+        load_matching(network, _state(config, architecture.name), "the detector", but=architecture.class_layer)
+        if config.architecture != "fcos":  # torchvision's COCO weights of these two were trained without the epsilon
+            for module in network.modules():
+                if isinstance(module, FrozenBatchNorm2d):
+                    module.eps = 0.0
+    elif config.weights == "backbone":
+        load_matching(network.backbone.body, _state(config, "resnet50"), "the ResNet-50")
     return network
 
 
+def _backbone(config: "Detector", architecture: Architecture) -> nn.Module:
+    """ResNet-50 with a feature pyramid. Pretrained, from a file or a download alike, its first stages and all statistics of
+    its batch normalisation stay as they are; from scratch everything learns."""
+    pretrained = config.weights != "none"
+    return resnet_fpn_backbone(
+        backbone_name="resnet50",
+        weights=None,
+        norm_layer=FrozenBatchNorm2d if pretrained else nn.BatchNorm2d,
+        trainable_layers=config.trainable_layers if pretrained else 5,
+        **({"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(256, 256)} if architecture.deep else {}),
+    )
+
+
 def _state(config: "Detector", name: str) -> dict[str, Tensor]:
-    if config.weights_path is not None:
-        path = Path(config.weights_path).expanduser()
-        if not path.is_file():
-            raise GenaugError(f"downstream.weights_path={config.weights_path} is not a file.")
-        with boundary(
-            f"downstream.weights_path={config.weights_path} cannot be read as weights", "Download the file again."
-        ):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    return get_model_weights(name).DEFAULT.get_state_dict(progress=False)  # type: ignore[attr-defined]
+    """The tensors of ``downstream.weights``, from the file if there is one."""
+    then = (
+        "On a machine without a network give a file of torchvision's weights (downstream.weights_path=FILE), or write "
+    )
+    if config.weights_path is None:
+        with boundary(f"downstream.weights={config.weights} cannot be downloaded", f"{then}downstream.weights=none."):
+            return get_model_weights(name).DEFAULT.get_state_dict(progress=False)  # type: ignore[attr-defined]
+    path = Path(config.weights_path).expanduser()
+    if not path.is_file():
+        raise GenaugError(f"downstream.weights_path={config.weights_path} is not a file.")
+    with boundary(f"downstream.weights_path={config.weights_path} cannot be read as weights", "Download it again."):
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        return dict(state)
 
 
-def load_matching(network: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    """Load the tensors whose shapes fit: all but the class layer.
+def load_matching(network: nn.Module, state: dict[str, Tensor], what: str, but: str = "\0") -> None:
+    """Load the weights of all layers but those whose names start with ``but`` (the class layer, which is made for the data).
 
     Raises:
-        GenaugError: if fewer than nine in ten do.
+        GenaugError: if a tensor of another layer is absent or of another shape; it names the first.
     """
-    own = network.state_dict()
-    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    if len(fitting) < 0.9 * len(own):
+    own = {key: value for key, value in network.state_dict().items() if not key.startswith(but)}
+    wrong = [key for key, value in own.items() if key not in state or state[key].shape != value.shape]
+    if wrong:
+        found = f"of shape {list(state[wrong[0]].shape)}" if wrong[0] in state else "absent"
         raise GenaugError(
-            f"Only {len(fitting)} of {len(own)} tensors of {what} are in those weights: they are of another network."
+            f"downstream.weights_path: {len(wrong)} of {len(own)} tensors of {what} are not in those weights, e.g. {wrong[0]} "
+            f"{list(own[wrong[0]].shape)} is {found}: they are of another network. Write a file of torchvision's own weights."
         )
-    network.load_state_dict(fitting, strict=False)
+    network.load_state_dict({key: state[key] for key in own}, strict=False)

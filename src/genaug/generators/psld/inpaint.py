@@ -50,8 +50,8 @@ def inpaint(
         if look is not None and frame.boxes is not None:
             found = look(frame.variant.fingerprint, paste(pixels, frame.source, weights))
             about["audit"] = [
-                {"bbox": [round(v, 2) for v in box], "score": score, "category": dataset.class_names[label]}
-                for box, score, label in zip(found["boxes"], found["scores"], found["labels"], strict=True)
+                {"bbox": [round(v, 2) for v in box], "score": round(score, 5), "category": dataset.class_names[label]}
+                for box, label, score in found.rows()
                 if score >= MIN_STORED_SCORE and 0 <= label < len(dataset.class_names)
             ]
         verdict = decide(

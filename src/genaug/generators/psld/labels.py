@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import scipy
 
+from genaug.data.detections import Detections
 from genaug.data.sample import Boxes
 from genaug.generators.psld.config import Audit, Labels
 from genaug.generators.psld.masks import PixelBox, grow
@@ -88,7 +89,7 @@ def decide(
     mask: np.ndarray,
     weights: np.ndarray,
     boxes: Boxes | None,
-    found: dict[str, Any] | None,
+    found: Detections | None,
     labels: Labels | None,
     audit: Audit,
     margin: int,
@@ -101,7 +102,7 @@ def decide(
         mask: M [h, w], 1 = known.
         weights: as ``paste_weights``.
         boxes: labels in pixels of these images; None for classification.
-        found: the audit's detections ``{"boxes", "scores", "labels"}`` on the pasted image; None without an audit.
+        found: the audit's detections on the pasted image; None without an audit.
         labels: what may keep its label; None keeps every label unchecked.
         audit: what those detections must say.
         margin: pixels around a box that are restored with it.
@@ -142,7 +143,7 @@ def decide(
             if audit.on_hallucination == "reject":
                 rejected = rejected or "hallucinated_object"
             elif audit.on_hallucination == "restore":
-                x1, y1, x2, y2 = grow(found["boxes"][number], width, height, 0)
+                x1, y1, x2, y2 = grow(found.xyxy[number], width, height, 0)
                 weights[y1:y2, x1:x2] = 1
     pixels = paste(generated, source, weights)
     change = np.abs(pixels.astype(np.float64) - source).mean(2)
@@ -160,26 +161,22 @@ def decide(
     return Verdict(pixels, kept, rejected, about)
 
 
-def _confirmation(box: np.ndarray, label: int, found: dict[str, Any] | None, audit: Audit) -> float:
+def _confirmation(box: np.ndarray, label: int, found: Detections | None, audit: Audit) -> float:
     """The best score of a detection of this class on this box; 0 without one."""
-    if found is None or not found["boxes"]:
+    if found is None or not len(found.scores):
         return 0.0
-    matches = iou(box, np.asarray(found["boxes"]))
-    scores = [
-        score
-        for score, other, match in zip(found["scores"], found["labels"], matches, strict=True)
-        if other == label and match >= audit.confirm_iou
-    ]
-    return max(scores, default=0.0)
+    confirming = (found.labels == label) & (iou(box, found.xyxy) >= audit.confirm_iou)
+    return float(found.scores[confirming].max(initial=0.0))
 
 
-def _hallucinations(boxes: Boxes, found: dict[str, Any] | None, audit: Audit) -> list[int]:
+def _hallucinations(boxes: Boxes, found: Detections | None, audit: Audit) -> list[int]:
     """Numbers of the detections that no label explains."""
     if found is None:
         return []
     labelled = boxes.xyxy.astype(np.float64)
     return [
         i
-        for i, (box, score) in enumerate(zip(found["boxes"], found["scores"], strict=True))
-        if score >= audit.hallucination_score and iou(box, labelled).max(initial=0.0) < audit.hallucination_iou
+        for i, (box, _, score) in enumerate(found.rows())
+        if score >= audit.hallucination_score
+        and iou(np.asarray(box), labelled).max(initial=0.0) < audit.hallucination_iou
     ]
