@@ -10,12 +10,28 @@ from genaug.runs.cell import Cell, cell_fingerprint
 from tests.conftest import ROOT
 
 WRONG = {
+    "seed=-1": r"seed=-1 must be at least 0",
+    "downstream.seed=-1": r"downstream\.seed=-1 must be at least 0",
+    "leakage=model_centric leakage.erasure.seed=-1": r"leakage\.erasure\.seed=-1 must be at least 0",
+    "recipe.seed=-1": r"recipe\.seed=-1 must be at least 0",
+    "task=dance": r"task=dance must be one of train, generate, fit, prior",
+    "trainer.num_workers=-1": r"trainer\.num_workers=-1 must be in \[0, 1024\]",
+    "trainer.num_threads=0": r"trainer\.num_threads=0 must be in \[1, 1024\]",
+    "mix.m=100000000000": r"mix\.m=100000000000 must be in \[0, 100000\]",
+    "mix.m=1e20": r"mix\.m",
+    "mix.alpha=nan": r"mix\.alpha=nan is not a finite number",
+    "downstream.lr=inf": r"downstream\.lr=inf is not a finite number",
+    "downstream.lr=1e20": r"downstream\.lr=1e\+20 must be in \(0, 100\]",
+    "downstream.image_size=-8": r"downstream\.image_size=-8 must be in",
+    "augment.zoom=1": r"augment\.zoom=1\.0 must be in \[0, 1\)",
+    "filter=blank filter.min_std=-1": r"filter\.min_std=-1\.0 must be in \[0, 255\]",
+    "prior.dtype=float8": r"prior\.dtype=float8 must be one of float32, bfloat16, float16",
     "mix.alhpa=0.5": r"no key mix\.alhpa.*Did you mean mix\.alpha",
     "+mix.alhpa=0.5": r"no key mix\.alhpa.*Did you mean mix\.alpha",
     "+typo=1": r"no key typo",
     "genrator=none": r"no key genrator.*generator",
     "generator=da_fusoin": r"no preset generator=da_fusoin.*da_fusion",
-    "mix.alpha=1.5": r"mix\.alpha=1\.5 is a probability.*0 to 1",
+    "mix.alpha=1.5": r"mix\.alpha=1\.5 must be in \[0, 1\]",
     "mix.m=0": r"mix\.m=0.*mix\.alpha=0",
     "mix.m=many": r"mix\.m.*many",
     "generator.t0=0": r"generator\.t0.*\(0, 1\]",
@@ -92,8 +108,8 @@ def test_help_can_be_read_by_a_person():
 def test_keys_are_explained_from_their_docstrings():
     from genaug.config import explain_fields
 
-    rows = {key: (value, doc) for key, value, doc in explain_fields(compose_typed([]).mix)}
-    assert rows["alpha"] == ("0.5", "Probability of a synthetic draw, in [0, 1].")
+    rows = {key: rest for key, *rest in explain_fields(compose_typed([]).mix)}
+    assert rows["alpha"] == ["0.5", "Probability of a synthetic draw, in [0, 1].", "in [0, 1]"]
     config = compose_typed([])
     for group in (
         "dataset",
@@ -107,7 +123,7 @@ def test_keys_are_explained_from_their_docstrings():
         "recipe",
         "paths",
     ):
-        silent = [key for key, _, doc in explain_fields(getattr(config, group)) if not doc]
+        silent = [key for key, _, doc, _ in explain_fields(getattr(config, group)) if not doc]
         assert not silent, f"{group}: {silent} have no docstring"
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from genaug.core.errors import GenaugError
+from genaug.core.fields import choice, seed
 from genaug.core.identity import NOT_IDENTITY, Texts, canonical
 from genaug.core.paths import Paths
-from genaug.core.registry import COMPONENTS
+from genaug.core.registry import COMPONENTS, section
 from genaug.data.augmentation import Augment
 from genaug.data.mixing import Mix
 from genaug.data.sources.base import Source
@@ -25,14 +26,15 @@ from genaug.tracking.record import Tracking
 TASKS = ("train", "generate", "fit", "prior")
 
 
+@section("", "run")
 @dataclass(kw_only=True, slots=True)
 class RunConfig:
     """Everything that one cell needs. Groups are chosen on the command line (``generator=da_fusion``)."""
 
-    task: str = "train"
+    task: str = choice("train", TASKS)
     """``train``: the whole line, to a result. ``generate`` and ``fit`` stop after the pool and after fitting; ``prior``
     trains the shipped tiny prior anew (recipe.* keys)."""
-    seed: int = 0
+    seed: int = seed(0)
     """The trial. Few-shot draw, noise of the images, initialisation and data order follow it together."""
     dataset: Source = MISSING
     prior: PriorConfig = MISSING
@@ -49,10 +51,6 @@ class RunConfig:
     """Name of the experiment that a cell was first run for, e.g. ``demo/compare``; groups runs in W&B."""
     tracking: Tracking = field(default=MISSING, metadata=NOT_IDENTITY)
     paths: Paths = field(default_factory=Paths, metadata=NOT_IDENTITY)
-
-    def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise GenaugError(f"task={self.task} is not one of {', '.join(TASKS)}.")
 
     @property
     def pool_size(self) -> int:
@@ -163,8 +161,9 @@ def explain_unknown_key(key: str) -> str:
     return f"There is no key {key}.{hint}"
 
 
-def explain_fields(component: Any, indent: str = "") -> list[tuple[str, str, str]]:
-    """(key, default, docstring) of every field of a config dataclass, read from its source."""
+def explain_fields(component: Any, indent: str = "") -> list[tuple[str, str, str, str]]:
+    """(key, value, docstring, rule) of every field of a config dataclass: its docstring read from the source, its rule in words
+    as it is enforced, e.g. ``at least 1``; each empty where there is none."""
     import ast
     import inspect
     import textwrap
@@ -183,8 +182,8 @@ def explain_fields(component: Any, indent: str = "") -> list[tuple[str, str, str
     for f in fields(component):
         value = getattr(component, f.name)
         if is_dataclass(value):
-            rows.append((indent + f.name, "", docs.get(f.name, "")))
+            rows.append((indent + f.name, "", docs.get(f.name, ""), ""))
             rows += explain_fields(value, indent + f.name + ".")
         else:
-            rows.append((indent + f.name, str(value), docs.get(f.name, "")))
+            rows.append((indent + f.name, str(value), docs.get(f.name, ""), str(f.metadata.get("rule", ""))))
     return rows

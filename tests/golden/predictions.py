@@ -25,7 +25,7 @@ from genaug.data.sources.digits import Digits
 from genaug.downstream.base import Downstream, TrainingData
 from genaug.downstream.classification.config import Classifier
 from genaug.downstream.detection.config import Detector
-from genaug.downstream.self_training.config import CHOICES, Amst
+from genaug.downstream.self_training.config import LABELS, SelfTraining
 from genaug.downstream.trainer import TrainerConfig
 
 FILE = Path(__file__).with_name("predictions.json")
@@ -105,9 +105,9 @@ def predictions() -> dict[str, list[Any]]:
             weights_path=str(weights),
         )
         classify("linear probe on frozen features", probe, Replace(alpha=0.5, m=2), Augment())
-    for label in CHOICES["label"]:
+    for label in LABELS:
         thresholds = {"tau": 0.2, "tau_c": 0.2, "debias_momentum": 0.9}  # what heads of so few steps reach
-        config = Amst(**scratch, **thresholds, label=label, num_rounds=2, dst_width=16, lambda_strong=0.1)
+        config = SelfTraining(**scratch, **thresholds, label=label, num_rounds=2, dst_width=16, lambda_strong=0.1)
         classify(f"self-training, {label}", config, Separate(m=2), FLIP)
 
     scenes = DigitScenes(seed=0, num_train=6, num_val=1, num_test=4).load()

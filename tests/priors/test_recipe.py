@@ -138,7 +138,7 @@ def test_the_recipe_is_importable_without_torch():
     ],
 )
 def test_a_wrong_field_is_named_before_any_work(field, value):
-    with pytest.raises(GenaugError, match=f"{field}.*(write|lower)"):
+    with pytest.raises(GenaugError, match=f"recipe.{field}.*(write|lower|must be)"):
         PriorRecipe(**{field: value})
 
 

@@ -12,7 +12,7 @@ from genaug.core.errors import GenaugError
 
 @app.command()
 def explain(choice: Annotated[str, typer.Argument(help="group=preset, e.g. generator=da_fusion")]) -> None:
-    """The keys of a preset with their values, units and sources."""
+    """The keys of a preset with their values, units, sources and what each may hold."""
     from genaug.app import compose_typed
     from genaug.config import explain_fields
 
@@ -20,8 +20,9 @@ def explain(choice: Annotated[str, typer.Argument(help="group=preset, e.g. gener
     config = compose_typed([choice])
     if not hasattr(config, group):
         raise GenaugError(f"{group} is not a group. Write e.g. genaug explain generator=da_fusion.")
-    for key, value, doc in explain_fields(getattr(config, group)):
-        typer.echo(f"{group}.{key}={value}\n    {doc}" if value else f"{group}.{key}\n    {doc}")
+    for key, value, doc, rule in explain_fields(getattr(config, group)):
+        typer.echo(f"{group}.{key}={value}" if value else f"{group}.{key}")
+        typer.echo(f"    {doc}" + (f" Must be {rule}." if rule else ""))
 
 
 @app.command()

@@ -51,11 +51,15 @@ class Rule:
         """The rule in words, e.g. ``in (0, 1]``, ``at least 1`` or ``one of ddim, unipc``."""
         if self.options:
             return f"one of {', '.join(map(str, self.options))}"
-        if self.least is not None and self.most is not None:
-            return f"in {'(' if self.above else '['}{self.least:g}, {self.most:g}{')' if self.below else ']'}"
+        if self.least is not None and self.most is not None and self.most < MOST:
+            return f"in {'(' if self.above else '['}{_number(self.least)}, {_number(self.most)}{')' if self.below else ']'}"
         if self.least is not None:
-            return f"above {self.least:g}" if self.above else f"at least {self.least:g}"
-        return f"below {self.most:g}" if self.below else f"at most {self.most:g}"
+            return f"above {_number(self.least)}" if self.above else f"at least {_number(self.least)}"
+        return f"below {_number(self.most)}" if self.below else f"at most {_number(self.most)}"
+
+
+def _number(value: float | None) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def declared(default: Any, rule: Rule, metadata: Mapping[str, Any] | None = None) -> Any:

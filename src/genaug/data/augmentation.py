@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from genaug.core.errors import GenaugError, check_choice
+from genaug.core.errors import GenaugError
+from genaug.core.fields import bounded, choice, count, probability
 from genaug.core.identity import NOT_IDENTITY
 from genaug.core.registry import component
 
@@ -27,6 +28,7 @@ RESIZES = ("squash", "crop")
 POLICIES = ("none", "randaugment", "trivialaugment")
 INTERPOLATIONS = ("nearest", "bilinear")
 MAX_MAGNITUDE = 30  # RandAugment's scale has 31 levels, 0 … 30 (arXiv 1909.13719, section 3)
+MOST_ALPHA = 1000  # both shapes of a Beta distribution, which is one half for sure from there on
 IMAGENET_MEAN_COLOUR = (124, 116, 104)  # zero after ImageNet normalisation: what torchvision's recipes erase with
 
 
@@ -37,65 +39,40 @@ class Augment:
 
     name: str = field(default="", metadata=NOT_IDENTITY)
     """Shown in tables."""
-    horizontal_flip_prob: float = 0.0
+    horizontal_flip_prob: float = probability(0.0)
     """Probability of a left-right flip. Leave 0 where the direction carries the class, as in digits."""
-    vertical_flip_prob: float = 0.0
+    vertical_flip_prob: float = probability(0.0)
     """Probability of an upside-down flip."""
-    crop_min_area: float = 1.0
+    crop_min_area: float = bounded(1.0, 0, 1, above=True)
     """Smallest share of the image's area that a random resized crop keeps, in (0, 1]; 1 is no crop."""
-    rotation: float = 0.0
+    rotation: float = bounded(0.0, 0, 180)
     """Largest angle in degrees, drawn uniformly from both directions; 0 to 180."""
-    shift: float = 0.0
+    shift: float = bounded(0.0, 0, 1)
     """Largest shift as a share of the side, drawn uniformly per axis; 0 to 1."""
-    zoom: float = 0.0
+    zoom: float = bounded(0.0, 0, 1, below=True)
     """Scale drawn uniformly from [1 - zoom, 1 + zoom]; 0 to 1, 1 excluded."""
-    interpolation: str = "bilinear"
+    interpolation: str = choice("bilinear", INTERPOLATIONS)
     """``nearest`` or ``bilinear``, for rotation, shift and zoom."""
-    policy: str = "none"
+    policy: str = choice("none", POLICIES)
     """``none``, ``randaugment`` (arXiv 1909.13719) or ``trivialaugment`` (TrivialAugmentWide, arXiv 2103.10158)."""
-    randaugment_num_ops: int = 2
+    randaugment_num_ops: int = count(2, most=100)
     """Operations in a row (N of RandAugment)."""
-    randaugment_magnitude: int = 9
+    randaugment_magnitude: int = count(9, 0, MAX_MAGNITUDE)
     """Strength of each operation (M of RandAugment), 0 to 30."""
-    erasing_prob: float = 0.0
+    erasing_prob: float = probability(0.0)
     """Probability of erasing a rectangle (arXiv 1708.04896; area 2 to 33 %, aspect 0.3 to 3.3)."""
-    mixup_alpha: float = 0.0
+    mixup_alpha: float = bounded(0.0, 0, MOST_ALPHA)
     """MixUp (arXiv 1710.09412): the share of the first image is drawn from Beta(alpha, alpha); 0 is off."""
-    cutmix_alpha: float = 0.0
+    cutmix_alpha: float = bounded(0.0, 0, MOST_ALPHA)
     """CutMix (arXiv 1905.04899): the share of the first image is drawn from Beta(alpha, alpha); 0 is off."""
-    manifold_alpha: float = 0.0
+    manifold_alpha: float = bounded(0.0, 0, MOST_ALPHA)
     """Manifold mixup (arXiv 1806.05236): the share of a row's own hidden state is drawn from Beta(alpha, alpha); 0 is off."""
-    manifold_layers: int = 3
+    manifold_layers: int = count(3, most=100)
     """Places from which manifold mixup draws one per batch: the input and the first stages (the paper: 3, k in {0, 1, 2})."""
-    mix_prob: float = 1.0
+    mix_prob: float = probability(1.0)
     """Probability that a batch is mixed at all. With both MixUp and CutMix on, each takes half of the mixed batches."""
 
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        check_choice("augment.policy", self.policy, POLICIES)
-        check_choice("augment.interpolation", self.interpolation, INTERPOLATIONS)
-        for key in ("horizontal_flip_prob", "vertical_flip_prob", "erasing_prob", "mix_prob"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise GenaugError(f"augment.{key}={getattr(self, key)} is a probability: write a number from 0 to 1.")
-        if not 0 < self.crop_min_area <= 1:
-            raise GenaugError(f"augment.crop_min_area={self.crop_min_area} must lie in (0, 1]; 1 is no crop.")
-        for key, top in (("rotation", 180), ("shift", 1)):
-            if not 0 <= getattr(self, key) <= top:
-                raise GenaugError(f"augment.{key}={getattr(self, key)} must lie between 0 (off) and {top}.")
-        if not 0 <= self.zoom < 1:
-            raise GenaugError(f"augment.zoom={self.zoom} must be at least 0 (off) and below 1.")
-        if not 0 <= self.randaugment_magnitude <= MAX_MAGNITUDE:
-            raise GenaugError(
-                f"augment.randaugment_magnitude={self.randaugment_magnitude} must lie between 0 and {MAX_MAGNITUDE}."
-            )
-        if self.randaugment_num_ops < 1:
-            raise GenaugError(f"augment.randaugment_num_ops={self.randaugment_num_ops} must be at least 1.")
-        if self.manifold_layers < 1:
-            raise GenaugError(f"augment.manifold_layers={self.manifold_layers} must be at least 1.")
-        for key in ("mixup_alpha", "cutmix_alpha", "manifold_alpha"):
-            if getattr(self, key) < 0:
-                raise GenaugError(f"augment.{key}={getattr(self, key)} must be positive, or 0 to switch it off.")
 
     @property
     def mixes(self) -> bool:

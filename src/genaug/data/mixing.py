@@ -12,11 +12,15 @@ from typing import ClassVar
 import numpy as np
 
 from genaug.core.errors import GenaugError
+from genaug.core.fields import count, probability
 from genaug.core.identity import NOT_IDENTITY
 from genaug.core.registry import component
 from genaug.core.seeding import choice, derive, uniform
 from genaug.data.pool import Pool
 from genaug.data.sample import Sample, SyntheticSample
+
+MOST_VARIANTS = 100_000
+"""Largest M: no experiment makes more images of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +93,6 @@ class Mix:
         return stream.real[stream.order[draw]]
 
 
-def _check_m(m: int, at_least: int) -> None:
-    if m < at_least:
-        raise GenaugError(f"mix.m={m} must be at least {at_least}: the number of synthetic images per real image.")
-
-
 @component("mix", "real_only")
 @dataclass(kw_only=True, slots=True)
 class RealOnly(Mix):
@@ -108,15 +107,12 @@ class Replace(Mix):
     The expected synthetic share is alpha whatever M is. A real image without accepted variants is always drawn as it is.
     """
 
-    alpha: float = 0.5
+    alpha: float = probability(0.5)
     """Probability of a synthetic draw, in [0, 1]."""
-    m: int = 5  # type: ignore[misc]
+    m: int = count(5, 0, MOST_VARIANTS)  # type: ignore[misc]
     """M, the number of variants per real image."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise GenaugError(f"mix.alpha={self.alpha} is a probability: write a number from 0 to 1.")
-        _check_m(self.m, 0)
         if self.m == 0 and self.alpha > 0:
             raise GenaugError(
                 f"mix.m=0 leaves nothing to draw with mix.alpha={self.alpha}. "
@@ -151,11 +147,8 @@ class ReplaceGlobal(Replace):
 class Concat(Mix):
     """Real images and all their variants in one list. The synthetic share grows with M: M / (M + 1)."""
 
-    m: int = 5  # type: ignore[misc]
+    m: int = count(5, 0, MOST_VARIANTS)  # type: ignore[misc]
     """M, the number of variants per real image."""
-
-    def __post_init__(self) -> None:
-        _check_m(self.m, 0)
 
     def num_elements(self, stream: Stream) -> int:
         return len(stream.real) + len(stream.synthetic)
@@ -170,11 +163,8 @@ class Concat(Mix):
 class SyntheticOnly(Mix):
     """Variants alone: what the synthetic images teach without the real ones."""
 
-    m: int = 5  # type: ignore[misc]
+    m: int = count(5, 1, MOST_VARIANTS)  # type: ignore[misc]
     """M, the number of variants per real image."""
-
-    def __post_init__(self) -> None:
-        _check_m(self.m, 1)
 
     def num_elements(self, stream: Stream) -> int:
         if not stream.synthetic:
@@ -192,11 +182,8 @@ class SyntheticOnly(Mix):
 class Separate(Mix):
     """Real images and pool are handed over as two sets, for models that label the pool themselves (``downstream=amst``)."""
 
-    m: int = 5  # type: ignore[misc]
+    m: int = count(5, 1, MOST_VARIANTS)  # type: ignore[misc]
     """M, the number of variants per real image."""
-
-    def __post_init__(self) -> None:
-        _check_m(self.m, 1)
 
     def num_elements(self, stream: Stream) -> int:
         raise GenaugError(

@@ -9,11 +9,15 @@ from omegaconf import II
 
 from genaug.core.cost import ForwardPasses
 from genaug.core.errors import GenaugError
+from genaug.core.fields import count, seed
 from genaug.core.identity import NOT_IDENTITY
 from genaug.data.mixing import Mix, Separate, Stream
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset
 from genaug.downstream.trainer import TrainerConfig
+
+MOST_SIDE = 8192
+"""Pixels of the longest side that training can be asked for."""
 
 if TYPE_CHECKING:
     from genaug.data.augmentation import Augment
@@ -43,9 +47,9 @@ class Downstream:
 
     name: str = field(default="", metadata=NOT_IDENTITY)
     """Shown in folders and tables."""
-    seed: int = II("seed")
+    seed: int = seed()
     """Initialisation, data order and augmentation. Follows the trial's seed."""
-    image_size: int = II("dataset.image_size")
+    image_size: int = count(II("dataset.image_size"), 8, MOST_SIDE)
     """Side in pixels at which images are trained on and scored."""
 
     version: ClassVar[int] = 1

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from genaug.core.errors import GenaugError, boundary
+from genaug.core.fields import bounded
 from genaug.core.files import read_json, write_json
 from genaug.core.identity import CONTENT, NOT_IDENTITY, canonical, fingerprint
 from genaug.core.names import safe_name
@@ -105,7 +106,7 @@ class NoFilter(Filter):
 class Blank(Filter):
     """Rejects images without content, of whatever colour: what a safety checker or a numeric fault leaves behind."""
 
-    min_std: float = field(default=4.0, metadata=THRESHOLD)
+    min_std: float = bounded(4.0, 0, 255, metadata=THRESHOLD)
     """Least standard deviation of the pixel values, 0 to 255, over all channels' means."""
 
     def score(self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store) -> list[float]:
@@ -143,7 +144,7 @@ class FeatureFilter(Filter):
 class NearDuplicate(FeatureFilter):
     """Rejects variants that are all but a copy of their source: they add nothing to it."""
 
-    max_similarity: float = field(default=0.999, metadata=THRESHOLD)
+    max_similarity: float = bounded(0.999, -1, 1, metadata=THRESHOLD)
     """Cosine similarity to the source, in [-1, 1], above which an image is a copy."""
 
     def score(self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store) -> list[float]:
@@ -161,9 +162,9 @@ class DistanceBand(FeatureFilter):
     features: str = "lpips"
     """``lpips`` (AlexNet; its weights are downloaded once), or any features of the other filters: then the distance is one
     minus the cosine similarity, and the band has another scale."""
-    low: float = field(default=0.1, metadata=THRESHOLD)
+    low: float = bounded(0.1, 0, metadata=THRESHOLD)
     """Least distance to the source."""
-    high: float = field(default=0.7, metadata=THRESHOLD)
+    high: float = bounded(0.7, 0, metadata=THRESHOLD)
     """Largest distance to the source."""
 
     def __post_init__(self) -> None:
@@ -211,7 +212,7 @@ class ClassifierAgreement(FeatureFilter):
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
 
-    min_margin: float = field(default=0.0, metadata=THRESHOLD)
+    min_margin: float = bounded(0.0, -1, 1, metadata=THRESHOLD)
     """Probability of the label minus that of the best other class, in [-1, 1]; 0 keeps what the probe would label so."""
 
     def score(self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store) -> list[float]:
@@ -249,7 +250,7 @@ class ClipMargin(Filter):
     """Folder or Hub id of a CLIP model in transformers' layout."""
     template: str = "a photo of a {name}"
     """Text of a class; ``{name}`` is its name."""
-    min_margin: float = field(default=0.0, metadata=THRESHOLD)
+    min_margin: float = bounded(0.0, -2, 2, metadata=THRESHOLD)
     """Cosine similarity to the own class minus that to the best other, in [-2, 2]."""
 
     def score(self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store) -> list[float]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import II
 
 from genaug.core.errors import GenaugError
+from genaug.core.fields import bounded, choice, count
 from genaug.core.identity import CONTENT, NOT_IDENTITY, canonical, content_by, folder_digest
 from genaug.core.registry import component
 from genaug.priors.hub import cached_model, check_other, check_reachable
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from genaug.priors.model import Prior
 
 TINY = "tiny"
+PRECISIONS = ("float32", "bfloat16", "float16")
+MOST_SIDE = 8192
+"""Pixels of the longest side that a prior can be asked for."""
 
 
 @component("prior", "prior")
@@ -36,9 +40,9 @@ class PriorConfig:
     """File variant, e.g. ``fp16``."""
     unet_sha256: str | None = field(default=None, metadata=NOT_IDENTITY)
     """SHA-256 of the U-Net's weights file without a variant; a Hub model with other weights is refused. Null checks nothing."""
-    dtype: str = "float32"
+    dtype: str = choice("float32", PRECISIONS)
     """U-Net precision: ``float32``, ``bfloat16`` or ``float16``. VAE, text encoder and schedule stay in float32."""
-    vae_dtype: str = "float32"
+    vae_dtype: str = choice("float32", PRECISIONS)
     """VAE precision."""
     vae_path: str | None = field(default=None, metadata=CONTENT)
     """Another VAE of the same latents: a folder or a Hub id (``owner/model@revision``). With TAESD (``AutoencoderTiny``),
@@ -46,11 +50,11 @@ class PriorConfig:
     lora_path: str | None = field(default=None, metadata=CONTENT)
     """A LoRA, merged into the weights: a .safetensors file of kohya's, diffusers' or PEFT's layout, its folder, or a Hub id
     (``owner/model@revision``)."""
-    lora_scale: float = 1.0
+    lora_scale: float = bounded(1.0, -100, 100)
     """Share of the LoRA that is merged."""
-    image_size: int = II("dataset.image_size")
+    image_size: int = count(II("dataset.image_size"), 8, MOST_SIDE)
     """Side in pixels at which images are encoded and generated; a multiple of the VAE's factor (8)."""
-    max_image_size: int | None = None
+    max_image_size: int | None = count(None, 8, MOST_SIDE)
     """Side that the model was trained for: a larger ``image_size`` is brought down to it. Null takes every size."""
     compile: bool = field(default=False, metadata=NOT_IDENTITY)
     """Compile the U-Net (torch.compile, constant batch shape). Pays for thousands of images on a GPU."""
@@ -58,9 +62,6 @@ class PriorConfig:
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        for key in ("dtype", "vae_dtype"):
-            if getattr(self, key) not in ("float32", "bfloat16", "float16"):
-                raise GenaugError(f"prior.{key}={getattr(self, key)}: write float32, bfloat16 or float16.")
         if self.max_image_size is not None:
             self.image_size = min(self.image_size, self.max_image_size)
 

@@ -11,9 +11,10 @@ from typing import ClassVar
 
 from genaug.core.cost import LEARNING, ForwardPasses
 from genaug.core.errors import GenaugError
+from genaug.core.fields import bounded, choice, count, seed
 from genaug.core.identity import NOT_IDENTITY
 from genaug.core.registry import component
-from genaug.core.seeding import choice
+from genaug.core.seeding import choice as pick
 
 NUM_TIMESTEPS = 1000
 PARAMETERS = (
@@ -29,13 +30,6 @@ PARAMETERS = (
     "esd-all",
     "esd-x-strict",
 )
-CHOICES = {
-    "parameters": PARAMETERS,
-    "target": ("esd2023", "esd2024"),
-    "sampler_model": ("base", "student"),
-    "level_match": ("exact", "ref2023"),
-    "storage": ("float16", "bfloat16", "float32"),
-}
 
 
 @component("leakage/erasure", "esd")
@@ -43,53 +37,42 @@ CHOICES = {
 class Erasure:
     """How a concept is erased: the U-Net's noise prediction for the concept's prompt is moved away from the concept."""
 
-    parameters: str = "xattn"
+    parameters: str = choice("xattn", PARAMETERS)
     """Trained weights. 2023: ``xattn``, ``noxattn``, ``selfattn``, ``full``, ``notime``, ``xlayer``, ``selflayer``; 2024,
     without norms: ``esd-x``, ``esd-u``, ``esd-all``, ``esd-x-strict``."""
-    target: str = "esd2024"
+    target: str = choice("esd2024", ("esd2023", "esd2024"))
     """``esd2023``: eps_0 - eta (eps_c - eps_0); ``esd2024``: eps_c - eta (eps_c - eps_0), the same with eta one larger."""
-    eta: float = 2.0
+    eta: float = bounded(2.0, 0, 1000, above=True)
     """Strength of the negative guidance in the target; above 0."""
-    guidance: float = 3.0
+    guidance: float = bounded(3.0, -1000, 1000)
     """w of the trajectories on which the predictions are compared."""
-    iterations: int = 200
+    iterations: int = count(200)
     """Optimiser steps (Adam)."""
-    learning_rate: float = 5e-5
+    learning_rate: float = bounded(5e-5, 0, 100, above=True)
     """Of Adam."""
-    batch_size: int = 1
+    batch_size: int = count(1)
     """States per step; 1 in both releases."""
-    num_steps: int = 50
+    num_steps: int = count(50, most=NUM_TIMESTEPS)
     """DDIM steps of a whole trajectory."""
-    sampler_model: str = "base"
+    sampler_model: str = choice("base", ("base", "student"))
     """Which model walks the trajectories: the ``base`` (2024) or the ``student`` being trained (2023)."""
-    level_match: str = "exact"
+    level_match: str = choice("exact", ("exact", "ref2023"))
     """``exact``: the state at timestep t is predicted at t. ``ref2023``: as the 2023 release, whose states are less noisy
     than the t that they are predicted at."""
-    trajectories: int | None = None
+    trajectories: int | None = count(None)
     """Walk this many trajectories once and draw all states from them (only with ``sampler_model=base``); null walks a new
     one for every state."""
-    seed: int = 0
+    seed: int = seed(0)
     """Noise and levels. Not the trial's: all trials share the erased U-Nets."""
-    storage: str = field(default="float16")
+    storage: str = choice("float16", ("float16", "bfloat16", "float32"))
     """Number format of the stored change of weights."""
 
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        for key, known in CHOICES.items():
-            if getattr(self, key) not in known:
-                raise GenaugError(
-                    f"leakage.erasure.{key}={getattr(self, key)} is unknown: write one of {', '.join(known)}."
-                )
-        for key in ("iterations", "batch_size", "num_steps"):
-            if getattr(self, key) < 1:
-                raise GenaugError(f"leakage.erasure.{key}={getattr(self, key)} must be at least 1.")
-        for key in ("eta", "learning_rate"):
-            if getattr(self, key) <= 0:
-                raise GenaugError(f"leakage.erasure.{key}={getattr(self, key)} must be above 0.")
-        if self.trajectories is not None and (self.trajectories < 1 or self.sampler_model == "student"):
+        if self.trajectories is not None and self.sampler_model == "student":
             raise GenaugError(
-                f"leakage.erasure.trajectories={self.trajectories} must be at least 1 and needs sampler_model=base: "
+                f"leakage.erasure.trajectories={self.trajectories} needs leakage.erasure.sampler_model=base: "
                 "trajectories of the student change while it learns. Write null to walk a new one for every state."
             )
 
@@ -102,12 +85,12 @@ class Erasure:
         width = NUM_TIMESTEPS // self.num_steps
         if self.level_match == "exact":
             return self.num_steps - 1 - k, width * k + 1
-        return min(self.num_steps - k, self.num_steps - 1), width * k + choice(width, *seed_words, "t")
+        return min(self.num_steps - k, self.num_steps - 1), width * k + pick(width, *seed_words, "t")
 
     def state(self, concept: str, iteration: int, i: int) -> tuple[tuple[object, ...], int, int]:
         """Seed words, steps walked and timestep of the i-th noisy latent of an iteration."""
         words = (self.seed, concept, iteration, i)
-        return words, *self.level(choice(self.num_steps, *words, "level"), words)
+        return words, *self.level(pick(self.num_steps, *words, "level"), words)
 
     def forward_passes(self, concept: str) -> ForwardPasses:
         """Those of ``erase``: the walks, the frozen model's two predictions, the student's with its gradient."""

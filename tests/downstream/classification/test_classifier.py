@@ -224,7 +224,7 @@ def test_nothing_but_checkpoints_and_no_advice_is_written(classify, tmp_path, ca
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
-        ({"mode": "probe"}, "downstream.mode=probe is not one of finetune, scratch, linear_probe"),
+        ({"mode": "probe"}, "downstream.mode=probe must be one of finetune, scratch, linear_probe"),
         ({"mode": "scratch", "weights_path": "w.pth"}, "mode=finetune or linear_probe"),
         ({"mode": "scratch", "bn_mode": "frozen"}, "bn_mode=train"),
         ({"mode": "linear_probe", "backbone_lr_scale": 0.1}, "backbone_lr_scale=1"),

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from genaug.core.cost import LEARNING, ForwardPasses, forward_gflop
-from genaug.core.errors import GenaugError, check_choice
+from genaug.core.errors import GenaugError
+from genaug.core.fields import bounded, choice, count
 from genaug.core.identity import CONTENT
 from genaug.core.registry import component
 from genaug.data.augmentation import NORMALIZATIONS, RESIZES
@@ -16,18 +17,6 @@ from genaug.downstream.trainer import TrainerConfig
 if TYPE_CHECKING:
     from genaug.tracking.record import Record
 
-CHOICES = {
-    "mode": ("finetune", "scratch", "linear_probe"),
-    "bn_mode": ("train", "frozen"),
-    "normalize": tuple(NORMALIZATIONS),
-    "resize": RESIZES,
-    "optimizer": ("adam", "adamw", "sgd"),
-    "schedule": ("cosine", "constant", "steps"),
-    "sampling": ("shuffled", "with_replacement"),
-    "select": ("last", "best_val", "oracle"),
-    "evaluation": ("full", "resampled"),
-}
-
 
 @component("downstream", "classifier")
 @dataclass(kw_only=True, slots=True)
@@ -36,93 +25,68 @@ class Classifier(Downstream):
 
     backbone: str = "test_resnet"
     """Any name of timm (``timm.list_models()``), e.g. ``resnet50.a1_in1k``; after the point, the weights."""
-    mode: str = "scratch"
+    mode: str = choice("scratch", ("finetune", "scratch", "linear_probe"))
     """``scratch``: random weights. ``finetune``: all of a pretrained network. ``linear_probe``: a linear layer on a
     pretrained network that learns nothing."""
     weights_path: str | None = field(default=None, metadata=CONTENT)
     """Checkpoint of the pretrained backbone (.safetensors or .pth in timm's layout) for machines without a network;
     null downloads timm's."""
-    bn_mode: str = "train"
+    bn_mode: str = choice("train", ("train", "frozen"))
     """``train``: BatchNorm uses the batch's statistics and its running ones follow, also under a linear probe, as in
     DA-Fusion's code. ``frozen``: the pretrained running statistics are used and stay."""
-    normalize: str = "imagenet"
+    normalize: str = choice("imagenet", tuple(NORMALIZATIONS))
     """``imagenet`` statistics, or ``half``: mean and standard deviation 0.5."""
-    resize: str = "squash"
+    resize: str = choice("squash", RESIZES)
     """To the square training size: ``squash`` ignores the aspect, ``crop`` keeps the central square."""
 
-    optimizer: str = "adamw"
+    optimizer: str = choice("adamw", ("adam", "adamw", "sgd"))
     """``adam``, ``adamw`` or ``sgd``."""
-    lr: float = 0.002
+    lr: float = bounded(0.002, 0, 100, above=True)
     """Learning rate of the linear layer, and of the backbone times ``backbone_lr_scale``."""
-    backbone_lr_scale: float = 1.0
+    backbone_lr_scale: float = bounded(1.0, 0, 1000, above=True)
     """Backbone's share of the learning rate."""
-    weight_decay: float = 0.05
+    weight_decay: float = bounded(0.05, 0, 100)
     """Of all weights; decoupled in ``adamw``."""
-    momentum: float = 0.9
+    momentum: float = bounded(0.9, 0, 1, below=True)
     """Of ``sgd``; the others use betas 0.9 and 0.999."""
-    num_steps: int = 400
+    num_steps: int = count(400)
     """Optimiser steps, whatever alpha, M and the size of the data set."""
-    batch_size: int = 32
+    batch_size: int = count(32, 2)
     """Images per step, over all devices together."""
-    schedule: str = "cosine"
+    schedule: str = choice("cosine", ("cosine", "constant", "steps"))
     """``cosine`` to zero, ``constant``, or times ``lr_drop`` at each of the ``milestones`` (``steps``); after the warm-up."""
-    milestones: list[int] = field(default_factory=list)
+    milestones: list[int] = count([])
     """Steps from which the learning rate is lower, for ``steps``."""
-    lr_drop: float = 0.1
+    lr_drop: float = bounded(0.1, 0, 1, above=True)
     """Factor of each milestone, in (0, 1]."""
-    warmup_steps: int = 0
+    warmup_steps: int = count(0, 0)
     """Steps of linear warm-up from zero."""
-    label_smoothing: float = 0.0
+    label_smoothing: float = bounded(0.0, 0, 1, below=True)
     """Weight shared out over all classes, in [0, 1)."""
-    ema_decay: float = 0.0
+    ema_decay: float = bounded(0.0, 0, 1, below=True)
     """Decay of the moving average of the weights that is scored instead of them, in [0, 1); 0 is off."""
-    sampling: str = "shuffled"
+    sampling: str = choice("shuffled", ("shuffled", "with_replacement"))
     """``shuffled`` epochs, or uniform draws ``with_replacement``."""
 
-    select: str = "last"
+    select: str = choice("last", ("last", "best_val", "oracle"))
     """Which step is scored: ``last``; ``best_val``, by macro accuracy on the validation split; or ``oracle``, by that
     on the test split itself, a protocol of some papers that every table marks."""
-    eval_every: int | None = None
+    eval_every: int | None = count(None)
     """Steps between evaluations on the split that ``select`` reads (validation for ``last``); null for none."""
-    evaluation: str = "full"
+    evaluation: str = choice("full", ("full", "resampled"))
     """``full``: each image counts once. ``resampled``: as often as it comes up in 6,400 draws with replacement, and a
     class that never does counts as 0 (DA-Fusion's and DALDA's code)."""
 
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        for key, options in CHOICES.items():
-            check_choice(f"downstream.{key}", getattr(self, key), options)
-        for key in ("lr", "backbone_lr_scale"):
-            if getattr(self, key) <= 0:
-                raise GenaugError(f"downstream.{key}={getattr(self, key)} must be positive.")
-        for key in ("label_smoothing", "ema_decay", "momentum"):
-            if not 0 <= getattr(self, key) < 1:
-                raise GenaugError(f"downstream.{key}={getattr(self, key)} must be at least 0 and below 1.")
-        if not 0 < self.lr_drop <= 1:
-            raise GenaugError(f"downstream.lr_drop={self.lr_drop} must lie in (0, 1].")
         if (self.schedule == "steps") != bool(self.milestones):
             raise GenaugError(
                 f"downstream.schedule={self.schedule} with downstream.milestones={self.milestones}: milestones belong to "
                 "schedule=steps, which needs at least one."
             )
-        if self.weight_decay < 0:
-            raise GenaugError(f"downstream.weight_decay={self.weight_decay} must not be negative.")
-        if self.num_steps < 1:
-            raise GenaugError(f"downstream.num_steps={self.num_steps} must be at least 1.")
-        if self.batch_size < 2:
-            raise GenaugError(f"downstream.batch_size={self.batch_size} must be at least 2, for batch statistics.")
-        if not 0 <= self.warmup_steps < self.num_steps:
-            raise GenaugError(
-                f"downstream.warmup_steps={self.warmup_steps} must be at least 0 and below num_steps={self.num_steps}."
-            )
-        if self.eval_every is not None and self.eval_every < 1:
-            raise GenaugError(
-                f"downstream.eval_every={self.eval_every} must be at least 1, or null for no evaluations."
-            )
-        self._check_pairs()
-
-    def _check_pairs(self) -> None:
+        if self.warmup_steps >= self.num_steps:
+            raise GenaugError(f"downstream.warmup_steps={self.warmup_steps} must be below num_steps={self.num_steps}.")
         if self.mode == "scratch" and self.weights_path is not None:
             raise GenaugError(
                 f"downstream.mode=scratch starts from random weights, but downstream.weights_path={self.weights_path} "

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from genaug.core.cost import LEARNING, ForwardPasses, forward_gflop
-from genaug.core.errors import GenaugError, check_choice
+from genaug.core.errors import GenaugError
+from genaug.core.fields import bounded, choice, count, probability
 from genaug.core.identity import CONTENT
 from genaug.core.registry import component
 from genaug.data.sample import Dataset
@@ -21,15 +22,6 @@ if TYPE_CHECKING:
     from genaug.data.detections import Detections
     from genaug.tracking.record import Record
 
-CHOICES = {
-    "architecture": ("tiny", "faster_rcnn", "retinanet", "fcos"),
-    "weights": ("none", "backbone", "coco"),
-    "optimizer": ("adamw", "sgd"),
-    "schedule": ("cosine", "constant"),
-    "sampling": ("shuffled", "with_replacement"),
-    "select": ("last", "best_val", "oracle"),
-}
-
 
 @component("downstream", "detector")
 @dataclass(kw_only=True, slots=True)
@@ -39,52 +31,52 @@ class Detector(Downstream):
     Steps are fixed, so real images repeated to the size of a mix are the plain baseline: each real image is seen as often.
     """
 
-    architecture: str = "tiny"
+    architecture: str = choice("tiny", ("tiny", "faster_rcnn", "retinanet", "fcos"))
     """``faster_rcnn``, ``retinanet`` or ``fcos`` with a ResNet-50 FPN (torchvision), or ``tiny``: an FCOS with a backbone of
     0.2 million weights for images of about 64 px."""
-    weights: str = "none"
+    weights: str = choice("none", ("none", "backbone", "coco"))
     """``none``: random. ``backbone``: ImageNet's in the ResNet. ``coco``: a detector of COCO, its class layer made anew."""
     weights_path: str | None = field(default=None, metadata=CONTENT)
     """File of those weights (torchvision's state dict) for machines without a network; null downloads them."""
-    trainable_layers: int = 5
+    trainable_layers: int = count(5, 0, 5)
     """Stages of the ResNet that learn, 0 to 5, counted from the end."""
 
-    optimizer: str = "adamw"
+    optimizer: str = choice("adamw", ("adamw", "sgd"))
     """``adamw`` or ``sgd``."""
-    lr: float = 0.002
+    lr: float = bounded(0.002, 0, 100, above=True)
     """Peak learning rate."""
-    weight_decay: float = 0.05
+    weight_decay: float = bounded(0.05, 0, 100)
     """Of all weights; decoupled in ``adamw``."""
-    momentum: float = 0.9
+    momentum: float = bounded(0.9, 0, 1, below=True)
     """Of ``sgd``."""
-    clip_norm: float = 10.0
+    clip_norm: float = bounded(10.0, 0)
     """Largest norm of the gradient; 0 is no limit."""
-    num_steps: int = 300
+    num_steps: int = count(300)
     """Optimiser steps, whatever alpha, M and the size of the data set."""
-    batch_size: int = 16
+    batch_size: int = count(16)
     """Images per step, over all devices together."""
-    schedule: str = "cosine"
+    schedule: str = choice("cosine", ("cosine", "constant"))
     """``cosine`` to zero, or ``constant``; after the warm-up."""
-    warmup_steps: int = 20
+    warmup_steps: int = count(20, 0)
     """Steps of linear warm-up from zero."""
-    ema_decay: float = 0.0
+    ema_decay: float = bounded(0.0, 0, 1, below=True)
     """Decay of the moving average of the weights that is scored instead of them, in [0, 1); 0 is off."""
-    sampling: str = "shuffled"
+    sampling: str = choice("shuffled", ("shuffled", "with_replacement"))
     """``shuffled`` epochs, or uniform draws ``with_replacement``."""
-    repeat_factor: float = 0.0
+    repeat_factor: float = probability(0.0)
     """t of repeat-factor sampling (LVIS, arXiv 1908.03195, appendix B.2): an image of a class that is in a share f of the
     images is repeated max(1, sqrt(t / f)) times in the real data; 0 is off. A baseline without synthetic images."""
-    mosaic_prob: float = 0.0
+    mosaic_prob: float = probability(0.0)
     """Probability that a training image is a mosaic of four draws (YOLOv4, arXiv 2004.10934), in [0, 1]."""
-    min_score: float = 0.01
+    min_score: float = bounded(0.01, 0, 1, below=True)
     """Detections below this score are dropped, in [0, 1)."""
-    max_detections: int = 100
+    max_detections: int = count(100)
     """Most detections per image; COCO's evaluator reads 100."""
 
-    select: str = "last"
+    select: str = choice("last", ("last", "best_val", "oracle"))
     """Which step is scored: ``last``; ``best_val``, by AP on the validation split; or ``oracle``, by that on the test split,
     which every table marks."""
-    eval_every: int | None = None
+    eval_every: int | None = count(None)
     """Steps between evaluations on the split that ``select`` reads (validation for ``last``); null for none."""
 
     version: ClassVar[int] = 1
@@ -92,35 +84,8 @@ class Detector(Downstream):
     metric: ClassVar[str] = "test/map"
 
     def __post_init__(self) -> None:
-        for key, options in CHOICES.items():
-            check_choice(f"downstream.{key}", getattr(self, key), options)
-        for key in ("num_steps", "batch_size", "max_detections"):
-            if getattr(self, key) < 1:
-                raise GenaugError(f"downstream.{key}={getattr(self, key)} must be at least 1.")
-        if self.lr <= 0:
-            raise GenaugError(f"downstream.lr={self.lr} must be positive.")
-        for key in ("ema_decay", "momentum", "min_score"):
-            if not 0 <= getattr(self, key) < 1:
-                raise GenaugError(f"downstream.{key}={getattr(self, key)} must be at least 0 and below 1.")
-        for key in ("mosaic_prob", "repeat_factor"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise GenaugError(f"downstream.{key}={getattr(self, key)} must lie in [0, 1].")
-        for key in ("weight_decay", "clip_norm"):
-            if getattr(self, key) < 0:
-                raise GenaugError(f"downstream.{key}={getattr(self, key)} must not be negative.")
-        if not 0 <= self.warmup_steps < self.num_steps:
-            raise GenaugError(
-                f"downstream.warmup_steps={self.warmup_steps} must be at least 0 and below num_steps={self.num_steps}."
-            )
-        if not 0 <= self.trainable_layers <= 5:
-            raise GenaugError(f"downstream.trainable_layers={self.trainable_layers} must lie between 0 and 5.")
-        if self.eval_every is not None and self.eval_every < 1:
-            raise GenaugError(
-                f"downstream.eval_every={self.eval_every} must be at least 1, or null for no evaluations."
-            )
-        self._check_pairs()
-
-    def _check_pairs(self) -> None:
+        if self.warmup_steps >= self.num_steps:
+            raise GenaugError(f"downstream.warmup_steps={self.warmup_steps} must be below num_steps={self.num_steps}.")
         if self.architecture == "tiny" and self.weights != "none":
             raise GenaugError(
                 f"downstream.architecture=tiny has no pretrained weights: write downstream.weights=none, not {self.weights}."

@@ -11,7 +11,7 @@ from genaug.core.seeding import choice, derive, uniform
 from genaug.data.augmentation import seeded
 from genaug.data.mixing import Order
 from genaug.downstream.classification.batches import Inputs
-from genaug.downstream.self_training.config import Amst
+from genaug.downstream.self_training.config import SelfTraining
 from genaug.downstream.self_training.strong_augmentation import StrongView
 
 Batch = dict[str, Tensor]
@@ -35,7 +35,7 @@ class SelfTrainingBatches(Dataset):
 
     def __init__(
         self,
-        config: Amst,
+        config: SelfTraining,
         inputs: Inputs,
         labelled: Labelled,
         unlabelled: Tensor,

@@ -1,14 +1,16 @@
-"""AMST, the asymmetric multi-head self-training of DreamDA (arXiv 2403.12803), and its peers, over one backbone.
+"""Self-training: images of the pool are labelled by heads on the same backbone, or by the model itself, by nine rules.
 
-Synthetic images count as unlabelled; auxiliary heads decide which of them get a label. The paper's code was never released:
-the figure gives the phases, every constant is ours and an option here. Losses and rules: ``pseudo_labels.py``.
+AMST, the asymmetric multi-head self-training of DreamDA (arXiv 2403.12803), is ``label=pseudo``: auxiliary heads decide which
+synthetic images get a label. Its code was never released: the figure gives the phases, every constant is ours and an option
+here. Losses and rules: ``pseudo_labels.py``.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from genaug.core.errors import GenaugError, check_choice
+from genaug.core.errors import GenaugError
+from genaug.core.fields import bounded, choice, count
 from genaug.core.registry import component
 from genaug.data.mixing import Mix, Separate
 from genaug.data.sample import Dataset, Sample
@@ -22,107 +24,81 @@ if TYPE_CHECKING:
 
 SELF_TRAINED = ("pseudo", "soft")
 """Labels that the auxiliary heads give in rounds."""
-CHOICES = {
-    "label": ("none", "seed", *SELF_TRAINED, "fixmatch", "flexmatch", "debiasmatch", "dst", "multi_head_co_training"),
-    "unlabelled": ("pool", "real", "both"),
-    "head_views": ("shared", "independent"),
-    "head_data": ("full", "bootstrap"),
-    "confidence": ("mean", "min"),
-    "debias_labels": ("new", "old"),
-}
+LABELS = ("none", "seed", *SELF_TRAINED, "fixmatch", "flexmatch", "debiasmatch", "dst", "multi_head_co_training")
+MOST_WEIGHT = 1000
+"""Largest weight of a term of the loss."""
 
 
-@component("downstream", "amst")
+@component("downstream", "self_training")
 @dataclass(kw_only=True, slots=True)
-class Amst(Classifier):
+class SelfTraining(Classifier):
     """A classifier on real images as labelled and a pool as unlabelled data; the mix's alpha has no meaning here."""
 
-    label: str = "pseudo"
+    label: str = choice("pseudo", LABELS)
     """Where the labels of the unlabelled images come from. ``none``: they are left out, real images teach alone. ``seed``:
     their source's. ``pseudo`` (AMST): the auxiliary heads, where they agree and are confident. ``soft``: the heads' mean
     probabilities, for every image. ``fixmatch``, ``flexmatch``, ``debiasmatch``, ``dst``: the model's own confident
     predictions. ``multi_head_co_training``: each of three heads learns what the other two agree on."""
-    unlabelled: str = "pool"
+    unlabelled: str = choice("pool", ("pool", "real", "both"))
     """Unlabelled images: the ``pool``, the data set's own unlabelled ``real`` ones (STL-10 has 100,000), or ``both``."""
 
-    num_weak_heads: int = 2
+    num_weak_heads: int = count(2, 0, 100)
     """Auxiliary heads that learn from weak views: the classic augmentation."""
-    num_strong_heads: int = 2
+    num_strong_heads: int = count(2, 0, 100)
     """Auxiliary heads that learn from strong views: classic augmentation, RandAugment, Cutout."""
-    head_views: str = "shared"
+    head_views: str = choice("shared", ("shared", "independent"))
     """``shared``: heads of a kind see the same view (the figure). ``independent``: each head has its own draw, against
     heads that become one."""
-    head_data: str = "full"
+    head_data: str = choice("full", ("full", "bootstrap"))
     """``full``: every head sees every real image. ``bootstrap``: each has its own resample of them."""
-    lambda_div: float = 0.0
+    lambda_div: float = bounded(0.0, 0, MOST_WEIGHT)
     """Weight of mean |W_a W_b^T| over the heads of a kind, which keeps them apart."""
 
-    pretrain_fraction: float = 0.25
+    pretrain_fraction: float = bounded(0.25, 0, 1, below=True)
     """Share of ``num_steps`` in which the auxiliary heads learn from real images alone, in [0, 1)."""
-    num_rounds: int = 3
+    num_rounds: int = count(3)
     """R, how often the unlabelled images are labelled; the rest of the steps is shared out equally."""
-    tau: float = 0.95
+    tau: float = bounded(0.95, 0, 1, above=True, below=True)
     """Least confidence of an accepted label, in (0, 1). One tau is stricter with more classes."""
-    confidence: str = "mean"
+    confidence: str = choice("mean", ("mean", "min"))
     """Confidence of an image: ``mean`` or ``min`` over the heads."""
     accumulate: bool = False
     """Keep the labels of earlier rounds; false labels anew in every round."""
-    fraction_real: float | None = None
+    fraction_real: float | None = bounded(None, 0, 1, above=True)
     """Share of real images in a labelled batch, in (0, 1]; null draws uniformly from real and accepted images."""
 
-    lambda_c: float = 1.0
+    lambda_c: float = bounded(1.0, 0, MOST_WEIGHT)
     """Weight of the loss on unlabelled images (weak view labels strong view); 0 reads none of them."""
-    tau_c: float = 0.95
+    tau_c: float = bounded(0.95, 0, 1, above=True, below=True)
     """Least confidence of a weak view there, in (0, 1)."""
-    mu: int = 1
+    mu: int = count(1, most=1000)
     """Unlabelled images per labelled one in a step."""
-    lambda_aux: float = 1.0
+    lambda_aux: float = bounded(1.0, 0, MOST_WEIGHT)
     """Weight of the auxiliary heads' loss on real images after pretraining, which keeps the labellers current."""
-    lambda_strong: float = 0.0
+    lambda_strong: float = bounded(0.0, 0, MOST_WEIGHT)
     """Weight of the labelled images' strong view in the supervised loss (0.1 in TLlib's FixMatch)."""
-    strong_num_ops: int = 3
+    strong_num_ops: int = count(3, 0, 100)
     """Operations of RandAugment in a strong view."""
 
     flexmatch_warmup: bool = True
     """FlexMatch: count images that were never confident for the largest class."""
-    debias_momentum: float = 0.999
+    debias_momentum: float = bounded(0.999, 0, 1, below=True)
     """DebiasMatch: momentum of the mean prediction, in [0, 1)."""
-    debias_strength: float = 1.0
+    debias_strength: float = bounded(1.0, 0, MOST_WEIGHT)
     """DebiasMatch: lambda of the adjustment."""
-    debias_labels: str = "new"
+    debias_labels: str = choice("new", ("new", "old"))
     """DebiasMatch: labels are debiased by the ``new`` mean prediction (TLlib), or the ``old`` one (the authors' code)."""
-    dst_weight: float = 2.0
+    dst_weight: float = bounded(2.0, 0, MOST_WEIGHT)
     """DST: eta', weight of the worst-case head's agreement on labelled images."""
-    dst_width: int = 2048
+    dst_width: int = count(2048, most=10**6)
     """DST: hidden units of the pseudo head and the worst-case head."""
 
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         Classifier.__post_init__(self)
-        for key, options in CHOICES.items():
-            check_choice(f"downstream.{key}", getattr(self, key), options)
-        for key in ("tau", "tau_c"):
-            if not 0 < getattr(self, key) < 1:
-                raise GenaugError(f"downstream.{key}={getattr(self, key)} must lie between 0 and 1: write e.g. 0.95.")
-        for key in ("pretrain_fraction", "debias_momentum"):
-            if not 0 <= getattr(self, key) < 1:
-                raise GenaugError(f"downstream.{key}={getattr(self, key)} must be at least 0 and below 1.")
-        for key in ("lambda_c", "lambda_aux", "lambda_strong", "lambda_div", "debias_strength", "dst_weight"):
-            if getattr(self, key) < 0:
-                raise GenaugError(f"downstream.{key}={getattr(self, key)} must not be negative.")
-        for key in ("num_rounds", "mu", "dst_width"):
-            if getattr(self, key) < 1:
-                raise GenaugError(f"downstream.{key}={getattr(self, key)} must be at least 1.")
-        for key in ("num_weak_heads", "num_strong_heads", "strong_num_ops"):
-            if getattr(self, key) < 0:
-                raise GenaugError(f"downstream.{key}={getattr(self, key)} must not be negative.")
-        if self.fraction_real is not None and not 0 < self.fraction_real <= 1:
-            raise GenaugError(f"downstream.fraction_real={self.fraction_real} must lie in (0, 1], or be null.")
-        if self.label in SELF_TRAINED:
-            self._check_phases()
-
-    def _check_phases(self) -> None:
+        if self.label not in SELF_TRAINED:
+            return
         if self.num_weak_heads + self.num_strong_heads < 2:
             raise GenaugError(
                 f"downstream.num_weak_heads={self.num_weak_heads} and num_strong_heads={self.num_strong_heads}: agreement "
@@ -238,6 +214,6 @@ class Amst(Classifier):
 
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
         samples = self.unlabelled_samples(data)
-        from genaug.downstream.self_training.module import train_amst
+        from genaug.downstream.self_training.module import train_self_training
 
-        return train_amst(self, data, samples, trainer, folder, record)
+        return train_self_training(self, data, samples, trainer, folder, record)

@@ -1,4 +1,4 @@
-"""How AMST and its peers learn: the phases, the losses, and the labelling of unlabelled images."""
+"""How self-training learns, by whichever of its rules: the phases, the losses, and the labelling of unlabelled images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ from genaug.downstream.classification.module import (
 from genaug.downstream.classification.scoring import Split, apply_in_batches
 from genaug.downstream.self_training import pseudo_labels as rules
 from genaug.downstream.self_training.batches import Batch, Labelled, SelfTrainingBatches
-from genaug.downstream.self_training.config import SELF_TRAINED, Amst
+from genaug.downstream.self_training.config import SELF_TRAINED, SelfTraining
 from genaug.downstream.self_training.report import RoundReport, relabelled_sheet
 from genaug.downstream.trainer import TrainerConfig
 
@@ -37,7 +37,7 @@ HEAD_STD = 0.01  # of the auxiliary heads' first weights
 class MultiHeadNetwork(Network):
     """The classifier's network, whose head is the main one, with auxiliary heads on the same features."""
 
-    def __init__(self, config: Amst, num_classes: int):
+    def __init__(self, config: SelfTraining, num_classes: int):
         super().__init__(config, num_classes)
         width = self.head.in_features
         counts = {"multi_head_co_training": 2, "dst": 0} | dict.fromkeys(
@@ -83,7 +83,7 @@ class PhasedSteps:
     counts all steps, as Lightning expects of a resumed loader.
     """
 
-    def __init__(self, model: "LightningAmst"):
+    def __init__(self, model: "LightningSelfTraining"):
         self.model = model
 
     def __len__(self) -> int:
@@ -103,10 +103,10 @@ class PhasedSteps:
             yield from step_loader(model.batches(number), first, end, model.trainer_config)
 
 
-class LightningAmst(LightningClassifier):
+class LightningSelfTraining(LightningClassifier):
     """Loss terms by phase; everything that a resumed run needs is in the checkpoint."""
 
-    config: Amst
+    config: SelfTraining
     network: MultiHeadNetwork
     round_number: Tensor
     given: Tensor
@@ -115,7 +115,7 @@ class LightningAmst(LightningClassifier):
 
     def __init__(
         self,
-        config: Amst,
+        config: SelfTraining,
         network: MultiHeadNetwork,
         data: TrainingData,
         inputs: Inputs,
@@ -309,8 +309,8 @@ class LightningAmst(LightningClassifier):
         return {"label": self.config.label, "num_unlabelled": len(self.unlabelled), "rounds": self.reports}
 
 
-def train_amst(
-    config: Amst,
+def train_self_training(
+    config: SelfTraining,
     data: TrainingData,
     unlabelled: Sequence[Sample],
     trainer_config: TrainerConfig,
@@ -320,7 +320,7 @@ def train_amst(
     """Train, select and score; see ``Downstream.train``. The mix is not asked: labelled and unlabelled stay apart."""
     learner = Learner(
         network=lambda: MultiHeadNetwork(config, len(data.dataset.class_names)),
-        model=lambda network, inputs, splits: LightningAmst(
+        model=lambda network, inputs, splits: LightningSelfTraining(
             config, network, data, inputs, trainer_config, unlabelled, splits, folder, record
         ),
         samples=(*data.dataset.train, *unlabelled),

@@ -15,7 +15,7 @@ from genaug.data.mixing import RealOnly, Separate, Stream
 from genaug.downstream.base import TrainingData
 from genaug.downstream.classification.batches import class_weights, decode
 from genaug.downstream.self_training.batches import Labelled, SelfTrainingBatches
-from genaug.downstream.self_training.config import CHOICES, Amst
+from genaug.downstream.self_training.config import LABELS, SelfTraining
 from genaug.downstream.self_training.module import MultiHeadNetwork
 from genaug.downstream.self_training.report import RoundReport, relabelled_sheet
 from genaug.downstream.self_training.strong_augmentation import OPERATIONS, StrongView, cutout
@@ -52,12 +52,12 @@ class Record:
         self.lines.append(text)
 
 
-def amst(**fields):
+def self_training(**fields):
     defaults = {
-        "name": "amst", "seed": 0, "image_size": 32, "backbone": "test_resnet", "num_steps": 8, "batch_size": 8,
+        "name": "self_training", "seed": 0, "image_size": 32, "backbone": "test_resnet", "num_steps": 8, "batch_size": 8,
         "num_rounds": 2, "tau": 0.15, "tau_c": 0.15, "dst_width": 16, "lr": 0.003,
     }  # fmt: skip
-    return Amst(**(defaults | fields))
+    return SelfTraining(**(defaults | fields))
 
 
 @pytest.fixture
@@ -66,21 +66,21 @@ def train(digits, pool, tmp_path):
         data = TrainingData(dataset=dataset, mix=mix or Separate(m=2), pool=pool, augment=JITTER)
         trainer = TrainerConfig(accelerator="cpu", checkpoint_every=checkpoint_every)
         (tmp_path / folder).mkdir(exist_ok=True)
-        return (config or amst()).train(data, trainer, tmp_path / folder, record or Record())
+        return (config or self_training()).train(data, trainer, tmp_path / folder, record or Record())
 
     return run
 
 
 def test_the_phases_share_out_the_steps():
-    config = amst(num_steps=103, pretrain_fraction=0.25, num_rounds=3)
+    config = self_training(num_steps=103, pretrain_fraction=0.25, num_rounds=3)
     assert (config.pretrain_steps, config.round_starts()) == (26, [26, 51, 77])
-    assert amst(label="fixmatch", num_steps=103).round_starts() == [0]
+    assert self_training(label="fixmatch", num_steps=103).round_starts() == [0]
 
 
 @pytest.mark.parametrize("label", ["pseudo", "none"])
 def test_nothing_accepted_and_no_unlabelled_loss_is_plain_training_bit_for_bit(train, classify, label):
     nothing = {"lambda_c": 0.0, "lambda_aux": 0.0, "pretrain_fraction": 0.0, "tau": 0.999999}
-    mine = train(amst(label=label, **nothing))
+    mine = train(self_training(label=label, **nothing))
     shared = {"backbone": "test_resnet", "num_steps": 8, "lr": 0.003, "augment": JITTER}
     plain = classify(RealOnly(), **shared)
     assert mine["predictions"] == plain["predictions"]
@@ -90,7 +90,7 @@ def test_nothing_accepted_and_no_unlabelled_loss_is_plain_training_bit_for_bit(t
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_every_optimizer_takes_a_main_head_that_learns_only_after_pretraining(train, optimizer):
-    assert train(amst(optimizer=optimizer, pretrain_fraction=0.25))["protocol"]["num_steps"] == 8
+    assert train(self_training(optimizer=optimizer, pretrain_fraction=0.25))["protocol"]["num_steps"] == 8
 
 
 @pytest.mark.parametrize(
@@ -101,22 +101,22 @@ def test_the_labels_of_the_sources_never_reach_the_weights(train, pool, label):
         return dataclasses.replace(sample, label={i % 10: 1.0})
 
     moved = dataclasses.replace(pool, samples=tuple(hidden(s, i) for i, s in enumerate(pool.samples)))
-    expected = train(amst(label=label), "true")
-    assert train(amst(label=label), "moved", pool=moved)["predictions"] == expected["predictions"]
+    expected = train(self_training(label=label), "true")
+    assert train(self_training(label=label), "moved", pool=moved)["predictions"] == expected["predictions"]
 
 
 def test_the_labels_of_the_sources_do_teach_where_they_are_asked_for(train, pool):
     moved = dataclasses.replace(
         pool, samples=tuple(dataclasses.replace(s, label={i % 10: 1.0}) for i, s in enumerate(pool.samples))
     )
-    config = amst(label="seed")
+    config = self_training(label="seed")
     assert train(config, "true")["predictions"] != train(config, "moved", pool=moved)["predictions"]
 
 
 @pytest.mark.parametrize(("label", "killed_at"), [("pseudo", k) for k in range(1, 8)] + [("soft", 4), ("flexmatch", 4)])
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(train, tmp_path, label, killed_at):
     """Pretraining is steps 0 and 1, the rounds begin at 2 and 5; a checkpoint is written at every second step."""
-    config = amst(label=label, num_steps=9, pretrain_fraction=0.2, ema_decay=0.5, accumulate=True)
+    config = self_training(label=label, num_steps=9, pretrain_fraction=0.2, ema_decay=0.5, accumulate=True)
     whole = train(config, "whole", checkpoint_every=2)
     with pytest.raises(Killed):
         train(config, "killed", record=Record(killed_at), checkpoint_every=2)
@@ -130,7 +130,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(train, tmp_path, l
 
 def test_loss_terms_are_logged_one_by_one_in_their_phases(train):
     record = Record()
-    train(amst(lambda_div=0.1, lambda_strong=0.1), record=record)
+    train(self_training(lambda_div=0.1, lambda_strong=0.1), record=record)
     by_step = {}
     for step, row in record.rows:
         by_step.setdefault(step, {}).update(row)
@@ -143,10 +143,12 @@ def test_loss_terms_are_logged_one_by_one_in_their_phases(train):
     assert any("labels/accepted" in row for _, row in record.rows)
 
 
-@pytest.mark.parametrize("label", CHOICES["label"])
+@pytest.mark.parametrize("label", LABELS)
 def test_every_source_of_labels_trains_any_backbone(train, label):
     result = train(
-        amst(label=label, backbone="test_efficientnet", num_steps=4, head_views="independent", head_data="bootstrap")
+        self_training(
+            label=label, backbone="test_efficientnet", num_steps=4, head_views="independent", head_data="bootstrap"
+        )
     )
     assert 0 <= result["metrics"]["test/accuracy_macro"] <= 1
     assert result["protocol"]["label"] == label
@@ -156,7 +158,7 @@ def test_every_source_of_labels_trains_any_backbone(train, label):
 def test_the_main_head_alone_decides_unless_heads_vote():
     images = torch.rand(4, 3, 32, 32)
     for label, alone in (("pseudo", True), ("multi_head_co_training", False)):
-        network = MultiHeadNetwork(amst(label=label), 10).eval()
+        network = MultiHeadNetwork(self_training(label=label), 10).eval()
         before = network(images)
         with torch.no_grad():
             network.auxiliary[0].bias += torch.arange(10.0)
@@ -164,7 +166,7 @@ def test_the_main_head_alone_decides_unless_heads_vote():
 
 
 def test_every_auxiliary_head_starts_from_its_own_seed():
-    first, again = (MultiHeadNetwork(amst(), 10) for _ in range(2))
+    first, again = (MultiHeadNetwork(self_training(), 10) for _ in range(2))
     weights = [head.weight for head in first.auxiliary]
     assert len(weights) == 4
     assert all(not torch.equal(weights[a], weights[b]) for a in range(4) for b in range(a))
@@ -184,7 +186,7 @@ def batches(digits, pool, config, parts, num_given=0, tmp=Path(".")):
 
 @pytest.mark.parametrize(("views", "expected"), [("shared", 2), ("independent", 4)])
 def test_heads_share_a_view_or_have_their_own(digits, pool, views, expected):
-    config = amst(head_views=views)
+    config = self_training(head_views=views)
     images = batches(digits, pool, config, {"auxiliary"})[3]["auxiliary"].view(expected, 8, 3, 32, 32)
     assert len(config.auxiliary_views()) == expected
     assert all(not torch.equal(images[a], images[b]) for a in range(expected) for b in range(a))
@@ -200,7 +202,7 @@ def test_heads_share_a_view_or_have_their_own(digits, pool, views, expected):
     ],
 )
 def test_the_plan_knows_the_images_of_a_training(digits, pool, fields):
-    config = amst(**fields)
+    config = self_training(**fields)
     phases = [(-1, config.pretrain_steps), (0, config.num_steps - config.pretrain_steps)]
     total = 0
     for number, steps in phases:
@@ -211,25 +213,27 @@ def test_the_plan_knows_the_images_of_a_training(digits, pool, fields):
 
 
 def test_bootstrap_counts_resample_the_real_images(digits, pool):
-    source = batches(digits, pool, amst(head_data="bootstrap"), {"auxiliary"})
+    source = batches(digits, pool, self_training(head_data="bootstrap"), {"auxiliary"})
     everything = source.bootstrap_weights(torch.arange(len(digits.train)))
     assert everything.sum(dim=1).tolist() == [len(digits.train)] * 4
     assert len({tuple(row) for row in everything.tolist()}) == 4
     assert torch.equal(
-        batches(digits, pool, amst(), {"auxiliary"}).bootstrap_weights(torch.arange(3)), torch.ones(4, 3)
+        batches(digits, pool, self_training(), {"auxiliary"}).bootstrap_weights(torch.arange(3)), torch.ones(4, 3)
     )
 
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
 def test_the_share_of_real_images_is_as_asked(digits, pool, share):
-    source = batches(digits, pool, amst(fraction_real=share), {"supervised"}, num_given=30)
+    source = batches(digits, pool, self_training(fraction_real=share), {"supervised"}, num_given=30)
     n = 4000
     real = sum(source.labelled_index(d) < len(digits.train) for d in range(n)) / n
     assert abs(real - share) <= 4 * (share * (1 - share) / n) ** 0.5  # four standard deviations of a binomial
 
 
 def test_a_batch_is_a_function_of_its_step_alone(digits, pool):
-    one, other = (batches(digits, pool, amst(mu=2), {"supervised", "auxiliary", "unlabelled"}, 5) for _ in range(2))
+    one, other = (
+        batches(digits, pool, self_training(mu=2), {"supervised", "auxiliary", "unlabelled"}, 5) for _ in range(2)
+    )
     other[0], other[9]
     first, second = one[4], other[4]
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -240,18 +244,20 @@ def test_real_unlabelled_images_serve_as_well_or_besides(train, digits):
     unlabelled = tuple(dataclasses.replace(sample, label={}) for sample in digits.val[:12])
     more = dataclasses.replace(digits, val=digits.val[12:], unlabelled=unlabelled)
     for choice, count in (("real", 12), ("both", 12 + 2 * (len(digits.train) - 1))):
-        protocol = train(amst(unlabelled=choice), choice, dataset=more)["protocol"]
+        protocol = train(self_training(unlabelled=choice), choice, dataset=more)["protocol"]
         assert protocol["num_unlabelled"] == count
     assert (
-        train(amst(unlabelled="real"), "alone", dataset=more, pool=None)["protocol"]["rounds"][0]["seed_agreement"]
+        train(self_training(unlabelled="real"), "alone", dataset=more, pool=None)["protocol"]["rounds"][0][
+            "seed_agreement"
+        ]
         is None
     )
     with pytest.raises(GenaugError, match="has no unlabelled images"):
-        amst(unlabelled="real").check_dataset(digits)
+        self_training(unlabelled="real").check_dataset(digits)
 
 
 def test_two_runs_of_one_cell_are_equal(train):
-    assert train(amst(), "one") == train(amst(), "two")
+    assert train(self_training(), "one") == train(self_training(), "two")
 
 
 def report(heads, accepted, labels, seeds, val=None):
@@ -347,7 +353,7 @@ def test_a_strong_view_draws_from_torch_alone():
 )
 def test_bad_values_are_refused_by_name(fields, named):
     with pytest.raises(GenaugError, match=named):
-        amst(**fields)
+        self_training(**fields)
 
 
 @pytest.mark.parametrize("samples", [None, ()])
@@ -355,12 +361,12 @@ def test_a_pool_without_images_is_refused(train, pool, samples):
     empty = None if samples is None else dataclasses.replace(pool, samples=samples)
     with pytest.raises(GenaugError, match="the pool has none"):
         train(pool=empty)
-    assert train(amst(label="none"), pool=empty)["protocol"]["num_unlabelled"] == 0
+    assert train(self_training(label="none"), pool=empty)["protocol"]["num_unlabelled"] == 0
 
 
 def test_one_class_is_refused(digits):
     with pytest.raises(GenaugError, match="one class only"):
-        amst().check_dataset(dataclasses.replace(digits, class_names=("digit",)))
+        self_training().check_dataset(dataclasses.replace(digits, class_names=("digit",)))
 
 
 @pytest.mark.parametrize(
@@ -404,8 +410,8 @@ def test_a_plain_classifier_cannot_use_separate_sets(digits, pool):
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_preset_is_a_valid_configuration(name):
     values = {}
-    while name != "_amst":  # a preset may build on another
+    while name != "_self_training":  # a preset may build on another
         values = {**OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")), **values}
         name = values.pop("defaults")[0]
-    config = Amst(seed=0, **({"image_size": 32} | values))
+    config = SelfTraining(seed=0, **({"image_size": 32} | values))
     assert {key: getattr(config, key) for key in values} == values
