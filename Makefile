@@ -4,8 +4,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
+CONSTRAINTS ?= constraints.txt  # empty: the newest versions that pyproject.toml allows
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-fast lint clean
 
 demo: $(READY)
 	$(BIN)/python train.py -m experiment=demo/compare seed=0
@@ -14,15 +15,18 @@ demo: $(READY)
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
+test-fast: $(READY)  # the edit loop: no whole runs, nothing that takes more than a few seconds
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -q -m "not slow" --ignore tests/integration --ignore tests/golden
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genaug needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(if $(strip $(CONSTRAINTS)),-c $(CONSTRAINTS)) --editable '.[dev]'
 	touch $(READY)
 
 clean:
