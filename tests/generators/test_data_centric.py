@@ -52,7 +52,8 @@ def test_no_class_name_reaches_a_prompt_or_an_initialisation(
         return
     if not generator.uses_prior or "classification" not in generator.tasks:
         pytest.skip("uses no prompts, or no classes")
-    generator.num_steps = 10  # enough for one step at the lowest strength, 0.1
+    if hasattr(generator, "num_steps"):
+        generator.num_steps = 10  # enough for one step at the lowest strength, 0.1
     if hasattr(generator, "solver"):
         generator.solver.reference_shift = False  # only defined for 1000 steps
     if hasattr(generator, "tokens"):

@@ -30,12 +30,15 @@ def test_paper_presets_state_the_papers_values():
     assert tokens.learning_rate == pytest.approx(5e-4 * tokens.batch_size)
     assert generator("+generator=da_fusion_reference").scheduler == "pndm_ref"
     assert generator("+generator=da_fusion_fixed").t0 == 0.5
-    he = generator("+generator=rg_he2022")
+    he = generator("+generator=real_guidance_he2022")
     assert he.t0 is None and he.t0_by_shots == {1: 0.5, 2: 0.4, 4: 0.35, 8: 0.2, 16: 0.15}
-    assert (generator("+generator=rg_dafusion").t0, generator("+generator=rg_low").t0) == (0.5, 0.1)
+    assert (generator("+generator=real_guidance_da_fusion").t0, generator("+generator=real_guidance_low").t0) == (
+        0.5,
+        0.1,
+    )
 
 
-@pytest.mark.parametrize("preset", ["da_fusion", "real_guidance", "rg_he2022"])
+@pytest.mark.parametrize("preset", ["da_fusion", "real_guidance", "real_guidance_he2022"])
 @pytest.mark.parametrize("text, value", [("0.3", 0.3), ("[0.3,0.6]", [0.3, 0.6])])
 def test_t0_is_overridden_by_a_number_or_a_list(preset, text, value):
     assert generator(f"+generator={preset}", f"generator.t0={text}").t0 == value

@@ -29,8 +29,8 @@ TEACHER = tuple(
     f"generator.teacher.{change}" for change in ("num_steps=2", "warmup_steps=0", "batch_size=2", "image_size=32")
 )
 NETWORKS = (
-    *("generator.num_steps=40", "generator.batch_size=8", "generator.z_dim=4", "generator.channels=8"),
-    *("generator.decoder_channels=32", "generator.lr=0.003"),
+    *("generator.training.num_steps=40", "generator.training.batch_size=8", "generator.training.lr=0.003"),
+    *("generator.networks.z_dim=4", "generator.networks.channels=8", "generator.networks.decoder_channels=32"),
 )
 CASES: dict[str, tuple[str, ...]] = {
     "real_guidance": (*DIGITS, *SHORT),
@@ -48,7 +48,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "psld_reference": (*SCENES, *SHORT, "generator.solver.reference_shift=false"),
     "latent_interpolation": (*DIGITS, *NETWORKS),
     "acai": (*DIGITS, *NETWORKS),
-    "vae_interpolation": DIGITS,
+    "latent_interpolation_prior_vae": DIGITS,
 }
 DRAWS = {
     "real_guidance": {"t0": 0.5},

@@ -14,13 +14,13 @@ def identity(*overrides: str) -> str:
 def test_the_generator_is_part_of_an_online_cell_and_the_mix_is_not():
     online = identity("generator.online=true")
     assert online != identity("generator.online=false")
-    assert online != identity("generator.online=true", "generator.lam=0.3")
+    assert online != identity("generator.online=true", "generator.mixing.lam=0.3")
     assert online != identity("generator=none")
     assert online == identity("generator.online=true", "mix.m=3", "mix.alpha=0.2")
 
 
 def test_a_fit_without_prior_is_a_cell_of_its_generator():
-    assert identity("task=fit") != identity("task=fit", "generator.z_dim=8")
+    assert identity("task=fit") != identity("task=fit", "generator.networks.z_dim=8")
 
 
 @pytest.mark.parametrize(
@@ -39,11 +39,17 @@ def test_what_needs_published_images_is_refused(overrides, message):
 @pytest.mark.parametrize("lam", ["1.5", "-0.1"])
 def test_lambda_outside_its_range_is_refused_on_the_command_line(lam):
     with pytest.raises(GenaugError, match="would be extrapolation"):
-        compose_typed(["generator=latent_interpolation", f"generator.lam={lam}"])
+        compose_typed(["generator=latent_interpolation", f"generator.mixing.lam={lam}"])
 
 
 def test_online_and_pool_run_from_one_fit(train):
-    small = ["generator.num_steps=4", "generator.z_dim=4", "generator.channels=4", "downstream.num_steps=4", "mix.m=1"]
+    small = [
+        "generator.training.num_steps=4",
+        "generator.networks.z_dim=4",
+        "generator.networks.channels=4",
+        "downstream.num_steps=4",
+        "mix.m=1",
+    ]
     output = train("-m", "generator=latent_interpolation", "generator.online=true,false", "tracking=local", *small)
     assert output.count("fitting latent_interpolation") == 1
     assert output.count("fitted already: latent_interpolation") == 1

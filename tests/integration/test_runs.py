@@ -80,7 +80,7 @@ def test_alpha_zero_and_no_generator_are_one_cell(train):
 
 
 def test_fixed_and_drawn_strengths_share_images(train):
-    run = ("-m", "generator=rg_dafusion", "mix.m=4", "generator.t0=0.5,[0.5,1.0]", "generator.num_steps=4")
+    run = ("-m", "generator=real_guidance_da_fusion", "mix.m=4", "generator.t0=0.5,[0.5,1.0]", "generator.num_steps=4")
     train(*run, "dataset.shots=1", "downstream.num_steps=2", "tracking=local")
     counts = sorted((r["counts"]["images_generated"], r["counts"]["images_reused"]) for r in results(train).values())
     assert counts[1] == (40, 0)

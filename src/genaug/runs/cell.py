@@ -19,13 +19,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from genaug.config import RunConfig
+from genaug.core.console import console
 from genaug.core.files import write_json, write_text
 from genaug.core.identity import canonical_text, fingerprint
 from genaug.core.interruption import Interrupted
 from genaug.core.names import safe_name
 from genaug.runs.collection import read_result, read_status
 from genaug.runs.environment import describe_environment
-from genaug.tracking.record import Record, console, open_record
+from genaug.tracking.record import Record, open_record
 
 Result = dict[str, Any]
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
+from genaug.core.console import console
 from genaug.core.errors import GenaugError, boundary, first_line
 from genaug.core.files import read_rows, write_text
 from genaug.core.names import safe_name
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from genaug.tracking.wandb_sync import Box
 
 ANSWER_TIME = 20.0  # seconds that W&B's server has to answer before a run goes on offline
-
-console = Console(soft_wrap=True, highlight=False)
 
 
 @component("tracking", "tracking")

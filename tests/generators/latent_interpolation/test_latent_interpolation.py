@@ -13,30 +13,37 @@ from genaug.core.store import Store
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.digits import Digits
 from genaug.generators.base import Variant
-from genaug.generators.latent_interpolation.config import LatentInterpolation
+from genaug.generators.latent_interpolation.config import LatentInterpolation, Mixing, Networks, Training
 from genaug.generators.latent_interpolation.training import square_pixels, to_unit
 from genaug.generators.publishing import make_pool
 
 SIZE = 16
 
 
-def generator(**fields) -> LatentInterpolation:
-    small = {
-        "name": "latent_interpolation",
-        "seed": 0,
-        "fit_seed": 0,
-        "image_size": SIZE,
-        "accelerator": "cpu",
-        "num_workers": 0,
-        "z_dim": 4,
-        "channels": 4,
-        "decoder_channels": 16,
-        "init": "kaiming",
-        "lr": 1e-3,
-        "batch_size": 8,
-        "num_steps": 4,
-    }
-    return LatentInterpolation(**{**small, **fields})
+SECTIONS = {"mixing": Mixing, "networks": Networks, "training": Training}
+SMALL = {
+    "mixing": {},
+    "networks": {"z_dim": 4, "channels": 4, "decoder_channels": 16, "init": "kaiming"},
+    "training": {"seed": 0, "lr": 1e-3, "batch_size": 8, "num_steps": 4},
+}
+
+
+def generator(**values) -> LatentInterpolation:
+    """Small; keys of a section may be given without it, ``seed`` excepted."""
+    own = {"name": "latent_interpolation", "seed": 0, "image_size": SIZE, "accelerator": "cpu"}
+    sections = {key: dict(SMALL[key]) for key in SECTIONS}
+    for key, value in values.items():
+        of = [
+            name
+            for name, cls in SECTIONS.items()
+            if key in {f.name for f in dataclasses.fields(cls)} and key not in own
+        ]
+        sections[of[0]].update({key: value}) if of else own.update({key: value})
+    if "training_seed" in own:
+        sections["training"]["seed"] = own.pop("training_seed")
+    if "images_at_once" in own:
+        own["batch_size"] = own.pop("images_at_once")
+    return LatentInterpolation(**own, **{key: cls(**sections[key]) for key, cls in SECTIONS.items()})
 
 
 @pytest.fixture(scope="module")
@@ -54,22 +61,27 @@ def fitted(digits, tmp_path_factory):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"batch_size": 1}, "batch of one has no pair"),
-        ({"z_dim": 0}, "z_dim=0 must be at least 1"),
+        ({"batch_size": 1}, r"generator\.training\.batch_size=1 must be"),
+        ({"z_dim": 0}, r"generator\.networks\.z_dim=0 must be in \[1, 65536\]"),
         ({"lam": 1.5}, "lam=1.5 would be extrapolation"),
         ({"lam": -0.1}, "lam=-0.1 would be extrapolation"),
         ({"lam": "normal"}, "lam=normal is not one of uniform, beta, grid"),
         ({"lam": None}, "write a number from 0 to 1, or one of"),
         ({"label": "two_hot", "lam": 0.3}, "two_hot means lambda .5"),
         ({"image_size": 36}, "cannot be halved 3 times. Write e.g. 32"),
-        ({"prior": "gaussian"}, "write generator.code=linear"),
+        ({"prior": "gaussian"}, "write generator.networks.code=linear"),
         ({"disc_norm": "separate_bn"}, "allow_reference_traps=true"),
         ({"interp": "cdf", "space": "pixel"}, "interp=linear"),
         ({"decoder_channels": 4}, "write 8 or more"),
-        ({"figure": True}, "write generator.z_dim=2"),
-        ({"lambda_adv": -1}, "must not be negative"),
-        ({"lr": 0}, "must be positive"),
-        ({"classes": "all"}, "classes=all is not one of any, inter, intra"),
+        ({"figure": True}, "write generator.networks.z_dim=2"),
+        ({"lambda_adv": -1}, r"generator\.training\.lambda_adv=-1 must be in"),
+        ({"lr": 0}, r"generator\.training\.lr=0 must be in \(0, 1\]"),
+        ({"lr": 1e20}, r"generator\.training\.lr"),
+        ({"warmup": 1.0}, r"generator\.training\.warmup=1\.0 must be in \[0, 1\)"),
+        ({"betas": [0.5]}, "two numbers"),
+        ({"disc_widths": []}, "disc_widths"),
+        ({"num_interp": 0}, r"generator\.mixing\.num_interp=0"),
+        ({"classes": "all"}, r"generator\.mixing\.classes=all must be one of any, inter, intra"),
     ],
 )
 def test_wrong_values_are_refused_with_what_to_write_instead(fields, message):
@@ -88,7 +100,7 @@ def test_training_images_without_pairs_are_refused(digits):
         lambda g: g.draw(one_class.train[0], 0, one_class),
         lambda g: g.check_dataset(one_class),
     ):
-        with pytest.raises(GenaugError, match=r"a single class. Write generator.classes=any"):
+        with pytest.raises(GenaugError, match=r"a single class. Write generator.mixing.classes=any"):
             use(generator())
     single = dataclasses.replace(digits, train=digits.train[:1])
     with pytest.raises(GenaugError, match="at least two"):
@@ -128,7 +140,7 @@ def test_what_is_learned_depends_on_the_training_images_and_the_fit_alone(digits
 
     fewer = dataclasses.replace(digits, train=digits.train[:10])
     assert identity() == identity(lam=0.1, online=True, classes="any", seed=5)
-    assert len({identity(), identity(fewer), identity(lambda_adv=0.0), identity(fit_seed=1)}) == 4
+    assert len({identity(), identity(fewer), identity(lambda_adv=0.0), identity(training_seed=1)}) == 4
 
 
 def test_partners_are_of_the_wanted_kind_and_do_not_depend_on_m(digits):
@@ -159,7 +171,7 @@ def test_a_pool_is_prefix_stable_and_its_manifest_complete(digits, fitted, tmp_p
         return make_pool(store, generator(lam=0.3, **fields), dataset, fitted, "f", lambda: None, m, **quiet)
 
     one = pool(1)
-    three = pool(3, generation_batch_size=5)
+    three = pool(3, images_at_once=5)
     assert three.counts["images_reused"] == 6 and three.counts["images_generated"] == 12
     first = [s for s in three.samples if s.index == 0]
     assert {s.digest for s in first} == {s.digest for s in one.samples}
@@ -190,7 +202,7 @@ def test_an_online_step_and_a_pool_of_its_pairs_are_the_same_images(digits, fitt
 def test_images_do_not_depend_on_their_batch(digits, fitted):
     made = []
     for size in (3, 64):
-        g = generator(generation_batch_size=size)
+        g = generator(images_at_once=size)
         variants = [g.variant_of(source, 0, digits, "f") for source in digits.train[:8]]
         made.append([np.asarray(item.image).astype(int) for item in g.generate(variants, digits, None, fitted)])
     # the order of additions in a convolution may differ between batch shapes: at most one of 255 levels
@@ -261,7 +273,7 @@ def test_the_plan_knows_the_operations_of_the_autoencoder(overrides: dict[str, i
     from genaug.generators.latent_interpolation.fit import build_autoencoder
 
     config = generator(**overrides)
-    aae = build_autoencoder(config, 0.1)
+    aae = build_autoencoder(config)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         aae.decoder(aae.encoder(torch.zeros(1, 3, config.image_size, config.image_size)))
-    assert config.autoencoder_gflop() == pytest.approx(counter.get_total_flops() / 1e9)
+    assert config.networks.gflop(config.image_size) == pytest.approx(counter.get_total_flops() / 1e9)

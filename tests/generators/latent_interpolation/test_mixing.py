@@ -8,9 +8,9 @@ from scipy.stats import kstest
 from torchvision.transforms.v2.functional import to_image
 
 from genaug.core.errors import GenaugError
+from genaug.generators.latent_interpolation.config import Mixing
 from genaug.generators.latent_interpolation.mixing import (
     Interpolation,
-    WeightLaw,
     draw_partners,
     midpoint_cdf,
     mix,
@@ -26,10 +26,9 @@ def loss(*weights: float) -> float:
 
 
 def online(encode=lambda x: x, decode=lambda z: z, law: float | str = 0.3, **options) -> Interpolation:
-    n = options.get("num_interp", 1)
-    return Interpolation(
-        encode=encode, decode=decode, law=WeightLaw(law=law, num_interp=n), seed=1, image_size=4, **options
-    )
+    code_range = options.pop("code_range", None)
+    mixing = Mixing(**{"lam": law, "classes": "any", **options})
+    return Interpolation(encode=encode, decode=decode, mixing=mixing, seed=1, image_size=4, code_range=code_range)
 
 
 def batch(size: int = 6, classes: int = 3):
@@ -69,7 +68,7 @@ def test_lambda_outside_its_range_and_images_of_two_sizes_are_refused():
 def test_variance_of_mixed_uniform_codes(law):
     rng = np.random.default_rng(0)
     u, v = torch.from_numpy(rng.uniform(-1, 1, (2, 100_000, 1)))
-    lam = torch.from_numpy(WeightLaw(law=law, beta=2.0).quantile(rng.random(100_000), 0))
+    lam = torch.from_numpy(Mixing(lam=law, beta=2.0).weight(rng.random(100_000), 0))
     # (lambda^2 + (1-lambda)^2) / 3; its mean is 2/9 for uniform lambda and (a+1)/(3(2a+1)) for Beta(a, a)
     expected = {0.5: 1 / 6, 0.3: 0.58 / 3, "uniform": 2 / 9, "beta": 0.2}[law]
     assert mix(u, v, lam).var().item() == pytest.approx(expected, abs=0.002)
@@ -94,8 +93,8 @@ def test_codes_at_the_ends_stay_as_they_are():
 
 
 def test_grid_weights_are_equally_spaced():
-    law = WeightLaw(law="grid", num_interp=3)
-    assert [float(law.quantile(0.9, k)) for k in range(4)] == [0.25, 0.5, 0.75, 0.25]
+    mixing = Mixing(lam="grid", num_interp=3)
+    assert [float(mixing.weight(0.9, k)) for k in range(4)] == [0.25, 0.5, 0.75, 0.25]
 
 
 def test_partners_are_a_permutation_of_the_batch():

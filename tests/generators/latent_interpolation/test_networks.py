@@ -8,31 +8,32 @@ from torch import nn
 
 from genaug.core.errors import GenaugError
 from genaug.data.sources.digits import Digits
+from genaug.generators.latent_interpolation.config import Networks, Training
 from genaug.generators.latent_interpolation.networks import (
     AdversarialAutoencoder,
     Critic,
     Decoder,
     Encoder,
     LatentDiscriminator,
-    Objective,
     adversarial_loss,
     critic_loss,
     discriminator_loss,
+    draw_prior,
     num_halvings,
     reconstruction_loss,
 )
 from genaug.generators.latent_interpolation.training import WEIGHTS, Batches, fit_autoencoder
 
 
-def players(seed: int = 0, critic: bool = False, **objective) -> AdversarialAutoencoder:
+def players(seed: int = 0, critic: bool = False, norm: str = "none", **training) -> AdversarialAutoencoder:
     torch.manual_seed(seed)
     return AdversarialAutoencoder(
         encoder=Encoder(16, 4, 4, 1.0),
         decoder=Decoder(16, 4, 8),
-        discriminator=LatentDiscriminator(4, (16, 8), objective.pop("norm", "none")),
+        discriminator=LatentDiscriminator(4, (16, 8), norm),
         critic=Critic(16, 4, 4) if critic else None,
-        objective=Objective(**objective),
-        lr=1e-3,
+        networks=Networks(),
+        training=Training(**{"lr": 1e-3, "seed": 0, "warmup": 0.0, **training}),
     )
 
 
@@ -114,17 +115,17 @@ def test_without_adversarial_weight_the_discriminator_is_not_trained():
 
 
 def test_the_adversarial_weight_rises_linearly():
-    objective = Objective(lambda_adv=0.1, warmup_steps=4)
-    assert [objective.weight(step) for step in range(5)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
+    training = Training(lambda_adv=0.1, warmup=0.5, num_steps=8)
+    assert [training.adversarial_weight(step) for step in range(5)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
 
 
 @pytest.mark.parametrize("prior, std", [("uniform", 2 / math.sqrt(3)), ("gaussian", 2.0)])
 def test_prior_draws_have_their_range_and_repeat_by_seed(prior, std):
-    objective = Objective(prior=prior, prior_range=2.0)
-    u = objective.draw_prior(20_000, 2, seed=5)
+    networks = Networks(prior=prior, prior_range=2.0, code="linear")
+    u = draw_prior(networks, 20_000, 2, seed=5)
     assert u.std().item() == pytest.approx(std, rel=0.02)  # 4 standard errors of 40,000 draws
     assert prior == "gaussian" or u.abs().max() <= 2
-    assert torch.equal(u, objective.draw_prior(20_000, 2, seed=5))
+    assert torch.equal(u, draw_prior(networks, 20_000, 2, seed=5))
 
 
 @pytest.mark.parametrize("size, depth, side", [(32, 3, 4), (64, 4, 4), (128, 5, 4), (224, 5, 7)])
@@ -229,7 +230,7 @@ def test_saturated_codes_stop_the_fit_with_a_hint(tmp_path):
     aae.check_saturation_after = 1
     with torch.no_grad():
         aae.encoder.linear.bias.fill_(10.0)
-    with pytest.raises(GenaugError, match=r"saturated.*generator.code=linear"):
+    with pytest.raises(GenaugError, match=r"saturated.*generator.networks.code=linear"):
         fit_autoencoder(aae, digit_batches(), 4, tmp_path, accelerator="cpu", say=lambda text: None)
 
 

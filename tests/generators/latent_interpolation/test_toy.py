@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from genaug.generators.latent_interpolation.config import Networks, Training
 from genaug.generators.latent_interpolation.diagnostics import describe_codes, describe_midpoints, empty_cells
-from genaug.generators.latent_interpolation.networks import AdversarialAutoencoder, LatentDiscriminator, Objective
+from genaug.generators.latent_interpolation.networks import AdversarialAutoencoder, LatentDiscriminator
 
 SEED = 2
 NUM_STEPS = 2000
@@ -41,9 +42,8 @@ def diagnostics(lambda_adv: float, norm: str) -> dict[str, float]:
         encoder=network(64, 4, nn.Tanh()),
         decoder=network(4, 64),
         discriminator=LatentDiscriminator(4, (64, 32, 16), norm),
-        objective=Objective(lambda_adv=lambda_adv),
-        lr=1e-3,
-        seed=SEED,
+        networks=Networks(),
+        training=Training(lambda_adv=lambda_adv, warmup=0.0, lr=1e-3, seed=SEED),
     )
     optimizers = aae.configure_optimizers()
     for step in range(NUM_STEPS):

@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genaug.core.console import console
+from genaug.core.device import best_device
 from genaug.core.files import write_json
 from genaug.core.seeding import derive
 from genaug.data.sample import Dataset, Sample
-from genaug.downstream.trainer import TrainerConfig
-from genaug.generators.latent_interpolation.config import MAX_DIAGNOSED, LatentInterpolation
+from genaug.generators.latent_interpolation.config import LatentInterpolation
 from genaug.generators.latent_interpolation.diagnostics import describe_codes, describe_midpoints, draw_codes, has_holes
 from genaug.generators.latent_interpolation.networks import (
     AdversarialAutoencoder,
@@ -22,7 +24,6 @@ from genaug.generators.latent_interpolation.networks import (
     Decoder,
     Encoder,
     LatentDiscriminator,
-    Objective,
 )
 from genaug.generators.latent_interpolation.training import (
     Batches,
@@ -31,45 +32,34 @@ from genaug.generators.latent_interpolation.training import (
     square_pixels,
     to_unit,
 )
-from genaug.tracking.record import console
 
 HISTOGRAM_BINS = 20
+MAX_DIAGNOSED = 10_000  # images for the diagnostics
 FIRST_STEPS = 200
 
 
-def build_autoencoder(config: LatentInterpolation, lambda_adv: float) -> AdversarialAutoencoder:
-    """Networks initialised from ``fit_seed``, and their losses."""
+def build_autoencoder(config: LatentInterpolation) -> AdversarialAutoencoder:
+    """Networks initialised from ``training.seed``, and their losses."""
+    networks, training, size = config.networks, config.training, config.image_size
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(config.fit_seed, "init"))
-        code_range = config.prior_range if config.code == "tanh" else None
-        encoder = Encoder(config.image_size, config.z_dim, config.channels, code_range)
-        decoder = Decoder(config.image_size, config.z_dim, config.decoder_channels)
-        discriminator = LatentDiscriminator(config.z_dim, config.disc_widths, config.disc_norm)
-        critic = Critic(config.image_size, config.z_dim, config.channels) if config.critic == "acai" else None
-        if config.init == "kaiming":
+        torch.manual_seed(derive(training.seed, "init"))
+        code_range = networks.prior_range if networks.code == "tanh" else None
+        encoder = Encoder(size, networks.z_dim, networks.channels, code_range)
+        decoder = Decoder(size, networks.z_dim, networks.decoder_channels)
+        discriminator = LatentDiscriminator(networks.z_dim, networks.disc_widths, networks.disc_norm)
+        critic = Critic(size, networks.z_dim, networks.channels) if training.critic == "acai" else None
+        if networks.init == "kaiming":
             for network in (encoder, decoder, critic):
                 if network is not None:
                     network.apply(_kaiming)
-    objective = Objective(
-        prior=config.prior,
-        prior_range=config.prior_range,
-        lambda_adv=lambda_adv,
-        adv_loss=config.adv_loss,
-        recon=config.recon,
-        warmup_steps=round(config.warmup * config.num_steps),
-        lambda_critic=config.lambda_critic,
-        critic_gamma=config.critic_gamma,
-    )
     return AdversarialAutoencoder(
         encoder=encoder,
         decoder=decoder,
         discriminator=discriminator,
         critic=critic,
-        objective=objective,
-        lr=config.lr,
-        betas=(config.betas[0], config.betas[1]),
-        seed=config.fit_seed,
-        log_every=max(config.num_steps // 200, 1),
+        networks=networks,
+        training=training,
+        log_every=max(training.num_steps // 200, 1),
     )
 
 
@@ -84,25 +74,31 @@ def fit_latent_space(
     """Train on ``dataset.train`` and ``extra``, write weights and diagnostics; returns the record's facts."""
     samples = [*dataset.train, *extra]
     batches = Batches(
-        samples, config.image_size, config.batch_size, config.fit_seed, config.max_shift, config.flip_prob
+        samples,
+        config.image_size,
+        config.training.batch_size,
+        config.training.seed,
+        config.training.max_shift,
+        config.training.flip_prob,
     )
-    aae = _fitted(config, config.lambda_adv, batches, folder)
+    aae = _fitted(config, batches, folder)
     diagnostics, z, classes = diagnose(config, aae, dataset)
     holes = has_holes(diagnostics)
     write_json(folder / "hole.json", {**diagnostics, "holes": holes, "histogram": _histogram(z)})
     write_json(folder / "losses.json", aae.history)
-    if config.z_dim == 2:
-        panels = [(f"with discriminator ($\\lambda$ = {config.lambda_adv:g})", z, classes)]
-        if config.figure:
+    if config.networks.z_dim == 2:
+        panels = [(f"with discriminator ($\\lambda$ = {config.training.lambda_adv:g})", z, classes)]
+        if config.training.figure:
             twin_folder = folder / "twin"
             twin_folder.mkdir(exist_ok=True)
-            twin = _fitted(config, 0.0, batches, twin_folder)
+            plain = replace(config, training=replace(config.training, lambda_adv=0.0))
+            twin = _fitted(plain, batches, twin_folder)
             panels.insert(0, ("without discriminator", diagnose(config, twin, dataset)[1], classes))
             shutil.rmtree(twin_folder)
         draw_codes(panels, folder / "codes.png")
     console.print(report(diagnostics, holes), markup=False)
     return {
-        "num_steps": config.num_steps,
+        "num_steps": config.training.num_steps,
         "num_images": len(samples),
         "losses": aae.history[-1],
         "holes": holes,
@@ -111,22 +107,22 @@ def fit_latent_space(
     }
 
 
-def _fitted(config: LatentInterpolation, lambda_adv: float, batches: Batches, folder: Path) -> AdversarialAutoencoder:
-    aae = build_autoencoder(config, lambda_adv)
-    epoch = math.ceil(len(batches.samples) / config.batch_size)
-    if config.code == "tanh":
+def _fitted(config: LatentInterpolation, batches: Batches, folder: Path) -> AdversarialAutoencoder:
+    aae = build_autoencoder(config)
+    epoch = math.ceil(len(batches.samples) / config.training.batch_size)
+    if config.networks.code == "tanh":
         # codes that saturate early on often come back, so neither the first steps nor a very short run tell
-        aae.check_saturation_after = max(epoch, config.num_steps // 2, FIRST_STEPS)
+        aae.check_saturation_after = max(epoch, config.training.num_steps // 2, FIRST_STEPS)
     # networks of either memory layout compute the same; this one is faster for few channels and on tensor cores
     aae = aae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fit_autoencoder(
         aae,
         batches,
-        config.num_steps,
+        config.training.num_steps,
         folder,
-        checkpoint_every=config.checkpoint_every,
+        checkpoint_every=config.training.checkpoint_every,
         accelerator=config.accelerator,
-        num_workers=config.num_workers,
+        num_workers=config.training.num_workers,
         say=lambda text: console.print(text, markup=False),
     )
     load_weights(aae, folder)
@@ -137,7 +133,7 @@ def diagnose(
     config: LatentInterpolation, aae: AdversarialAutoencoder, dataset: Dataset
 ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
     """Diagnostics on training and validation images, and their codes [n, z] in units of the prior with their classes."""
-    device = TrainerConfig(accelerator=config.accelerator).device()
+    device = best_device(config.accelerator)
     aae.to(device)
     train, val = dataset.train[: MAX_DIAGNOSED // 2], dataset.val[: MAX_DIAGNOSED // 2]
     if len(val) < 2:  # no validation split: every other training image is asked about
@@ -148,10 +144,10 @@ def diagnose(
 
     @torch.no_grad()
     def through(network: nn.Module, x: Tensor) -> Tensor:
-        return torch.cat([network(part.to(device)).cpu() for part in x.split(config.generation_batch_size)])
+        return torch.cat([network(part.to(device)).cpu() for part in x.split(config.batch_size)])
 
-    z = torch.cat([through(aae.encoder, references), through(aae.encoder, queries)]) / config.prior_range
-    if config.prior == "gaussian":
+    z = torch.cat([through(aae.encoder, references), through(aae.encoder, queries)]) / config.networks.prior_range
+    if config.networks.prior == "gaussian":
         z = torch.erf(z / math.sqrt(2))  # 2 Phi(z) - 1: uniform on [-1, 1] if the codes are normal
     classes = np.array([sample.class_index for sample in (*train, *val)])
     midpoints = describe_midpoints(

@@ -1,4 +1,4 @@
-"""Interpolation of pairs: laws of the weight, choice of partners, codes and class weights, and one online training step.
+"""Interpolation of pairs: choice of partners, codes and class weights, and one online training step.
 
 z = lambda E(x_i) + (1 - lambda) E(x_j), image G(z), loss lambda CE(y_i) + (1 - lambda) CE(y_j) (Liu et al., ICPR 2018).
 That loss is the cross-entropy with class weights lambda e_i + (1 - lambda) e_j. The paper's two-hot label (1, 1) for
@@ -14,31 +14,7 @@ from torch import Tensor
 
 from genaug.core.errors import GenaugError
 from genaug.core.seeding import derive
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightLaw:
-    """Law of lambda, the share of the first image."""
-
-    law: float | str = 0.5
-    """A number in [0, 1], ``uniform`` on [0, 1], ``beta`` (symmetric), or ``grid``: k / (n + 1) for k = 1 … n."""
-    beta: float = 1.0
-    """Both parameters of ``beta``."""
-    num_interp: int = 1
-    """n of ``grid``."""
-
-    def quantile(self, u: float | np.ndarray, k: int) -> np.ndarray:
-        """lambda at quantile ``u`` in [0, 1) for the ``k``-th interpolation (0, 1, …); ``grid`` depends on k alone."""
-        u = np.asarray(u, dtype=np.float64)
-        if self.law == "uniform":
-            return u
-        if self.law == "beta":
-            from scipy.stats import beta
-
-            return beta.ppf(u, self.beta, self.beta)
-        if self.law == "grid":
-            return np.full_like(u, (k % self.num_interp + 1) / (self.num_interp + 1))
-        return np.full_like(u, float(self.law))
+from genaug.generators.latent_interpolation.config import Mixing
 
 
 def _spread(lam: Tensor, like: Tensor) -> Tensor:
@@ -81,7 +57,7 @@ def midpoint_cdf(s: Tensor, lam: Tensor) -> Tensor:
 
 
 def mix_uniform(first: Tensor, second: Tensor, lam: Tensor, code_range: float = 1.0) -> Tensor:
-    """As ``mix``, then each dimension mapped back to the uniform law on [-code_range, code_range]: 2 F(z) - 1.
+    """As ``mix``, then each dimension mapped back to the uniform distribution on [-code_range, code_range]: 2 F(z) - 1.
 
     The uniform prior's analogue of spherical interpolation; our ablation, not in the paper.
     """
@@ -144,37 +120,31 @@ def draw_partners(
 
 @dataclass(kw_only=True, slots=True)
 class Interpolation:
-    """Online interpolation: mixes each minibatch with itself inside training. Nothing here is trained any more."""
+    """Online interpolation: mixes each minibatch with itself inside training. Nothing here is trained."""
 
     encode: Callable[[Tensor], Tensor]
     """Images [b, 3, h, w] in [0, 1] to codes."""
     decode: Callable[[Tensor], Tensor]
     """Codes to images in [0, 1]."""
-    law: WeightLaw
+    mixing: Mixing
     seed: int
     image_size: int
-    lam_per: str = "batch"
-    """One lambda per ``batch`` or per ``sample``."""
-    pairing: str = "permutation"
-    classes: str = "any"
     code_range: float | None = None
     """With a number, codes are mixed by ``mix_uniform``."""
-    num_interp: int = 1
-    keep_real: bool = True
     num_lonely: int = 0
     """Rows so far that found no partner of the wanted kind in their batch."""
 
     def draw(self, classes: np.ndarray, step: int, k: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Partners int [b] and lambda [b] of a step's ``k``-th interpolation: functions of (seed, step, k, classes)."""
         # the interpolations of a grid lie on one line between the same two images
-        place = 0 if self.law.law == "grid" else k
+        place = 0 if self.mixing.lam == "grid" else k
         partners, lonely = draw_partners(
-            classes, derive(self.seed, "partners", step, place), self.pairing, self.classes
+            classes, derive(self.seed, "partners", step, place), self.mixing.pairing, self.mixing.classes
         )
         self.num_lonely += lonely
-        count = len(classes) if self.lam_per == "sample" else 1
+        count = len(classes) if self.mixing.lam_per == "sample" else 1
         u = np.random.default_rng(derive(self.seed, "lambda", step, k)).random(count)
-        return partners, np.broadcast_to(self.law.quantile(u, k), classes.shape)
+        return partners, np.broadcast_to(self.mixing.weight(u, k), classes.shape)
 
     def combine(self, first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
         """Images of mixed codes."""
@@ -200,13 +170,13 @@ class Interpolation:
         labels: list[Tensor] = []
         with torch.autocast(images.device.type, enabled=False):
             codes = self.encode(images.float())
-            for k in range(self.num_interp):
+            for k in range(self.mixing.num_interp):
                 partners, lam = self.draw(classes, step, k)
                 rows = torch.from_numpy(partners).to(images.device)
                 share = torch.from_numpy(lam.copy()).to(codes)
                 batches.append(self.combine(codes, codes[rows], share).to(images))
                 labels.append(mix(weights, weights[rows], share.to(weights)))
-        if self.keep_real:
+        if self.mixing.keep_real:
             batches.append(images)
             labels.append(weights)
         return torch.cat(batches), torch.cat(labels)

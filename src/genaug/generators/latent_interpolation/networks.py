@@ -1,15 +1,14 @@
 """Adversarial autoencoder with a uniform latent prior: networks, losses, and the three players' training step.
 
 Liu et al., "Data Augmentation via Latent Space Interpolation for Image Classification", ICPR 2018. Its network sizes are
-unpublished; those here follow the face autoencoder CAAE (Zhang et al., CVPR 2017), with two of its faults mended: the
+unpublished; those here follow the face autoencoder CAAE (Zhang et al., CVPR 2017), without two of its faults: the
 encoder is trained against the prior, and the discriminator's batch statistics cannot hide a shift or a scale of the codes
-from it. Nothing in this file knows a configuration.
+from it.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from genaug.core.errors import GenaugError
 from genaug.core.seeding import derive
+from genaug.generators.latent_interpolation.config import Networks, Training
 
 INIT_STD = 0.02  # CAAE, ops.py
 LEAK = 0.2
@@ -163,30 +163,12 @@ def critic_loss(score_mixed: Tensor, weight: Tensor, score_blend: Tensor) -> Ten
     return F.mse_loss(score_mixed, weight) + score_blend.square().mean()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """Weights and forms of the losses."""
-
-    prior: str = "uniform"
-    prior_range: float = 1.0
-    lambda_adv: float = 0.1
-    adv_loss: str = "nonsaturating"
-    recon: str = "mse"
-    warmup_steps: int = 0
-    """``lambda_adv`` rises linearly from 0 over these steps."""
-    lambda_critic: float = 0.5
-    critic_gamma: float = 0.2
-
-    def weight(self, step: int) -> float:
-        """The adversarial weight of a step."""
-        return self.lambda_adv * min(1.0, (step + 1) / max(self.warmup_steps, 1))
-
-    def draw_prior(self, count: int, z_dim: int, seed: int) -> Tensor:
-        """``count`` draws: uniform on [-range, range], or normal with that standard deviation. Made on the CPU."""
-        generator = torch.Generator().manual_seed(seed)
-        if self.prior == "gaussian":
-            return self.prior_range * torch.randn(count, z_dim, generator=generator)
-        return self.prior_range * (2 * torch.rand(count, z_dim, generator=generator) - 1)
+def draw_prior(networks: Networks, num_draws: int, z_dim: int, seed: int) -> Tensor:
+    """Draws [n, z]: uniform on [-range, range], or normal with that standard deviation. Made on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    if networks.prior == "gaussian":
+        return networks.prior_range * torch.randn(num_draws, z_dim, generator=generator)
+    return networks.prior_range * (2 * torch.rand(num_draws, z_dim, generator=generator) - 1)
 
 
 class AdversarialAutoencoder(pl.LightningModule):
@@ -204,10 +186,8 @@ class AdversarialAutoencoder(pl.LightningModule):
         decoder: nn.Module,
         discriminator: LatentDiscriminator,
         critic: nn.Module | None = None,
-        objective: Objective,
-        lr: float,
-        betas: tuple[float, float] = (0.5, 0.999),
-        seed: int = 0,
+        networks: Networks,
+        training: Training,
         log_every: int = 100,
         check_saturation_after: int | None = None,
     ):
@@ -215,7 +195,7 @@ class AdversarialAutoencoder(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.encoder, self.decoder, self.discriminator, self.critic = encoder, decoder, discriminator, critic
-        self.objective, self.lr, self.betas, self.random_seed = objective, lr, betas, seed
+        self.networks, self.training_config = networks, training
         self.log_every, self.check_saturation_after = log_every, check_saturation_after
         self.history: list[dict[str, float]] = []
 
@@ -224,7 +204,9 @@ class AdversarialAutoencoder(pl.LightningModule):
         return [self.encoder, self.decoder, self.discriminator, *([self.critic] if self.critic is not None else [])]
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [torch.optim.Adam(player.parameters(), lr=self.lr, betas=self.betas) for player in self.players()]
+        config = self.training_config
+        betas = (config.betas[0], config.betas[1])
+        return [torch.optim.Adam(player.parameters(), lr=config.lr, betas=betas) for player in self.players()]
 
     def training_step(self, batch: tuple[int, Tensor], batch_index: int) -> None:
         step, x = batch
@@ -240,46 +222,44 @@ class AdversarialAutoencoder(pl.LightningModule):
         ):
             raise GenaugError(
                 f"{losses['saturated']:.0%} of the latent codes are saturated (|z| above {SATURATED} of the range) after "
-                f"{step} steps: the encoder has collapsed. Lower generator.lr, raise generator.lambda_adv, or write "
-                "generator.code=linear."
+                f"{step} steps: the encoder has collapsed. Lower generator.training.lr, raise generator.training.lambda_adv, "
+                "or write generator.networks.code=linear."
             )
 
     def play(self, step: int, x: Tensor, optimizers: list, backward: Callable[[Tensor], None]) -> dict[str, Tensor]:
         """One step of every player; each optimiser changes only its own player's parameters."""
-        objective = self.objective
-        weight = objective.weight(step)
+        config = self.training_config
+        weight = config.adversarial_weight(step)
         z = self.encoder(x)
-        losses = {"saturated": (z.detach().abs() > SATURATED * objective.prior_range).float().mean()}
+        losses = {"saturated": (z.detach().abs() > SATURATED * self.networks.prior_range).float().mean()}
         u = None
         if weight:
-            u = objective.draw_prior(*z.shape, seed=derive(self.random_seed, "prior", step)).to(z)
+            u = draw_prior(self.networks, *z.shape, seed=derive(config.seed, "prior", step)).to(z)
             loss = discriminator_loss(*self.discriminator.logits(u, z.detach()))
             self._descend([optimizers[2]], loss, backward)
             losses["discriminator"] = loss.detach()
 
         reconstruction = self.decoder(z)
-        loss = losses["reconstruction"] = reconstruction_loss(x, reconstruction, objective.recon)
+        loss = losses["reconstruction"] = reconstruction_loss(x, reconstruction, config.recon)
         opponents = self.players()[2:]
         for opponent in opponents:
             opponent.requires_grad_(False)
         if u is not None:
-            losses["adversarial"] = adversarial_loss(self.discriminator.logits(u, z)[1], objective.adv_loss)
+            losses["adversarial"] = adversarial_loss(self.discriminator.logits(u, z)[1], config.adv_loss)
             loss = loss + weight * losses["adversarial"]
         mixed = alpha = None
         if self.critic is not None:
-            alpha = 0.5 * torch.rand(
-                len(x), generator=torch.Generator().manual_seed(derive(self.random_seed, "acai", step))
-            )
+            alpha = 0.5 * torch.rand(len(x), generator=torch.Generator().manual_seed(derive(config.seed, "acai", step)))
             alpha = alpha.to(z)
             mixed = self.decoder(torch.lerp(z.flip(0), z, alpha[:, None]))
             losses["fooled"] = self.critic(mixed).square().mean()
-            loss = loss + objective.lambda_critic * losses["fooled"]
+            loss = loss + config.lambda_critic * losses["fooled"]
         self._descend(optimizers[:2], loss, backward)
         for opponent in opponents:
             opponent.requires_grad_(True)
 
         if self.critic is not None and mixed is not None and alpha is not None:
-            blend = torch.lerp(reconstruction.detach(), x, objective.critic_gamma)
+            blend = torch.lerp(reconstruction.detach(), x, config.critic_gamma)
             loss = losses["critic"] = critic_loss(self.critic(mixed.detach()), alpha, self.critic(blend))
             self._descend([optimizers[3]], loss, backward)
         return {name: value.detach() for name, value in losses.items()}
