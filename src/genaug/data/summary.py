@@ -36,7 +36,7 @@ def summary(dataset: Dataset) -> list[str]:
                 f": averages over classes are over the other {len(names) - len(absent)}" if split == "test" else ""
             )
             lines.append(
-                f"{len(absent)} of {len(names)} classes have no {split} {what} ({shortened(absent)}){averages}"
+                f"{len(absent)} of {len(names)} classes have no {what} in {split} ({shortened(absent)}){averages}"
             )
     alike = Counter(name.casefold() for name in names)
     twins = [name for name in names if alike[name.casefold()] > 1]

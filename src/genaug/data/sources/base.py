@@ -14,9 +14,9 @@ from genaug.core.fields import bounded, count, seed
 from genaug.core.identity import NOT_IDENTITY, canonical, content_by, content_digest, digest_bytes
 from genaug.data.images import inspect_all, white_of
 from genaug.data.sample import Dataset, Sample, check_disjoint
-from genaug.data.sources.layout import check_folder, nfc
+from genaug.data.sources.folder_names import nfc
+from genaug.data.sources.layout import check_folder
 from genaug.data.splits import few_shot, fraction_of
-from genaug.data.summary import summary
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,7 +72,7 @@ class Source:
         if self.task == "detection" and not any(sample.has_class for sample in dataset.train):
             raise GenaugError(
                 f"No training image of {dataset.name} has a box that is no crowd region: there is nothing to detect. "
-                "Read: " + "; ".join(summary(dataset))
+                f"Found: {', '.join(f'{count} {reason}' for reason, count in dataset.notes.items()) or 'no boxes'}."
             )
         return dataset
 

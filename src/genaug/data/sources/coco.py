@@ -10,7 +10,7 @@ from genaug.core.errors import GenaugError
 from genaug.core.registry import component
 from genaug.data.annotations import Annotation, BoxRules
 from genaug.data.sample import Dataset
-from genaug.data.sources.coco_json import CocoFile, read_coco
+from genaug.data.sources.coco_json import ROBOFLOW, CocoFile, read_coco
 from genaug.data.sources.detection import DetectionFiles
 
 NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -73,7 +73,7 @@ class Coco(DetectionFiles):
             folders = [folder for folder in (root, root / "annotations", root / "coco") if folder.is_dir()]
             options = [path for folder in folders for path in sorted(folder.glob("instances_*.json"))]
             options = [path for path in options if _first_word(path.stem.removeprefix("instances_")) in names]
-            for pattern in ("{}/_annotations.coco.json", "{}.json", "annotations/{}.json"):
+            for pattern in (f"{{}}/{ROBOFLOW}", "{}.json", "annotations/{}.json"):
                 options = options or [path for name in names if (path := root / pattern.format(name)).is_file()]
             if len(options) > 1:
                 listed = " and ".join(path.relative_to(root).as_posix() for path in options)

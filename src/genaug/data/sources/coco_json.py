@@ -10,6 +10,7 @@ from typing import Any
 from genaug.core.errors import GenaugError, boundary
 from genaug.data.annotations import Annotation, LabelledObject, numbers, read_text
 
+ROBOFLOW = "_annotations.coco.json"
 PARTS = ("images", "annotations", "categories")
 
 
@@ -20,7 +21,7 @@ class CocoFile:
     class_names: tuple[str, ...]
     """In order of the category ids."""
     groups: frozenset[str]
-    """Names that other categories state as their supercategory."""
+    """Names that other categories state as their supercategory, and Roboflow's category 0."""
     annotations: tuple[Annotation, ...]
 
 
@@ -67,10 +68,13 @@ def _read(path: Path, size: int, mtime_ns: int) -> CocoFile:
             objects.setdefault(entry.get("image_id"), []).append(_object(entry, where, images, categories))
     annotations = [_image(key, image, objects.get(key, ()), path) for key, image in images.items()]
     _check_once([annotation.file_name for annotation in annotations], path)
+    groups = {str(entry.get("supercategory")) for entry in entries["categories"]}
+    if path.name == ROBOFLOW and 0 in categories:
+        groups.add(categories[0])
     ordered = sorted(categories)
     return CocoFile(
         class_names=tuple(categories[key] for key in ordered),
-        groups=frozenset(str(entry.get("supercategory")) for entry in entries["categories"]),
+        groups=frozenset(groups),
         annotations=tuple(annotations),
     )
 

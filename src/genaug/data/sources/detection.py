@@ -16,7 +16,7 @@ from genaug.data.images import Facts, check_readable, inspect_all
 from genaug.data.masks import MaskImage, Segmentations
 from genaug.data.sample import Dataset, Sample, UnreadMask
 from genaug.data.sources.base import FolderSource, Source
-from genaug.data.sources.layout import ANNOTATIONS, plain
+from genaug.data.sources.folder_names import ANNOTATIONS, plain
 from genaug.data.sources.tree import walk
 
 

@@ -16,7 +16,7 @@ from genaug.data.annotations import BoxRules, LabelledObject, numbers
 from genaug.data.images import check_readable, inspect_all
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.detection import carve_any
-from genaug.data.sources.layout import nfc
+from genaug.data.sources.folder_names import nfc
 from genaug.data.sources.published import samples_of_files
 from genaug.data.sources.records import Export, RecordSource, load_hub
 

@@ -5,46 +5,15 @@ people and archives give to splits (``train``, ``Training_Set/Training_Set``, ``
 tree whose "classes" are splits, annotations or other data sets.
 """
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from genaug.core.errors import GenaugError
+from genaug.data.sources.folder_names import ANNOTATIONS, IMAGES, UNLABELLED, nfc, plain, split_of
 from genaug.data.sources.tree import Folder, reader_advice, walk
 
-SPLITS = {
-    "train": r"train|training|trn|tr",
-    "trainval": r"trainval|trainvalid|trainvalidation|trainingvalidation",
-    "val": r"val|valid|validation|validate|validating|dev|development",
-    "test": r"test|testing|tst|eval|evaluation|holdout|heldout",
-}
-AROUND = r"(?:my|the|seg|set|data|dataset|images?|imgs?|split|folder|phase|\d+)*"
-UNLABELLED = re.compile(rf"{AROUND}(?:pred|prediction|predictions|predict|unlabell?ed|unsup|unknown){AROUND}")
-IMAGES = {"images", "image", "imgs", "img", "jpegimages", "jpgimages", "jpgs", "jpg", "jpegs", "pngs"}
-ANNOTATIONS = {
-    "annotations",
-    "annotation",
-    "attributes",
-    "bboxes",
-    "boundingboxes",
-    "groundtruth",
-    "groundtruths",
-    "gt",
-    "imagesets",
-    "labels",
-    "masks",
-    "metadata",
-    "parts",
-    "segmentation",
-    "segmentations",
-    "segmentationclass",
-    "segmentationobject",
-    "trimaps",
-    "xmls",
-}
 MARKERS = (
     ("coco", "*_annotations.coco.json"),
     ("coco", "*/_annotations.coco.json"),
@@ -118,12 +87,6 @@ def check_folder(root: Path, written: str) -> Path:
     return root
 
 
-def split_of(name: str) -> str | None:
-    """``train``, ``trainval``, ``val`` or ``test`` where a folder's name says so in any spelling."""
-    plain = re.sub(r"[\W_]+", "", name.casefold())
-    return next((split for split, words in SPLITS.items() if re.fullmatch(f"{AROUND}(?:{words}){AROUND}", plain)), None)
-
-
 def class_folders(root: Path, class_names: Sequence[str] | None = None) -> Layout:
     """The layout of class folders below ``root``.
 
@@ -135,15 +98,6 @@ def class_folders(root: Path, class_names: Sequence[str] | None = None) -> Layou
     """
     tree = walk(root)
     return _Reader(root, tree, None if class_names is None else [nfc(name) for name in class_names]).read()
-
-
-def nfc(name: str) -> str:
-    """A name in the Unicode form NFC, in which "é" is one letter wherever the folder was made."""
-    return unicodedata.normalize("NFC", name).strip()
-
-
-def plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def num_images(folder: Folder) -> int:
