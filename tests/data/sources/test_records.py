@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from genaug.core.errors import GenaugError
-from genaug.data.sources.hub import HubClassification, HubDetection
+from genaug.data.sources.hub import HubClassification, HubDetection, class_index
 from genaug.data.sources.leafy_spurge import LeafySpurge
 from genaug.data.sources.records import Record, export
 from genaug.data.sources.webdataset_shards import WebDatasetShards
@@ -188,3 +188,80 @@ def test_missing_shards_and_missing_label_files_are_named(tmp_path: Path) -> Non
     shard(tmp_path / "a.tar", [("0", {"png": png()})])
     with pytest.raises(GenaugError, match=r"a file \.cls are needed"):
         WebDatasetShards(train=str(tmp_path / "a.tar"), seed=0, cache_dir=str(tmp_path / "cache")).load()
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (None, "row 1 has the label null"),
+        (float("nan"), "has the label NaN"),
+        ("", 'has the label ""'),
+        ([1], r"the label \[1\]"),
+    ],
+)
+def test_a_label_that_names_no_class_is_refused_with_its_row(label: object, said: str) -> None:
+    values = [("cat", "train row 0"), (label, "train row 1")]
+    with pytest.raises(GenaugError, match=said):
+        class_index(None, values, "dataset.label=label")
+
+
+def test_labels_called_none_and_false_are_classes_and_numbers_need_names() -> None:
+    names, index = class_index(None, [(value, "") for value in ("None", "False", "nan", "None")], "")
+    assert names == ["False", "None", "nan"] and index == {"False": 0, "None": 1, "nan": 2}
+    assert class_index(["a", "b"], [(1, ""), (0, "")], "")[1] == {0: 0, 1: 1}
+    for unknown in (-1, 2, "a"):
+        with pytest.raises(GenaugError, match="row 7 has the label"):
+            class_index(["a", "b"], [(0, ""), (unknown, "row 7")], "")
+
+
+@pytest.mark.parametrize(
+    "shards",
+    [
+        "pipe:touch {}",
+        " pipe:touch {}",
+        "/data/a.tar::pipe:touch {}",
+        "{{a,pipe:touch {}}}",
+        "s3://bucket/a.tar",
+        "gs://bucket/a.tar",
+        "hf://set/a.tar",
+        "file:/data/a.tar",
+        "https://host/a.tar'; touch {}; '",
+        "|touch {}",
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_shards_that_would_run_a_program_are_refused_always(tmp_path: Path, shards: str, split: str) -> None:
+    pytest.importorskip("webdataset", reason="the extra webdataset is not installed")
+    shard(tmp_path / "good.tar", [("0", {"png": png(), "cls": b"0"})])
+    named = {"train": str(tmp_path / "good.tar"), split: shards.format(tmp_path / "done")}
+    source = WebDatasetShards(seed=0, cache_dir=str(tmp_path / "cache"), **named)
+    for read in (source.identity, source.load):
+        with pytest.raises(GenaugError, match=rf"dataset\.{split}"):
+            read()
+    assert not (tmp_path / "done").exists()
+
+
+def test_boxes_of_a_hub_set_are_checked_as_all_boxes_are(offline: Path) -> None:
+    import datasets
+
+    features = {
+        "image": datasets.Image(),
+        "objects": {
+            "bbox": datasets.List(datasets.List(datasets.Value("float32"))),
+            "category": datasets.List(datasets.Value("string")),
+        },
+    }
+    good = {"image": {"bytes": png(), "path": None}, "objects": {"bbox": [[1, 1, 4, 4]], "category": ["None"]}}
+    for number, (objects, said) in enumerate(
+        (
+            ({"bbox": [[1, 1, float("nan"), 4]], "category": ["cat"]}, "train row 1, box 0 has bbox .*nan"),
+            ({"bbox": [[1, 1, 4]], "category": ["cat"]}, "train row 1, box 0 has bbox .*four numbers"),
+            ({"bbox": [[1, 1, 4, 4]], "category": [None]}, "train row 1, box 0 has the label null"),
+            ({"bbox": [[1, 1, 4, 4]], "category": ["cat", "dog"]}, "train row 1: the column objects cannot be read"),
+        )
+    ):
+        rows = {"train": [good, {"image": {"bytes": png(), "path": None}, "objects": objects}, good]}
+        path = parquet(offline / f"set{number}", features, rows)
+        source = HubDetection(path=str(path), seed=0, test_split=None, cache_dir=str(offline / "out"))
+        with pytest.raises(GenaugError, match=said):
+            source.load()

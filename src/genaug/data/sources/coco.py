@@ -114,13 +114,13 @@ class Coco(DetectionFiles):
                     continue
                 if not any(path.resolve().is_relative_to(place.resolve()) for place in (root, folder)):
                     raise GenaugError(
-                        f"{annotation.where} has the file_name {annotation.file_name!r}, which leads out of {folder}. Write "
+                        f"{annotation.where} has the file_name {name[:80]!r}, which leads out of {folder}. Write "
                         "names relative to the images' folder, which dataset.image_dir=FOLDER may name."
                     )
                 return path
         looked = ", ".join(str(folder) for folder in folders)
         raise GenaugError(
-            f"{annotation.where}: the image {annotation.file_name} is in none of {looked}. Write dataset.image_dir=FOLDER."
+            f"{annotation.where}: the image {annotation.file_name[:80]} is in none of {looked}. Write dataset.image_dir=FOLDER."
         )
 
 

@@ -19,6 +19,7 @@ MARKERS = (
     ("coco", "*/_annotations.coco.json"),
     ("coco", "instances_*.json"),
     ("coco", "annotations/instances_*.json"),
+    ("coco", "coco/instances_*.json"),
     ("voc", "Annotations/*.xml"),
     ("yolo", "data.yaml"),
     ("yolo", "data.yml"),
@@ -225,7 +226,7 @@ class _Reader:
             beside = [f for f in inner if f not in again]
             if folder.images or len(again) != 1 or any(plain(f.name) not in ANNOTATIONS for f in beside):
                 return folder
-            if not again[0].with_images and split_of(again[0].name) != split:
+            if not again[0].with_images and split == "train" and split_of(again[0].name) != split:
                 return folder  # train/images/*.jpg: no class folders
             self.left_out["pictures_in_annotation_folders"] += sum(map(num_images, beside))
             folder = again[0]
@@ -259,10 +260,8 @@ class _Reader:
         for child in children:
             inner = child.with_images
             splits = [folder for folder in inner if split_of(folder.name)]
-            is_set = bool(len(splits) > 1 or (splits and splits[0].with_images)) or any(
-                next(child.path.glob(pattern), None) for _, pattern in MARKERS
-            )
-            if is_set or any(plain(folder.name) in ("jpegimages",) for folder in inner):
+            is_set = len(splits) > 1 or any(folder.with_images for folder in splits)
+            if is_set or any(next(child.path.glob(pattern), None) for _, pattern in MARKERS):
                 raise GenaugError(
                     f"{where} holds {_names(children)}, and {child.name}/ is a data set of its own: write "
                     f"dataset.root={child.path}, or dataset.class_names=[…] if these are the classes."

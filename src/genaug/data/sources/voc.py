@@ -54,7 +54,7 @@ def read_voc(path: Path) -> Annotation:
         objects.append(LabelledObject(category=name, xyxy=xyxy, crowd=difficult, where=where))
     with boundary(f"{path}: width and height in <size> must be whole numbers", "Correct them, or remove <size>."):
         width, height = (int(float(root.findtext(f"size/{key}") or 0)) for key in ("width", "height"))
-    file_name = (root.findtext("filename") or "").strip()
+    file_name = (root.findtext("filename") or path.stem).strip()
     return Annotation(file_name=file_name, width=width, height=height, objects=tuple(objects), where=str(path))
 
 
