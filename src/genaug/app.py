@@ -76,14 +76,10 @@ def _unknown_keys(node: DictConfig, prefix: str) -> list[str]:
         if fields is not None and key not in fields:
             unknown.append(f"{prefix}{key}")
             continue
-        child = node._get_node(key)
-        if (
-            isinstance(child, DictConfig)
-            and not child._is_none()
-            and not child._is_missing()
-            and not child._is_interpolation()
-        ):
-            unknown += _unknown_keys(child, f"{prefix}{key}.")
+        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, str(key)):
+            child = node[key]
+            if isinstance(child, DictConfig):
+                unknown += _unknown_keys(child, f"{prefix}{key}.")
     return unknown
 
 
@@ -212,9 +208,9 @@ def _presets_with(group: str, leaf: str) -> list[str]:
     found: dict[str, tuple[bool, bool]] = {}
     for name in names:
         component = _schema(group, name)
-        value = _find(OmegaConf.structured(components[component]), leaf) if component in components else None
-        if value is not None:
-            found[name] = (not value._is_missing(), component != name)
+        needed = _is_needed(OmegaConf.structured(components[component]), leaf) if component in components else None
+        if needed is not None:
+            found[name] = (not needed, component != name)
     return sorted(found, key=lambda name: found[name]) if len(found) < len(names) else []
 
 
@@ -227,13 +223,14 @@ def _schema(group: str, name: str) -> str:
     return name.removeprefix("_")
 
 
-def _find(node: Any, leaf: str) -> Any:
-    """The node of a key such as ``heads.weak``; None if there is none."""
-    for part in leaf.split("."):
-        if not isinstance(node, DictConfig) or part not in list(node):
-            return None
-        node = node._get_node(part)
-    return node
+def _is_needed(node: Any, leaf: str) -> bool | None:
+    """Whether a key such as ``heads.weak`` has no value of its own; None if there is no such key."""
+    part, _, rest = leaf.partition(".")
+    if not isinstance(node, DictConfig) or part not in list(node):
+        return None
+    if OmegaConf.is_missing(node, part) or not rest:
+        return OmegaConf.is_missing(node, part)
+    return None if OmegaConf.is_interpolation(node, part) else _is_needed(node[part], rest)
 
 
 def _explain_unknown_preset(wanted: str) -> str:

@@ -129,17 +129,17 @@ def known_keys() -> dict[str, set[str]]:
     root = OmegaConf.structured(RunConfig)
     keys: dict[str, set[str]] = {"": set(root)}
     for group in map(str, root):  # those with one fixed type, e.g. paths
-        child = root._get_node(group)
-        if isinstance(child, DictConfig) and not child._is_missing():
-            keys[group] = set(child)
+        if not OmegaConf.is_missing(root, group) and isinstance(root[group], DictConfig):
+            keys[group] = set(root[group])
     for group, components in COMPONENTS.items():
         for component in components.values():
             node = OmegaConf.structured(component)
             keys.setdefault(group.replace("/", "."), set()).update(map(str, node))
             for key in node:
-                child = node._get_node(key)
-                if hasattr(child, "keys"):
-                    keys.setdefault(f"{group}.{key}", set()).update(str(k) for k in child)
+                if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, str(key)):
+                    continue
+                if isinstance(node[key], DictConfig):
+                    keys.setdefault(f"{group}.{key}", set()).update(map(str, node[key]))
     return keys
 
 

@@ -80,11 +80,9 @@ def _num_cells(item: str) -> int:
 
 def num_combinations(params: dict[str, str]) -> int:
     """How many cells the sweep asks for, read as Hydra reads it."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from genaug.core.combinations import combinations
 
-    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
-    return len(BasicSweeper.split_arguments(parsed, None)[0])
+    return len(combinations([f"{key}={value}" for key, value in params.items()]))
 
 
 def _cost(cost: Cost) -> tuple[str, str, str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -14,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from genaug.app import explain, register
 from genaug.composition import Composer
 from genaug.config import RunConfig
+from genaug.core.combinations import combinations
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_json, read_rows
 from genaug.core.foreign import check_overrides
@@ -75,7 +75,7 @@ def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None =
             params = [
                 f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items() if value is not None
             ]
-            jobs = _split([*params, f"experiment={item}", *(o for o in fixed if not o.startswith("hydra."))])
+            jobs = combinations([*params, f"experiment={item}", *(o for o in fixed if not o.startswith("hydra."))])
             cells = _compose(jobs)
             folder = Path(master.paths.outputs_dir).expanduser().absolute()
     except (HydraException, OmegaConfBaseException) as error:
@@ -88,11 +88,6 @@ def _plain(overrides: Sequence[str]) -> list[str]:
     """Overrides that hold for the sweep as a whole."""
     parser = OverridesParser.create()
     return [text for text in overrides if not parser.parse_override(text).is_sweep_override()]
-
-
-def _split(overrides: list[str]) -> list[list[str]]:
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
 
 
 def _compose(jobs: list[list[str]]) -> list[PlannedCell]:

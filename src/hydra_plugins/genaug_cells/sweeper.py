@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import DictConfig, open_dict
+
+from genaug.core.combinations import BasicSweeper
 
 if TYPE_CHECKING:
     from genaug.composition import Composer

@@ -1,0 +1,170 @@
+"""The shape of the code: imports point down the list of packages, no circles, no long files, no private names of others.
+
+Imports are read from the source, wherever they stand in it; those for type checking alone do not count.
+"""
+
+import ast
+import importlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import ROOT
+
+SRC = ROOT / "src"
+PACKAGES = (
+    "core", "data", "priors", "generators", "downstream", "evaluation", "runs", "tracking", "drawing", "tables",
+)  # fmt: skip
+"""Each may import itself and those before it. Everything else (app, cli, config, run, stages …) is above them all."""
+UPWARDS = {
+    ("genaug.downstream.detection.audit", "genaug.tracking.record"),
+    ("genaug.downstream.detection.module", "genaug.drawing.boxes"),
+    ("genaug.downstream.detection.module", "genaug.tracking.wandb_sync"),
+    ("genaug.generators.latent_interpolation.config", "genaug.downstream.trainer"),
+    ("genaug.generators.latent_interpolation.fit", "genaug.downstream.trainer"),
+    ("genaug.generators.latent_interpolation.fit", "genaug.tracking.record"),
+    ("genaug.runs.cell", "genaug.config"),
+    ("genaug.runs.cell", "genaug.tracking.record"),
+    ("genaug.runs.sweep", "genaug.tables.terminal"),
+    ("genaug.tables.plan", "genaug.config"),
+    ("genaug.tables.plan", "genaug.stages"),
+    ("genaug.tables.sweep", "genaug.app"),
+    ("genaug.tables.sweep", "genaug.composition"),
+    ("genaug.tables.sweep", "genaug.config"),
+}
+"""Imports that still point up: (module, what it imports). Take out what is gone; never add."""
+LONG_FILES = {
+    "genaug/data/sources/layout.py",
+    "genaug/generators/latent_interpolation/config.py",
+    "genaug/priors/model.py",
+    "genaug/tables/table.py",
+}
+"""Files that are still above ``MOST_LINES`` lines. Take out what is gone; never add."""
+MOST_LINES = 350
+PRIVATE = {
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper": "genaug.core.combinations",
+    "omegaconf._utils.get_yaml_loader": "genaug.core.foreign",
+}
+"""Foreign names that are not public, and the only module that uses each, for want of a public way."""
+
+
+def sources() -> dict[str, ast.Module]:
+    """Every module of ours by its name."""
+    modules = {}
+    for path in sorted(SRC.rglob("*.py")):
+        parts = path.relative_to(SRC).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        modules[name] = ast.parse(path.read_text())
+    return modules
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names that a module imports when it runs, inside functions too."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            yield from (name for other in node.orelse for name in imports(other))
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        else:
+            yield from imports(node)
+
+
+def package(module: str) -> str:
+    """``downstream`` of ``genaug.downstream.trainer``; empty for what is above all packages."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in PACKAGES else ""
+
+
+MODULES = sources()
+
+
+def graph() -> dict[str, set[str]]:
+    """Modules of ours that each module of ours imports."""
+    edges: dict[str, set[str]] = {}
+    for module, tree in MODULES.items():
+        found = set()
+        for name in imports(tree):
+            while name and name not in MODULES:  # from a.b import c: a.b.c is a module, or a.b is
+                name = name.rpartition(".")[0]
+            if name:
+                found.add(name)
+        edges[module] = found - {module}
+    return edges
+
+
+GRAPH = graph()
+
+
+def test_imports_point_down_the_list_of_packages():
+    height = {name: place for place, name in enumerate((*PACKAGES, ""))}
+    upwards = {
+        (module, other)
+        for module, others in GRAPH.items()
+        for other in others
+        if module.startswith("genaug.") and height[package(other)] > height[package(module)] and other != "genaug"
+    }
+    assert upwards - UPWARDS == set(), "an import points up"
+    assert UPWARDS - upwards == set(), "gone: take it out of UPWARDS"
+
+
+CIRCLE = {"genaug.app", "genaug.tables.sweep"}
+"""The circle that is left between packages: composing finds tables, and tables compose."""
+
+
+def test_the_only_circles_are_a_config_with_its_implementation_in_one_package():
+    for circle in circles():
+        folders = {module.rpartition(".")[0] for module in circle}
+        assert len(folders) == 1 or circle >= CIRCLE, f"{sorted(circle)} import each other"
+
+
+def circles() -> list[set[str]]:
+    """Groups of modules that reach each other."""
+    reached = {module: _reachable(module) for module in GRAPH}
+    groups = [{other for other in reached[module] if module in reached[other]} | {module} for module in GRAPH]
+    return [group for i, group in enumerate(groups) if len(group) > 1 and group not in groups[:i]]
+
+
+def _reachable(module: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        for other in GRAPH[waiting.pop()] - seen:
+            seen.add(other)
+            waiting.append(other)
+    return seen
+
+
+def test_no_file_is_too_long_to_be_read():
+    lengths = {path.relative_to(SRC).as_posix(): len(path.read_text().splitlines()) for path in SRC.rglob("*.py")}
+    long = {name for name, lines in lengths.items() if lines > MOST_LINES}
+    assert long - LONG_FILES == set(), f"above {MOST_LINES} lines"
+    assert LONG_FILES - long == set(), "gone: take it out of LONG_FILES"
+
+
+OF_NODES = ("_get_node", "_is_missing", "_is_none", "_is_interpolation", "_metadata", "_content", "_value")
+"""Methods of OmegaConf's nodes for its own use; its public functions (``OmegaConf.is_missing`` …) do the same."""
+
+
+def private_names() -> set[tuple[str, str]]:
+    """(foreign private name, module of ours that uses it), of Hydra and OmegaConf."""
+    used = set()
+    for module, tree in MODULES.items():
+        for name in imports(tree):
+            if name.startswith(("hydra.", "omegaconf.")) and any(part.startswith("_") for part in name.split(".")):
+                used.add((name, module))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in OF_NODES:
+                used.add((node.attr, module))
+    return used
+
+
+def test_private_names_of_hydra_and_omegaconf_stand_in_one_place_each():
+    assert private_names() == set(PRIVATE.items())
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_the_private_names_that_we_use_still_exist(name):
+    module, _, member = name.rpartition(".")
+    assert hasattr(importlib.import_module(module), member), f"{name} is gone: {PRIVATE[name]} needs another way"
