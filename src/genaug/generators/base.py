@@ -115,7 +115,7 @@ class Generator:
         raise AssertionError(f"{type(self).__name__}.fits is false")
 
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
-        """Values drawn for variant ``index`` of ``source`` from this generator's laws (fields marked ``DRAWN``)."""
+        """Values drawn for variant ``index`` of ``source`` from this generator's distributions (fields marked ``DRAWN``)."""
         return {}
 
     def generate(

@@ -22,7 +22,7 @@ MAX_KS, STD_RANGE, EMPTY_FACTOR = 0.1, (0.52, 0.62), 3.0  # beyond these a laten
 
 
 def ks_uniform(z_nz: np.ndarray) -> np.ndarray:
-    """Kolmogorov-Smirnov distance of each dimension to the uniform law on [-1, 1]: [z]."""
+    """Kolmogorov-Smirnov distance of each dimension to the uniform distribution on [-1, 1]: [z]."""
     count = len(z_nz)
     cdf = (np.sort(z_nz, axis=0).clip(-1, 1) + 1) / 2
     rank = np.arange(1, count + 1)[:, None] / count

@@ -1,0 +1,38 @@
+"""The page of each method names its presets, and functions that exist."""
+
+import importlib
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGES = ROOT / "src" / "genaug" / "generators"
+FAMILIES = {
+    "dreamda": "generator/dreamda*",
+    "latent_interpolation": "generator/latent_interpolation*",
+    "psld": "generator/psld*",
+    "sdedit": "generator/*_fusion*",
+    "tokens": "generator/tokens/*",
+}
+
+
+@pytest.mark.parametrize("package", FAMILIES)
+def test_a_methods_page_names_all_its_presets(package: str) -> None:
+    page = (PACKAGES / package / "README.md").read_text()
+    for path in (ROOT / "conf").glob(f"{FAMILIES[package]}.yaml"):
+        short = path.stem.replace(package, "", 1)  # `_64` after `latent_interpolation_32`
+        assert f"`{path.stem}`" in page or f"`{short}`" in page or path.stem.endswith("_harmonised"), path.stem
+
+
+@pytest.mark.parametrize("package", FAMILIES)
+def test_a_methods_page_points_at_functions_that_exist(package: str) -> None:
+    page = (PACKAGES / package / "README.md").read_text()
+    found = 0
+    for name, attribute in re.findall(r"`(\w+)\.(?!py`)(\w+)[.\w]*`", page):
+        if (PACKAGES / package / f"{name}.py").exists():
+            assert hasattr(importlib.import_module(f"genaug.generators.{package}.{name}"), attribute), (
+                f"{name}.{attribute}"
+            )
+            found += 1
+    assert found >= 4
