@@ -1,8 +1,9 @@
 """Classic augmentation: what any training image, real or synthetic, goes through before it is learned from.
 
 Per image (crop, flips, rotation, RandAugment, …) on uint8 tensors, and per batch (MixUp, CutMix) on images and class
-weights. All of it is torchvision's v2 transforms. Each image's transform draws from its own seed, so that the number of
-workers, the order of the work and a resumption change nothing.
+weights. With boxes it is torchvision's v2 transforms, image by image; without, ``batch_augmentation`` does the same to whole
+batches. Each image draws from its own seed, so that the number of workers, the order of the work and a resumption change
+nothing.
 """
 
 import contextlib
@@ -17,6 +18,8 @@ from genaug.core.registry import component
 
 if TYPE_CHECKING:
     from torchvision.transforms.v2 import Transform
+
+    from genaug.data.batch_augmentation import BatchAugment
 
 NORMALIZATIONS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # as facebookresearch/mixup-cifar10 has them
@@ -72,7 +75,7 @@ class Augment:
     mix_prob: float = probability(1.0)
     """Probability that a batch is mixed at all. With both MixUp and CutMix on, each takes half of the mixed batches."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     @property
     def mixes(self) -> bool:
@@ -126,6 +129,25 @@ class Augment:
         if not steps:
             return None
         return v2.Compose(steps) if len(steps) > 1 else steps[0]
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether any part that works image by image is on."""
+        parts = (
+            self.horizontal_flip_prob,
+            self.vertical_flip_prob,
+            self.rotation,
+            self.shift,
+            self.zoom,
+            self.erasing_prob,
+        )
+        return any(parts) or self.crop_min_area < 1 or self.policy != "none"
+
+    def images_transform(self) -> "BatchAugment | None":
+        """``image_transform`` of whole batches, ``transform(images, seeds)``; None if every part is off."""
+        from genaug.data.batch_augmentation import BatchAugment
+
+        return BatchAugment(self) if self.changes_images else None
 
     def batch_transform(self) -> "Transform | None":
         """MixUp or CutMix on ``(float images [b, 3, h, w], class weights [b, classes])``; None if both are off."""

@@ -21,7 +21,7 @@ def batches(digits, pool, tmp_path):
     def make(**options) -> StreamBatches:
         stream = Stream(Replace(alpha=0.5, m=2), digits.train, pool, seed=0)
         inputs = decode(stream.samples(), 32, "squash", tmp_path)
-        transform = Augment(policy="randaugment", rotation=10).image_transform(32)
+        transform = Augment(policy="randaugment", rotation=10).images_transform()
         return StreamBatches(stream, inputs, 10, batch_size=8, transform=transform, **options)
 
     return make

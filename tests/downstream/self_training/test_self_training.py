@@ -181,7 +181,7 @@ def batches(digits, pool, config, parts, num_given=0, tmp=Path(".")):
     unlabelled = torch.arange(len(pool.samples)) + len(rows)
     given = class_weights(pool.samples[:num_given], 10)
     labelled = Labelled(torch.cat([rows, unlabelled[:num_given]]), torch.cat([targets, given]), len(rows))
-    return SelfTrainingBatches(config, inputs, labelled, unlabelled, JITTER.image_transform(32), frozenset(parts))
+    return SelfTrainingBatches(config, inputs, labelled, unlabelled, JITTER.images_transform(), frozenset(parts))
 
 
 @pytest.mark.parametrize(("views", "expected"), [("shared", 2), ("independent", 4)])

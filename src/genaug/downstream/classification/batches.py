@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms.v2 import Transform
 
-from genaug.data.augmentation import seeded
+from genaug.data.batch_augmentation import BatchAugment
 from genaug.data.mixing import Stream
 from genaug.data.sample import Sample
 from genaug.downstream.trainer import TrainerConfig
@@ -76,11 +75,11 @@ def decode(samples: Sequence[Sample], size: int, resize: str, folder: Path) -> I
 
 def class_weights(samples: Sequence[Sample], num_classes: int) -> torch.Tensor:
     """float32 [n, num_classes]: hard, two-hot and soft labels alike."""
-    weights = torch.zeros(len(samples), num_classes)
+    weights = np.zeros((len(samples), num_classes), dtype=np.float32)
     for row, sample in enumerate(samples):
         for index, weight in sample.label.items():
             weights[row, index] = weight
-    return weights
+    return torch.from_numpy(weights)
 
 
 class StreamBatches(Dataset):
@@ -95,7 +94,7 @@ class StreamBatches(Dataset):
         inputs: Inputs,
         num_classes: int,
         batch_size: int,
-        transform: Transform | None = None,
+        transform: BatchAugment | None = None,
         rank: int = 0,
         num_ranks: int = 1,
     ):
@@ -108,9 +107,7 @@ class StreamBatches(Dataset):
         samples = [draw.sample for draw in draws]
         inputs = self.inputs.of(samples)
         if self.transform is not None:
-            for i, draw in enumerate(draws):
-                with seeded(draw.augment_seed):
-                    inputs[i] = self.transform(inputs[i])
+            inputs = self.transform(inputs, [draw.augment_seed for draw in draws])
         return inputs, class_weights(samples, self.num_classes)
 
 

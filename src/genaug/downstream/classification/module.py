@@ -93,7 +93,7 @@ class LightningClassifier(LightningLearner):
             self.inputs,
             num_classes=len(dataset.class_names),
             batch_size=config.batch_size,
-            transform=None if self.inputs.are_features else self.data.augment.image_transform(config.image_size),
+            transform=None if self.inputs.are_features else self.data.augment.images_transform(),
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
         )
@@ -243,5 +243,5 @@ def caches_features(config: Classifier, data: TrainingData) -> bool:
     """Whether each image always has the same features: nothing in front of the linear layer changes during training."""
     is_fixed = config.mode == "linear_probe" and config.bn_mode == "frozen"
     augment = data.augment
-    is_augmented = augment.image_transform(config.image_size) is not None or augment.mixes or augment.manifold_alpha > 0
+    is_augmented = augment.changes_images or augment.mixes or augment.manifold_alpha > 0
     return is_fixed and not is_augmented and data.interpolate is None

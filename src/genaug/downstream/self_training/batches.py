@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import Compose, Transform
 
 from genaug.core.seeding import choice, derive, uniform
 from genaug.data.augmentation import seeded
+from genaug.data.batch_augmentation import BatchAugment
 from genaug.data.mixing import Order
 from genaug.downstream.classification.batches import Inputs
 from genaug.downstream.self_training.config import SelfTraining
@@ -39,7 +39,7 @@ class SelfTrainingBatches(Dataset):
         inputs: Inputs,
         labelled: Labelled,
         unlabelled: Tensor,
-        weak: Transform | None,
+        weak: BatchAugment | None,
         parts: frozenset[str],
     ):
         self.config, self.inputs, self.labelled, self.unlabelled, self.parts = (
@@ -49,8 +49,7 @@ class SelfTrainingBatches(Dataset):
             unlabelled,
             parts,
         )
-        strong: list[nn.Module] = [StrongView(config.strong_num_ops)]
-        self.transforms = {"weak": weak, "strong": Compose([weak, *strong] if weak is not None else strong)}
+        self.weak, self.strong = weak, StrongView(config.strong_num_ops)
         seed = config.seed
         # the labelled order is the classifier's own: with nothing accepted both see the same batches
         self.order = Order(len(labelled.rows), seed, config.sampling == "with_replacement")
@@ -102,11 +101,13 @@ class SelfTrainingBatches(Dataset):
     def views(self, rows: Tensor, kind: str, purpose: tuple[object, ...], draws: range) -> Tensor:
         """One view of each row, uint8 [n, 3, size, size], each from its own seed."""
         images = torch.from_numpy(self.inputs.values[rows.numpy()])
-        transform = self.transforms[kind]
-        if transform is not None:
-            for i, draw in enumerate(draws):
-                with seeded(derive(self.config.seed, *purpose, draw)):
-                    images[i] = transform(images[i])
+        seeds = [derive(self.config.seed, *purpose, draw) for draw in draws]
+        if self.weak is not None:
+            images = self.weak(images, seeds)
+        if kind == "strong":
+            for i, seed in enumerate(seeds):
+                with seeded(seed):
+                    images[i] = self.strong(images[i])
         return images
 
     def bootstrap_weights(self, index: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ class LightningSelfTraining(LightningClassifier):
         labelled = Labelled(
             torch.cat([rows, self.unlabelled_rows[accepted]]), torch.cat([targets, given[accepted]]), len(rows)
         )
-        transform = self.data.augment.image_transform(config.image_size)
+        transform = self.data.augment.images_transform()
         return SelfTrainingBatches(config, self.inputs, labelled, self.unlabelled_rows, transform, config.parts(number))
 
     # labelling
