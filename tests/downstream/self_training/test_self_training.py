@@ -78,11 +78,11 @@ def test_the_phases_share_out_the_steps():
 
 
 @pytest.mark.parametrize("label", ["pseudo", "none"])
-def test_nothing_accepted_and_no_unlabelled_loss_is_plain_training_bit_for_bit(train, classify, label):
+def test_nothing_accepted_and_no_unlabelled_loss_is_plain_training_bit_for_bit(train, classify, tmp_path, label):
     nothing = {"lambda_c": 0.0, "lambda_aux": 0.0, "pretrain_fraction": 0.0, "tau": 0.999999}
     mine = train(self_training(label=label, **nothing))
     shared = {"backbone": "test_resnet", "num_steps": 8, "lr": 0.003, "augment": JITTER}
-    plain = classify(RealOnly(), **shared)
+    plain = classify(RealOnly(), folder=tmp_path / "plain", **shared)
     assert mine["predictions"] == plain["predictions"]
     assert mine["metrics"] == plain["metrics"]
     assert all(row["accepted"] == 0 for row in mine["protocol"]["rounds"])
