@@ -76,7 +76,7 @@ def test_the_old_files_of_a_tokenizer_are_read_too(copy):
     [
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "flow matching does not"),
         ({"prediction_type": "flow_prediction"}, "flow matching does not"),
-        ({"prediction_type": "sample"}, "prediction_type=sample"),
+        ({"prediction_type": "sample"}, "predicts sample"),
         ({"beta_start": None}, "lacks beta_start"),
     ],
 )

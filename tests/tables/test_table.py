@@ -218,6 +218,19 @@ def test_every_rendering_holds_the_same_numbers_and_is_the_same_twice(project: P
     assert entries[3]["mean"] == pytest.approx(mean) and entries[3]["published"]["evidence"] == "figure"
 
 
+def test_names_that_would_do_something_are_shown_in_every_rendering(project: Path, sweep_of) -> None:
+    finish_all(sweep_of())
+    spec = read_spec("paper/item")
+    spec.labels = {"none": "=cmd|x", "real_guidance": "<b>{R}^2~</b>"}
+    spec.published[0].source = "=HYPERLINK(1)"
+    table = collect(sweep_of(), spec)
+    sources = {line["source"] for line in csv.DictReader(io.StringIO(comma_separated(table)))}
+    assert "'=HYPERLINK(1)" in sources and "=HYPERLINK(1)" not in sources
+    assert "&lt;b&gt;{R}^2~&lt;/b&gt;" in markdown(table) and "=cmd\\|x" in markdown(table)
+    body = "".join(line for line in latex(table).splitlines() if not line.startswith("%"))
+    assert r"\textless{}b\textgreater{}\{R\}\textasciicircum{}2\textasciitilde{}" in body and "<b>" not in body
+
+
 def test_latex_compiles_in_principle(project: Path, sweep_of) -> None:
     finish_all(sweep_of())
     text = latex(collect(sweep_of(), read_spec("paper/item")))

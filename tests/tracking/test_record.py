@@ -2,7 +2,11 @@
 
 import json
 
-from genaug.tracking.record import Record
+import pytest
+
+from genaug.core.errors import GenaugError
+from genaug.core.names import LIMITS
+from genaug.tracking.record import Record, run_tags, start_run
 
 
 def rows(folder):
@@ -37,3 +41,21 @@ def test_a_training_without_a_checkpoint_starts_its_rows_anew(tmp_path):
 def test_a_metric_that_is_no_number_is_null_in_the_rows(tmp_path):
     Record(tmp_path).log({"train/loss": float("nan"), "accepted": 0.5}, 3)
     assert rows(tmp_path) == [{"step": 3, "train/loss": None, "accepted": 0.5}]
+
+
+def test_tags_say_of_what_they_are_the_name_and_fit_in():
+    tags = run_tags({"dataset": "owner/" + "x" * 100, "generator": "none"}, "da_fusion/fig9_m", ["y" * 70])
+    assert {"generator:none", "paper:da_fusion"} <= set(tags) and len(tags) == 4
+    assert all(0 < len(tag) <= LIMITS["tag"] for tag in tags)
+    assert sum(tag.startswith("dataset:owner/x") for tag in tags) == 1
+    assert "paper:da_fusion" not in run_tags({}, None)
+
+
+def test_a_run_of_any_name_starts_and_one_that_cannot_is_a_sentence(tmp_path):
+    run = start_run(name="n/" * 100, group="g" * 200, mode="offline", project="genaug", id="0123", dir=str(tmp_path))
+    try:
+        assert len(run.name) <= LIMITS["wandb"] and len(run.group) <= LIMITS["wandb"]
+    finally:
+        run.finish()
+    with pytest.raises(GenaugError, match=r"Weights & Biases did not start .*project.*tracking=local"):
+        start_run(name="n", group="g", mode="offline", project="a/b", id="0123", dir=str(tmp_path))

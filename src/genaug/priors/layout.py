@@ -106,9 +106,10 @@ def check_folder(path: str, folder: Path) -> None:
 def _check_schedule(path: str, schedule: dict[str, Any]) -> None:
     where = f"prior.path={path}: scheduler/scheduler_config.json"
     name = str(schedule.get("_class_name", ""))
-    if "FlowMatch" in name or schedule.get("prediction_type", "epsilon") not in PREDICTIONS:
+    predicts = "flow" if "FlowMatch" in name else schedule.get("prediction_type", "epsilon")
+    if predicts not in PREDICTIONS:
         raise GenaugError(
-            f"{where} is of a {name or 'scheduler'} with prediction_type={schedule.get('prediction_type', 'flow')}: models of "
+            f"{where} is of a {name or 'scheduler'}, whose U-Net predicts {predicts}: models that predict "
             f"{' or '.join(PREDICTIONS)} work, flow matching does not. Choose a model of Stable Diffusion 1 or 2."
         )
     missing = [key for key in ("beta_start", "beta_end", "beta_schedule") if key not in schedule]

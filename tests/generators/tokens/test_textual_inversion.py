@@ -13,6 +13,7 @@ from genaug.generators.sdedit.sampler import to_tensor
 from genaug.generators.tokens.config import TextualInversion
 from genaug.generators.tokens.prompts import TEMPLATES, class_tokens, names_class
 from genaug.generators.tokens.textual_inversion import State, adamw_rows, draw, prepare, step_groups, train_tokens
+from genaug.generators.tokens.token_files import write_tokens
 from genaug.priors.model import LearnedTokens
 from tests.generators.conftest import make_dataset
 
@@ -79,6 +80,34 @@ def test_every_vector_of_every_class_is_learned(prior, dataset, tmp_path, num_ve
     assert state.k.tolist() == [3] * (3 * num_vectors)
     decay_alone = before * (1 - config.learning_rate * config.weight_decay) ** 3
     assert ((state.embeddings - decay_alone).abs().amax(dim=1) > 1e-4).all()
+
+
+def test_timesteps_are_drawn_over_the_whole_schedule(prior, dataset):
+    groups, _ = prepare(prior, dataset, settings(), False)
+    times = torch.cat([draw(groups[0], 0, step, 50, 1000)[3] for step in range(40)]).double()
+    assert times.min() >= 0 and times.max() < 1000
+    # 2,000 uniform draws: the mean has a standard deviation of 6.5, and none in the last tenth has probability 1e-91
+    assert abs(times.mean() - 499.5) < 26
+    assert (times >= 900).double().mean() == pytest.approx(0.1, abs=0.03)
+
+
+def test_noise_is_added_by_the_schedule_of_the_prior_at_the_drawn_timesteps(prior, dataset, monkeypatch):
+    """What the U-Net is given: z_t = sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps, and t itself."""
+    config = settings()
+    groups, state = prepare(prior, dataset, config, False)
+    seen = []
+    predict = prior.predict_noise
+    monkeypatch.setattr(prior, "predict_noise", lambda z, t, cond: seen.append((z, t)) or predict(z, t, cond))
+    step_groups(prior, groups[:1], state.embeddings, config, 7)
+    _, z, eps, t = draw(groups[0], config.seed, 7, config.batch_size, len(prior.alphas_cumprod))
+    alpha_bar = prior.alphas_cumprod[t].float().view(-1, 1, 1, 1)
+    assert torch.equal(seen[0][1], t)
+    torch.testing.assert_close(seen[0][0], alpha_bar.sqrt() * z + (1 - alpha_bar).sqrt() * eps)
+
+
+def test_a_token_that_is_no_number_is_not_published(tmp_path):
+    with pytest.raises(GenaugError, match=r"The token <a> became NaN or infinite.*learning_rate"):
+        write_tokens(tmp_path, {"<b>": torch.zeros(1, 4), "<a>": torch.full((1, 4), float("nan"))}, {})
 
 
 def test_weights_of_the_prior_are_bit_equal_afterwards(prior, dataset, tmp_path):

@@ -157,8 +157,12 @@ class LightningSelfTraining(LightningClassifier):
     def give_labels(self, number: int) -> None:
         """Label the unlabelled images with the auxiliary heads as they are now, and report on it."""
         config = self.config
-        first = int(self.unlabelled_rows[0])  # they lie together, after the real images
-        heads = self.all_heads(self.inputs.values[first : first + len(self.unlabelled)])
+        rows = self.unlabelled_rows
+        first, last = (
+            int(rows.min()),
+            int(rows.max()),
+        )  # they lie together, after the real images; of two of one id there is one
+        heads = self.all_heads(self.inputs.values[first : last + 1])[:, rows - first]
         accepted, labels = rules.accept(heads, config.tau, config.confidence)
         if config.label == "soft":
             given = heads.softmax(dim=2).mean(dim=0)

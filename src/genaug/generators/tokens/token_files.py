@@ -22,6 +22,11 @@ ALL_TOKENS, ABOUT_TOKENS, ONE_TOKEN = "class_tokens.safetensors", "class_tokens.
 def write_tokens(folder: Path, vectors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
     """Write ``{"<word>": [v, d]}`` per class and together; ``about`` becomes ``class_tokens.json``."""
     cpu = {name: vector.detach().cpu().contiguous() for name, vector in vectors.items()}
+    if broken := [name for name, vector in cpu.items() if not torch.isfinite(vector).all()]:
+        raise GenaugError(
+            f"The token {broken[0]} became NaN or infinite while it was learned: write a smaller "
+            "generator.tokens.learning_rate."
+        )
     for name, vector in cpu.items():
         (folder / name.strip("<>")).mkdir(parents=True, exist_ok=True)
         save_file({name: vector}, folder / name.strip("<>") / ONE_TOKEN, metadata={"format": "pt"})
