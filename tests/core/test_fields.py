@@ -91,3 +91,13 @@ def test_a_boundary_turns_any_failure_into_one_sentence() -> None:
 def test_a_boundary_lets_our_own_errors_through_as_they_are() -> None:
     with pytest.raises(GenaugError, match=r"^ours$"), boundary("x"):
         raise GenaugError("ours")
+
+
+def test_a_failure_whose_message_is_but_a_key_or_a_number_is_given_its_kind() -> None:
+    for error, said in (
+        (KeyError("vocab"), "KeyError 'vocab'"),
+        (ValueError(174), "ValueError 174"),
+        (ValueError("no"), "no"),
+    ):
+        with pytest.raises(GenaugError, match=rf"\({said}\)"), boundary("x"):
+            raise error

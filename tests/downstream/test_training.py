@@ -10,12 +10,10 @@ from genaug.core.errors import GenaugError
 from genaug.downstream.training import Losses, fit
 
 
-@pytest.mark.parametrize("rate", [1e30, 1e12])
-def test_a_training_that_diverges_fails_with_its_step_and_learning_rate(classify, rate):
-    with pytest.raises(
-        GenaugError, match=rf"training loss is (nan|inf) at step \d \(learning rate {rate:g}\)".replace("+", r"\+")
-    ):
-        classify(lr=rate, num_steps=6, optimizer="sgd", warmup_steps=0, schedule="constant")
+def test_a_training_that_diverges_fails_with_its_step_and_learning_rate(classify):
+    """Weights that grow a hundredfold in each step: -99 = 1 - lr weight_decay."""
+    with pytest.raises(GenaugError, match=r"training loss is (nan|inf) at step \d+ \(learning rate 100\)"):
+        classify(lr=100.0, weight_decay=1.0, num_steps=30, optimizer="sgd", warmup_steps=0, schedule="constant")
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

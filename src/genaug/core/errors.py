@@ -1,6 +1,7 @@
 """The one exception that a user sees as a paragraph instead of a traceback."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 
@@ -42,5 +43,6 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a failure's message; its kind where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of a failure's message, with its kind where the message is but a key or a number."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{type(error).__name__} {text}" if isinstance(error, KeyError) or not re.search("[a-z]", text) else text
