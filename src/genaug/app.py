@@ -76,7 +76,7 @@ def _unknown_keys(node: DictConfig, prefix: str) -> list[str]:
         if fields is not None and key not in fields:
             unknown.append(f"{prefix}{key}")
             continue
-        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, str(key)):
+        if isinstance(key, str) and not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
             child = node[key]
             if isinstance(child, DictConfig):
                 unknown += _unknown_keys(child, f"{prefix}{key}.")
