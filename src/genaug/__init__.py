@@ -1,3 +1,3 @@
 """genaug: do generated training images help your model?"""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
