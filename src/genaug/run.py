@@ -5,7 +5,7 @@ dataset ─► split ─► generator.fit ─► generator.generate ─► pool 
 Every stage may be answered from the store instead of being computed; ``stages.py`` says how each is found and made.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,11 +58,13 @@ def compute(cell: Cell, record: Record) -> Result:
     with record.stage("data"):
         dataset = read(cell.config, record)
     line = line_of(cell.config, dataset)
+    needs = [place.relative_to(cell.config.paths.outputs).as_posix() for place in line.places]
+    record.state(artefacts=needs)
     synthetic = synthesise(line, cell, record)
     outcome: dict[str, Any] = {}
     if line.train is not None:
         outcome = train(line.train, dataset, synthetic, cell, record)
-    return finish(cell, record, outcome, synthetic, line)
+    return finish(cell, record, outcome, synthetic, needs)
 
 
 def train_prior(cell: Cell, record: Record) -> Result:
@@ -172,14 +174,13 @@ def train(stage: Train, dataset: Dataset, synthetic: Synthetic, cell: Cell, reco
 
 
 def finish(
-    cell: Cell, record: Record, outcome: dict[str, Any], synthetic: Synthetic, line: Line | None = None
+    cell: Cell, record: Record, outcome: dict[str, Any], synthetic: Synthetic, needs: Sequence[str] = ()
 ) -> Result:
     """Publish ``result.json`` and close the record."""
     cfg, pool, counts = cell.config, synthetic.pool, synthetic.counts
     predictions = outcome.pop("predictions", None)
     if predictions is not None:
         write_json(cell.folder / "predictions.json", predictions)
-    places = line.places if line is not None else []
     result: Result = {
         "cell": cell.folder.name,
         "fingerprint": cell.fingerprint,
@@ -193,7 +194,7 @@ def finish(
         "seconds": record.seconds,
         "pool": pool.fingerprint if pool is not None else None,
         "rejected": pool.rejected if pool is not None else {},
-        "artefacts": [place.relative_to(cfg.paths.outputs).as_posix() for place in places],
+        "artefacts": list(needs),
         "source": type(cfg.dataset).identity_name,
         "environment": describe_environment(),
         "overrides": list(cell.overrides),

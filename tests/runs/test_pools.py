@@ -47,3 +47,19 @@ def test_a_result_of_somebody_else_runs_no_command(tmp_path):
     with pytest.raises(GenaugError, match="pipe:"):
         dataset_of({"cell": "c", "source": "dataset/webdataset", "config": config})
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_folders_of_many_runs_are_listed_once(tmp_path, monkeypatch):
+    import os
+
+    from genaug.runs.collection import run_folders
+
+    runs = tmp_path / "runs"
+    for i in range(30):
+        write_finished(runs / f"digits_s{i}-{i:016x}")
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    assert {run_folders(runs)[f"{i:016x}"].name for i in range(30)} == {f"digits_s{i}-{i:016x}" for i in range(30)}
+    assert listed == [runs]
+    assert run_folders(tmp_path / "nothing") == {}

@@ -109,3 +109,30 @@ def test_a_filter_is_part_of_a_cell_only_where_a_pool_reaches_training(project: 
     }
     assert fingerprints["none", "none"] == fingerprints["none", "blank"]
     assert fingerprints["real_guidance", "none"] != fingerprints["real_guidance", "blank"]
+
+
+def test_planning_reads_each_data_set_once_and_writes_each_component_once(
+    sweep_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genaug.core import identity
+    from genaug.data.sources.digits import Digits
+
+    calls = {"read": 0, "components": 0}
+    read, canonical = Digits.read, identity.canonical
+
+    def counted_read(self: Digits):
+        calls["read"] += 1
+        return read(self)
+
+    def counted_canonical(value, stage=None):
+        calls["components"] += hasattr(type(value), "identity_name")
+        return canonical(value, stage)
+
+    sweep = sweep_of("mix.alpha=0.3,0.5,0.7")
+    monkeypatch.setattr(Digits, "read", counted_read)
+    monkeypatch.setattr(identity, "canonical", counted_canonical)
+    found = plan(sweep, read_spec("paper/item"))
+    assert calls["read"] == 1  # for two shot counts and six seeds
+    # what runs share is written once: not three times for three alpha, nor for every image
+    assert calls["components"] < 12 * found.cost.pools
+    assert found.cost.to_make["generate"] == 240

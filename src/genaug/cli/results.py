@@ -37,6 +37,7 @@ def status(outputs: Outputs = Path("outputs")) -> None:
         detail = state.reason.splitlines()[0] if state.state == "failed" and state.reason else ""
         if state.result is not None and state.result["metric"] in state.result["metrics"]:
             detail = f"{state.result['metric']} {state.result['metrics'][state.result['metric']]:.4f}"
+        detail = f"{detail} ({state.stage})" if state.stage else detail
         console.print(f"{state.state:<12}{state.folder.name}  {detail}", markup=False)
     kinds = sorted({state.state for state in states})
     summary = ", ".join(f"{sum(s.state == kind for s in states)} {kind}" for kind in kinds)

@@ -94,6 +94,14 @@ class Store:
         """Where the pool of a fingerprint lies."""
         return self.root / "pools" / fingerprint
 
+    def pools(self) -> list[Path]:
+        """Every pool, finished or not."""
+        return sorted(path for path in (self.root / "pools").glob("*") if path.is_dir())
+
+    def images(self) -> Iterator[Path]:
+        """The file of every image."""
+        return (self.root / "images").glob("*/*.png")
+
     def folder(
         self, kind: str, name: str, fingerprint: str, make: Callable[[Path], dict[str, Any]]
     ) -> tuple[Path, bool]:

@@ -21,10 +21,10 @@ from omegaconf import OmegaConf
 from genaug.config import RunConfig
 from genaug.core.console import console
 from genaug.core.files import write_json, write_text
-from genaug.core.identity import canonical_text, fingerprint
+from genaug.core.identity import Texts, canonical_text, fingerprint
 from genaug.core.interruption import Interrupted
 from genaug.core.names import safe_name
-from genaug.runs.collection import read_result, read_status
+from genaug.runs.collection import read_result, read_status, run_folders
 from genaug.runs.environment import describe_environment
 from genaug.tracking.record import Record, open_record
 
@@ -75,8 +75,8 @@ class Cell:
     @property
     def folder(self) -> Path:
         runs = self.config.paths.runs
-        found = sorted(runs.glob(f"*-{self.fingerprint}")) if runs.is_dir() else []
-        return found[0] if found else runs / f"{self.slug}-{self.fingerprint}"
+        named = runs / f"{self.slug}-{self.fingerprint}"
+        return named if named.is_dir() else run_folders(runs).get(self.fingerprint, named)
 
     def result(self) -> Result | None:
         """The published result, or None."""
@@ -104,6 +104,12 @@ class Cell:
         write_json(folder / "environment.json", describe_environment())
         write_json(folder / "status.json", status)
         record = open_record(self.config.tracking, self, status["attempt"])
+
+        def note_state(**facts: Any) -> None:
+            status.update(facts)
+            write_json(folder / "status.json", status)
+
+        record.state = note_state
         try:
             yield record
         except BaseException as error:
@@ -115,13 +121,14 @@ class Cell:
             record.finish({}, exit_code=1)
             raise
         write_json(
-            folder / "status.json", {**status, "state": "complete", "finished": time.strftime("%Y-%m-%dT%H:%M:%S")}
+            folder / "status.json",
+            {**status, "state": "complete", "stage": "", "finished": time.strftime("%Y-%m-%dT%H:%M:%S")},
         )
 
 
-def cell_fingerprint(cfg: RunConfig) -> str:
-    """H(task, dataset, pool, mix, filter, augmentation, downstream, numerics, seed)."""
-    return fingerprint(*cfg.identity())
+def cell_fingerprint(cfg: RunConfig, texts: Texts | None = None) -> str:
+    """H(task, dataset, pool, mix, filter, augmentation, downstream, numerics, seed); ``texts`` as in ``RunConfig.identity``."""
+    return fingerprint(*cfg.identity(texts))
 
 
 def setting_fingerprint(cfg: RunConfig) -> str:

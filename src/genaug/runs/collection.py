@@ -1,5 +1,7 @@
 """Read results back from the runs folder. Imports no torch: ``genaug status`` starts at once."""
 
+import functools
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,21 @@ class CellState:
     """``complete``, ``failed``, ``running`` or ``interrupted`` (was running, its process is gone)."""
     reason: str
     result: dict[str, Any] | None
+    stage: str = ""
+    """The stage (``stages.STAGES``) that it is in, or in which it ended; empty for a complete run."""
+    artefacts: tuple[str, ...] = ()
+    """What it needs of the store, as paths below the outputs folder."""
+
+
+def run_folders(runs: Path) -> dict[str, Path]:
+    """The folder of each run by its fingerprint, the end of the folder's name; listed once for each state of ``runs``."""
+    return _run_folders(runs, runs.stat().st_mtime_ns) if runs.is_dir() else {}
+
+
+@functools.lru_cache(maxsize=4)
+def _run_folders(runs: Path, mtime_ns: int) -> dict[str, Path]:
+    with os.scandir(runs) as entries:
+        return {entry.name.rpartition("-")[2]: runs / entry.name for entry in entries}
 
 
 def cell_states(runs: Path) -> list[CellState]:
@@ -54,7 +71,8 @@ def state_of(folder: Path) -> CellState | None:
     result = read_result(folder)
     status = read_status(folder)
     if result is not None:
-        return CellState(folder=folder, state="complete", reason="", result=result)
+        artefacts = tuple(result.get("artefacts", ()))
+        return CellState(folder=folder, state="complete", reason="", result=result, artefacts=artefacts)
     if status is None:
         if not (folder / "status.json").exists():
             return None
@@ -66,11 +84,11 @@ def state_of(folder: Path) -> CellState | None:
         )
     if state == "running" and not _alive(status):
         state = "interrupted"
-    return CellState(folder=folder, state=state, reason=reason, result=None)
+    stage, artefacts = str(status.get("stage", "")), tuple(status.get("artefacts", ()))
+    return CellState(folder=folder, state=state, reason=reason, result=None, stage=stage, artefacts=artefacts)
 
 
 def _alive(status: dict[str, Any]) -> bool:
-    import os
     import socket
 
     if status["host"] != socket.gethostname():

@@ -17,8 +17,9 @@ from genaug.core.combinations import combinations
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_json, read_rows
 from genaug.core.foreign import check_overrides
+from genaug.core.identity import Texts
 from genaug.runs.cell import cell_fingerprint
-from genaug.runs.collection import HIDDEN, state_of
+from genaug.runs.collection import HIDDEN, run_folders, state_of
 from genaug.tables.spec import read_experiment
 
 
@@ -92,13 +93,13 @@ def _plain(overrides: Sequence[str]) -> list[str]:
 
 def _compose(jobs: list[list[str]]) -> list[PlannedCell]:
     composer = Composer(lambda choices: hydra.compose("config", choices))
-    cells = []
+    texts, cells = Texts(), []
     for job in jobs:
         cell = PlannedCell(overrides=tuple(job), config=None, fingerprint=None, state="invalid")
         try:
             cell.config = composer(job)
             cell.state = "unknown"
-            cell.fingerprint = cell_fingerprint(cell.config)
+            cell.fingerprint = cell_fingerprint(cell.config, texts)
         except (
             HydraException,
             OmegaConfBaseException,
@@ -112,7 +113,7 @@ def _compose(jobs: list[list[str]]) -> list[PlannedCell]:
 
 def look_up(cells: list[PlannedCell], runs: Path) -> None:
     """Fill in state, folder and result from the folders below ``runs``."""
-    folders = {path.name.rpartition("-")[2]: path for path in runs.iterdir()} if runs.is_dir() else {}
+    folders = run_folders(runs)
     for cell in cells:
         if cell.fingerprint is None:
             continue

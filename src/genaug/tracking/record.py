@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from genaug.core.console import console
 from genaug.core.errors import GenaugError, boundary, first_line
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from genaug.runs.cell import Cell
     from genaug.tracking.wandb_sync import Box
 
 ANSWER_TIME = 20.0  # seconds that W&B's server has to answer before a run goes on offline
@@ -65,6 +64,8 @@ class Record:
         self.seconds: dict[str, float] = {}
         self.resumed: set[str] = set()
         """Rows of the step at which training goes on, some of which it logs again."""
+        self.state: Callable[..., None] = lambda **facts: None
+        """Takes what ``status.json`` is to say of the run: the stage that it is in, the artefacts that it needs."""
 
     def say(self, text: str) -> None:
         """A line for the person at the terminal and for ``log.txt``."""
@@ -147,7 +148,8 @@ class Record:
 
     @contextlib.contextmanager
     def stage(self, name: str):
-        """Measure the wall-clock seconds of one stage."""
+        """Say in which stage the run is, and measure the stage's wall-clock seconds."""
+        self.state(stage=name)
         started = time.perf_counter()
         try:
             yield
@@ -164,7 +166,23 @@ class Record:
         self._mirror(send)
 
 
-def open_record(tracking: Tracking, cell: "Cell", attempt: int) -> Record:
+class Tracked(Protocol):
+    """What a record needs to know of its run."""
+
+    config: Any
+    fingerprint: str
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def slug(self) -> str: ...
+    @property
+    def names(self) -> dict[str, str]: ...
+    @property
+    def resolved(self) -> dict[str, Any]: ...
+
+
+def open_record(tracking: Tracking, cell: "Tracked", attempt: int) -> Record:
     """The record of one attempt at a cell."""
     if not tracking.wandb:
         return Record(cell.folder)
