@@ -22,8 +22,9 @@ from genaug.data.augmentation import Augment
 from genaug.data.mixing import RealOnly
 from genaug.data.sample import Dataset, Sample
 from genaug.downstream.base import TrainingData
-from genaug.downstream.classification.batches import class_weights, resized
+from genaug.downstream.classification.batches import class_weights
 from genaug.downstream.classification.config import Classifier
+from genaug.downstream.classification.decoded import resized
 from genaug.downstream.classification.module import Network
 from genaug.downstream.trainer import TrainerConfig
 

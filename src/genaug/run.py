@@ -166,7 +166,12 @@ def train(stage: Train, dataset: Dataset, synthetic: Synthetic, cell: Cell, reco
     """Metrics, protocol and predictions of the downstream model."""
     cfg = cell.config
     data = TrainingData(
-        dataset=dataset, mix=cfg.mix, pool=synthetic.pool, augment=cfg.augment, interpolate=synthetic.interpolate
+        dataset=dataset,
+        mix=cfg.mix,
+        pool=synthetic.pool,
+        augment=cfg.augment,
+        interpolate=synthetic.interpolate,
+        store=cfg.paths.store,
     )
     synthetic.counts |= {"train_images": len(dataset.train), "test_images": len(dataset.test)}
     with record.stage(stage.name):

@@ -11,6 +11,7 @@ from genaug.core.cost import ForwardPasses
 from genaug.core.errors import GenaugError
 from genaug.core.fields import count, seed
 from genaug.core.identity import NOT_IDENTITY
+from genaug.core.store import Store
 from genaug.data.mixing import Mix, Separate, Stream
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset
@@ -35,6 +36,8 @@ class TrainingData:
     interpolate: Callable[..., Any] | None = None
     """Batch augmentation learned by an online generator: ``(images [b, 3, h, w] in [0, 1], weights [b, classes], step)``
     to the same pair; None where there is none."""
+    store: Store | None = None
+    """Where decoded images are shared with other runs; None decodes them for one training alone."""
 
     def stream(self, seed: int, with_replacement: bool = False) -> Stream:
         """The training stream of ``mix`` over real and synthetic samples."""

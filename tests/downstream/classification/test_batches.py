@@ -8,19 +8,31 @@ import torch
 from PIL import Image
 
 from genaug.core.errors import GenaugError
+from genaug.core.store import Store
 from genaug.data.augmentation import Augment
 from genaug.data.mixing import Replace, Stream
-from genaug.data.sample import Sample
-from genaug.downstream.classification import batches as images
-from genaug.downstream.classification.batches import StreamBatches, class_weights, decode, resized, step_loader
+from genaug.data.sample import Sample, SyntheticSample
+from genaug.downstream.classification.batches import StreamBatches, class_weights, decode, step_loader
+from genaug.downstream.classification.decoded import CHECKS, PIXELS, resized
 from genaug.downstream.trainer import TrainerConfig
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Four pictures in files."""
+    samples = []
+    for i in range(4):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        samples.append(Sample(id=str(i), digest=f"file {i}", image=tmp_path / f"{i}.png", label={0: 1.0}))
+    return samples
 
 
 @pytest.fixture
 def batches(digits, pool, tmp_path):
     def make(**options) -> StreamBatches:
         stream = Stream(Replace(alpha=0.5, m=2), digits.train, pool, seed=0)
-        inputs = decode(stream.samples(), 32, "squash", tmp_path)
+        inputs = decode(stream.samples(), 32, "squash", Store(tmp_path))
         transform = Augment(policy="randaugment", rotation=10).images_transform()
         return StreamBatches(stream, inputs, 10, batch_size=8, transform=transform, **options)
 
@@ -28,18 +40,57 @@ def batches(digits, pool, tmp_path):
 
 
 def test_decoding_keeps_every_pixel_and_each_sample_once(digits, tmp_path):
-    inputs = decode([*digits.train, *digits.train], 32, "squash", tmp_path)
+    inputs = decode([*digits.train, *digits.train], 32, "squash", Store(tmp_path))
     assert inputs.values.shape == (20, 3, 32, 32)
     assert torch.equal(inputs.of([digits.train[3]])[0], torch.from_numpy(digits.train[3].image).permute(2, 0, 1))
 
 
-def test_a_large_set_lies_in_a_file_that_leaves_nothing_behind(digits, tmp_path, monkeypatch):
-    expected = decode(digits.train, 32, "squash", tmp_path).values
-    monkeypatch.setattr(images, "MEMORY_LIMIT", 1000)
-    values = decode(digits.train, 32, "squash", tmp_path).values
-    assert isinstance(values, np.memmap)
-    assert np.array_equal(values, expected)
-    assert list(tmp_path.iterdir()) == []
+def test_what_is_drawn_is_decoded_once_for_all_runs_and_what_is_not_drawn_never(files, tmp_path):
+    store = Store(tmp_path / "store")
+    first = decode(files, 16, "squash", store)
+    expected = first.of(files[:3]).numpy()
+    assert np.array_equal(expected[1], resized(files[1].open(), 16, "squash"))
+    for sample in files:
+        sample.image.unlink()  # a second decoding would fail
+    again = decode(files[1::-1], 16, "squash", store)  # another set, another order
+    assert np.array_equal(again.values[:], expected[1::-1])
+    with pytest.raises(GenaugError, match=r"3\.png"):
+        first.of(files[3:4])
+    assert (tmp_path / "store/decoded/16-squash" / PIXELS).stat().st_size == 4 * 3 * 16 * 16
+
+
+def test_a_set_that_grows_keeps_its_rows_and_another_size_has_its_own(files, tmp_path):
+    store = Store(tmp_path / "store")
+    small = decode(files[:2], 16, "squash", store)
+    large = decode(files, 16, "squash", store)
+    assert np.array_equal(large.values[:2], small.values[:])
+    assert decode(files, 8, "squash", store).values[:].shape == (4, 3, 8, 8)
+    assert np.array_equal(large.values[np.array([3, 0, 3])], large.values[:][[3, 0, 3]])
+
+
+@pytest.mark.parametrize("name", [PIXELS, CHECKS])
+def test_a_row_that_is_not_whole_is_decoded_again(files, tmp_path, name):
+    store = Store(tmp_path / "store")
+    expected = decode(files, 16, "squash", store).values[:]
+    path = tmp_path / "store/decoded/16-squash" / name
+    content = bytearray(path.read_bytes())
+    content[1] ^= 255
+    path.write_bytes(content)
+    assert np.array_equal(decode(files, 16, "squash", store).values[:], expected)
+    path.unlink()
+    assert np.array_equal(decode(files, 16, "squash", store).values[:], expected)
+
+
+def test_a_synthetic_image_that_was_made_again_with_other_pixels_is_another_picture(tmp_path):
+    store = Store(tmp_path / "store")
+
+    def synthetic(value, pixels_hash):
+        pixels = np.full((8, 8, 3), value, dtype=np.uint8)
+        about = {"sha256": pixels_hash}
+        return SyntheticSample(id="s", digest="same", image=pixels, source_id="x", index=0, about=about)
+
+    for value in (10, 20):
+        assert decode([synthetic(value, str(value))], 8, "squash", store).values[:].max() == value
 
 
 def test_squash_is_the_bilinear_resize_of_the_whole_image_and_crop_that_of_its_central_square():
@@ -54,7 +105,7 @@ def test_a_broken_file_is_named(tmp_path: Path):
     path = tmp_path / "broken.png"
     path.write_bytes(b"no image")
     with pytest.raises(GenaugError, match=r"broken\.png"):
-        decode([Sample(id="a", digest="a", image=path, label={0: 1.0})], 32, "squash", tmp_path)
+        decode([Sample(id="a", digest="a", image=path, label={0: 1.0})], 32, "squash", Store(tmp_path)).values[:]
 
 
 def test_labels_are_class_weights_hard_two_hot_and_soft_alike():

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from genaug.app import compose_typed
 from genaug.core.errors import GenaugError
+from genaug.core.store import Store
 from genaug.data.augmentation import Augment
 from genaug.data.mixing import RealOnly, Separate, Stream
 from genaug.downstream.base import TrainingData
@@ -175,7 +176,7 @@ def test_every_auxiliary_head_starts_from_its_own_seed():
 
 
 def batches(digits, pool, config, parts, num_given=0, tmp=Path(".")):
-    inputs = decode((*digits.train, *pool.samples), 32, "squash", tmp)
+    inputs = decode((*digits.train, *pool.samples), 32, "squash", Store(tmp))
     targets = class_weights(digits.train, 10)
     rows = torch.arange(len(digits.train))
     unlabelled = torch.arange(len(pool.samples)) + len(rows)

@@ -1,30 +1,25 @@
 """From samples to batches: every image is decoded once, then each training step is a pure function of its number."""
 
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from genaug.core.store import Store
 from genaug.data.batch_augmentation import BatchAugment
 from genaug.data.mixing import Stream
 from genaug.data.sample import Sample
+from genaug.downstream.classification.decoded import Decoded
 from genaug.downstream.trainer import TrainerConfig
-
-MEMORY_LIMIT = 2**30  # bytes of decoded images that are kept in memory; more go to a memory map
 
 
 @dataclass(slots=True)
 class Inputs:
     """What a network reads, one row per distinct sample: pixels, or a frozen backbone's features of them."""
 
-    values: np.ndarray
+    values: Decoded | np.ndarray
     """uint8 [n, 3, size, size], or float32 [n, num_features]."""
     rows: dict[str, int]
     """Sample id to row."""
@@ -38,39 +33,10 @@ class Inputs:
         return torch.from_numpy(self.values[[self.rows[sample.id] for sample in samples]])
 
 
-def resized(image: Image.Image, size: int, resize: str) -> np.ndarray:
-    """uint8 [3, size, size], bilinear, antialiased: the whole image (``squash``) or its central square (``crop``)."""
-    if resize == "crop":
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)
-
-
-def decode(samples: Sequence[Sample], size: int, resize: str, folder: Path) -> Inputs:
-    """Decode every sample once. Above ``MEMORY_LIMIT`` they lie in a file in ``folder`` that goes with the process."""
+def decode(samples: Sequence[Sample], size: int, resize: str, store: Store) -> Inputs:
+    """The pictures of ``samples``, each once; they are decoded when they are first read (``decoded``)."""
     distinct = list({sample.id: sample for sample in samples}.values())
-    shape = (len(distinct), 3, size, size)
-    if np.prod(shape) <= MEMORY_LIMIT:
-        pixels = np.empty(shape, dtype=np.uint8)
-    else:
-        with tempfile.TemporaryFile(dir=folder) as file:  # has no name: nothing is left behind, however the run ends
-            file.truncate(int(np.prod(shape)))
-            if hasattr(
-                os, "posix_fallocate"
-            ):  # else a disk that fills up would end the process by SIGBUS: this raises now
-                os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
-            pixels = np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
-
-    def read(row: int) -> None:
-        pixels[row] = resized(distinct[row].open(), size, resize)
-
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as readers:
-        for _ in readers.map(read, range(len(distinct))):
-            pass
-    return Inputs(pixels, {sample.id: row for row, sample in enumerate(distinct)})
+    return Inputs(Decoded(distinct, size, resize, store), {sample.id: row for row, sample in enumerate(distinct)})
 
 
 def class_weights(samples: Sequence[Sample], num_classes: int) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """How the classifier learns and is scored: the LightningModule of ``classifier.Classifier``."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from genaug.core.lightning import quiet_lightning
 from genaug.core.seeding import derive
+from genaug.core.store import Store
 from genaug.data.augmentation import NORMALIZATIONS
 from genaug.data.sample import Sample
 from genaug.downstream.base import TrainingData
@@ -162,8 +164,9 @@ def train_classifier(
     learner: Learner | None = None,
 ) -> dict[str, Any]:
     """Train, select and score; see ``Downstream.train``."""
-    with torch.random.fork_rng(devices=[]), quiet_lightning():
-        return _train(config, data, trainer_config, folder, record, learner)
+    with torch.random.fork_rng(devices=[]), quiet_lightning(), tempfile.TemporaryDirectory() as scratch:
+        store = data.store or Store(Path(scratch))
+        return _train(config, data, trainer_config, folder, record, learner, store)
 
 
 def _train(
@@ -173,13 +176,14 @@ def _train(
     folder: Path,
     record: "Record",
     learner: Learner | None,
+    store: Store,
 ) -> dict[str, Any]:
     dataset = data.dataset
     torch.manual_seed(derive(config.seed, "init"))
     network = learner.network() if learner is not None else Network(config, len(dataset.class_names))
 
     def decoded(samples: Sequence[Sample]) -> Inputs:
-        return decode(samples, config.image_size, config.resize, folder)
+        return decode(samples, config.image_size, config.resize, store)
 
     inputs = decoded(learner.samples if learner is not None else data.stream(config.seed).samples())
     splits = {

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from genaug.data.sample import Sample
 from genaug.downstream.classification.batches import Inputs
+from genaug.downstream.classification.decoded import Decoded
 from genaug.downstream.classification.metrics import classification_metrics
 
 SCORING_BATCH = 128  # images per forward pass when nothing is learned
 
 
 def apply_in_batches(
-    network: nn.Module, function: Callable[[Tensor], Tensor], values: np.ndarray, trainer: pl.Trainer
+    network: nn.Module, function: Callable[[Tensor], Tensor], values: Decoded | np.ndarray, trainer: pl.Trainer
 ) -> Tensor:
     """``function`` of all rows of ``values`` in order, with ``network`` in evaluation mode: float32 on CPU."""
     was_training, outputs = network.training, []

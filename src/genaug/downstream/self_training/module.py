@@ -13,6 +13,7 @@ from genaug.core.seeding import derive
 from genaug.data.sample import Sample
 from genaug.downstream.base import TrainingData
 from genaug.downstream.classification.batches import Inputs, class_weights, step_loader
+from genaug.downstream.classification.decoded import Decoded
 from genaug.downstream.classification.module import (
     Learner,
     LightningClassifier,
@@ -192,7 +193,7 @@ class LightningSelfTraining(LightningClassifier):
         if sheet is not None:
             sheet.save(self.folder / f"relabelled_{number}.png")
 
-    def all_heads(self, values: np.ndarray) -> Tensor:
+    def all_heads(self, values: Decoded | np.ndarray) -> Tensor:
         """Logits [H, n, C] of the auxiliary heads in evaluation mode, on unaugmented images."""
         stacked: Callable[[Tensor], Tensor] = lambda images: torch.stack(
             self.network.heads(self.network.features(images)), dim=1

@@ -1,0 +1,103 @@
+"""Images at training size, each decoded once for all runs, when it is first drawn.
+
+One file per size and way of resizing holds a row of pixels per picture; ``index.txt`` names the picture of each row. Rows are
+only ever added, so that data sets, pools of any M and processes share it. It is a cache: removing it costs decoding again.
+"""
+
+import os
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+from genaug.core.files import write_text
+from genaug.core.store import HASH, Store
+from genaug.data.sample import Sample, SyntheticSample
+
+PIXELS, CHECKS = "pixels.u8", "checks.u4"
+
+
+def resized(image: Image.Image, size: int, resize: str) -> np.ndarray:
+    """uint8 [3, size, size], bilinear, antialiased: the whole image (``squash``) or its central square (``crop``)."""
+    if resize == "crop":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+class Decoded:
+    """``decoded[rows]``: uint8 [n, 3, size, size] of the samples with these numbers, or of a slice of them."""
+
+    ndim = 4
+
+    def __init__(self, samples: Sequence[Sample], size: int, resize: str, store: Store):
+        self.samples, self.size, self.resize = samples, size, resize
+        self.folder = store.root / "decoded" / f"{size}-{resize}"
+        with store.lock(f"decoded-{self.folder.name}"):
+            self.place, total = _places(samples, self.folder, 3 * size * size)
+        self.pixels = np.memmap(self.folder / PIXELS, np.uint8, "r", shape=(total, 3, size, size))
+        self.checks = np.memmap(self.folder / CHECKS, np.uint32, "r", shape=(total,))
+        self.ready = np.zeros(len(samples), dtype=bool)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.samples), *self.pixels.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, rows: slice | np.ndarray | Sequence[int]) -> np.ndarray:
+        numbers = np.arange(len(self.samples))[rows]
+        missing = np.unique(numbers[~self.ready[numbers]])
+        if len(missing) > 0:
+            with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as readers:
+                for _ in readers.map(self._fill, missing):  # raises here what a thread could not read or write
+                    pass
+        return self.pixels[self.place[numbers]]
+
+    def _fill(self, number: int) -> None:
+        """Decode a picture unless its row is whole: one that a killed process left half written fails its checksum."""
+        place = int(self.place[number])
+        if not self.checks[place] or _checksum(self.pixels[place]) != self.checks[place]:
+            pixels = np.ascontiguousarray(resized(self.samples[number].open(), self.size, self.resize))
+            # written, not changed in the map, where a full disk would end the process without a word
+            for name, content in ((PIXELS, pixels), (CHECKS, _checksum(pixels))):
+                with (self.folder / name).open("r+b") as file:
+                    file.seek(place * content.nbytes)
+                    file.write(content.tobytes())
+        self.ready[number] = True
+
+
+def _checksum(pixels: np.ndarray) -> np.uint32:
+    """Never 0, which is a row that nobody wrote."""
+    return np.uint32(zlib.crc32(pixels.tobytes()) | 1)
+
+
+def _places(samples: Sequence[Sample], folder: Path, num_bytes: int) -> tuple[np.ndarray, int]:
+    """Row of each sample, int64 [n], and the number of rows; pictures that have none get the next ones."""
+    keys = [_key(sample) for sample in samples]
+    index = folder / "index.txt"
+    known = {key: row for row, key in enumerate(index.read_text().splitlines())} if index.exists() else {}
+    for key in keys:
+        known.setdefault(key, len(known))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, size in ((PIXELS, num_bytes), (CHECKS, 4)):
+        with (folder / name).open("ab") as file:
+            if file.tell() < len(known) * size:
+                file.truncate(len(known) * size)  # a hole: what nobody draws takes no room on disk
+    write_text(index, "".join(f"{key}\n" for key in known))
+    return np.asarray([known[key] for key in keys], dtype=np.int64), len(known)
+
+
+def _key(sample: Sample) -> str:
+    """The picture's content: of a synthetic one its pixels', as the manifest has it, since a fingerprint may be made again."""
+    about = sample.about if isinstance(sample, SyntheticSample) else {}
+    content = str(about.get(HASH, sample.digest))
+    return quote(content) if sample.white is None else f"{quote(content)} {sample.white:g}"
