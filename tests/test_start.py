@@ -41,7 +41,7 @@ def test_the_console_imports_neither_hydra_nor_numpy(command, tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [["explain", "generator=psld"], ["plan", "demo/compare"], ["table", "demo/compare"]],
+    [["explain", "generator=psld"], ["plan", "demo/compare"], ["plan", "da_fusion/fig9_m"], ["table", "demo/compare"]],
     ids=" ".join,
 )
 def test_what_composes_imports_no_torch(command, tmp_path):

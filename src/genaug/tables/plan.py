@@ -15,7 +15,7 @@ import numpy as np
 from genaug.config import RunConfig
 from genaug.core.cost import GPUS, TRAIN_USE, USE, ForwardPasses, hours
 from genaug.core.errors import GenaugError
-from genaug.core.identity import Texts, fingerprint
+from genaug.core.identity import Texts, canonical, fingerprint
 from genaug.core.paths import Paths
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import Source
@@ -111,7 +111,9 @@ def _identity(cell: PlannedCell, texts: Texts) -> Any:
         return cell.fingerprint or cell.overrides
     synthetic = [config.generator, config.mix] if config.pool_size or config.generator.online else []
     parts = [config.dataset, *synthetic, config.augment, config.downstream]
-    return fingerprint(config.seed, *(texts.of("own fields", lambda part=part: part, part) for part in parts))
+    return fingerprint(
+        config.seed, *(texts.of("own fields", lambda part=part: canonical(part, read=False), part) for part in parts)
+    )
 
 
 class _Datasets:
