@@ -42,6 +42,17 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+def release_memory() -> None:
+    """Give back what a failed batch or run has left on the device."""
+    import gc
+    import sys
+
+    gc.collect()
+    torch = sys.modules.get("torch")  # whoever has not imported it holds nothing
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a failure's message, with its kind where the message is but a key or a number."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]

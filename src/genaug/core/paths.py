@@ -22,6 +22,9 @@ class Paths:
     outputs_dir: str = "outputs"
     """Everything that is written lies below; relative to the current folder."""
 
+    lock_timeout: float | None = None
+    """Seconds to wait for another process that makes the same thing; null waits for as long as it takes."""
+
     @property
     def outputs(self) -> Path:
         return Path(self.outputs_dir).expanduser().absolute()
@@ -36,4 +39,4 @@ class Paths:
 
     @property
     def store(self) -> Store:
-        return Store(self.outputs / "store")
+        return Store(self.outputs / "store", self.lock_timeout)

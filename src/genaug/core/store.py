@@ -147,7 +147,7 @@ class Store:
             what the text chunk holds.
         """
         path = self.image_path(fingerprint)
-        about = {**about, HASH: pixel_hash(image)}
+        about = {**about, "fingerprint": fingerprint, HASH: pixel_hash(image)}
         chunk = PngImagePlugin.PngInfo()
         chunk.add_text("genaug", as_json(about, str(path)))
         with whole(path) as partial:
@@ -236,6 +236,8 @@ def about_picture(path: Path) -> dict[str, Any]:
         about = json.loads(image.text["genaug"])  # type: ignore[attr-defined]
         if about.get(HASH, pixel_hash(image)) != pixel_hash(image):
             raise ValueError("its pixels have changed")
+        if about.get("fingerprint", path.stem) != path.stem:
+            raise ValueError(f"it is the image {about['fingerprint']}")
     return about
 
 

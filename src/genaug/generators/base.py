@@ -4,6 +4,7 @@ A generator is a dataclass: its fields are its configuration. A file that declar
 so that composing a configuration stays fast.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -141,6 +142,16 @@ class Generator:
 
     def fit_forward_passes(self, dataset: Dataset) -> ForwardPasses | None:
         """Forward passes that ``fit`` will make; None where nothing is learned."""
+        return None
+
+    def halve_batch(self) -> int | None:
+        """Halve the images of one forward pass, which change memory and speed alone; None where they cannot be fewer."""
+        for known in dataclasses.fields(self):
+            if known.name.endswith("batch_size") and not known.metadata.get("identity", True):
+                size = getattr(self, known.name) // 2
+                if size:
+                    setattr(self, known.name, size)
+                    return size
         return None
 
     @property

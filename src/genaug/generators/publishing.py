@@ -3,23 +3,29 @@
 The store keeps each image once, under ``store/images``; a pool's folder holds hard links into it.
 """
 
-import contextlib
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from genaug.core.files import as_json, write_text
+from genaug.core.claims import claim
+from genaug.core.errors import GenaugError, first_line, out_of_memory, release_memory
+from genaug.core.files import as_json, say_damaged, whole, write_text
 from genaug.core.identity import fingerprint
-from genaug.core.store import Store
+from genaug.core.store import Store, file_hash
 from genaug.data.pool import ACCEPTED, REJECTED, Pool, manifest_rows, pool_of
 from genaug.data.sample import Boxes, Dataset
 from genaug.generators.base import Generated, Generator, Variant
 
 NUM_WRITERS = 2  # threads that compress and write PNG files beside the sampler
+WAIT = 0.5  # seconds between looks at what other processes have made
+
+_seen: set[tuple[Path, str, int, int]] = set()
+"""Images that this process has verified: pool, fingerprint, size and time of change of the file."""
 
 
 def make_pool(
@@ -34,35 +40,140 @@ def make_pool(
 ) -> Pool:
     """The pool of ``generator`` on ``dataset.train`` with ``num_variants`` (M) images per source.
 
-    Only images that no earlier run has published are made; ``load_prior`` is called only if there are some.
+    Only images that no earlier run has published are made, and those that are damaged; ``load_prior`` is called only if
+    there are some. Several processes share the work, each image is made by one of them.
     """
     pool_fingerprint = pool_identity(generator, dataset, fitted_fingerprint)
     folder = store.pool(pool_fingerprint)
+    variants = generator.variants(dataset, num_variants, fitted_fingerprint)
+    left_out = generator.left_out(dataset, num_variants)
+    for reason, count in left_out.items():
+        say(f"{generator.name}: {count} image(s) {reason} are left out")
+    # images of equal content share a variant: it is made once
+    wanted = {variant.fingerprint: variant for variant in variants}
+    abouts = verified(store, folder, list(wanted))
+    missing = [variant for variant in wanted.values() if not store.has_image(variant.fingerprint)]
+    made: dict[str, dict[str, Any]] = {}
+    evaluations = 0
+    if missing:
+        prior = load_prior() if generator.uses_prior else None
+        before = prior.num_evaluations if prior is not None else 0
+        made = fill(store, generator, dataset, fitted, prior, missing, say)
+        evaluations = prior.num_evaluations - before if prior is not None else 0
     with store.lock(pool_fingerprint, say):
-        variants = generator.variants(dataset, num_variants, fitted_fingerprint)
-        left_out = generator.left_out(dataset, num_variants)
-        for reason, count in left_out.items():
-            say(f"{generator.name}: {count} image(s) {reason} are left out")
-        # images of equal content share a variant: it is made once
-        wanted = {variant.fingerprint: variant for variant in variants}
-        missing = [variant for variant in wanted.values() if not store.has_image(variant.fingerprint)]
-        evaluations = 0
-        made: dict[str, dict[str, Any]] = {}
-        if missing:
-            prior = load_prior() if generator.uses_prior else None
-            before = prior.num_evaluations if prior is not None else 0
-            images = generator.generate(missing, dataset, prior, fitted)
-            made = publish(store, images, len(missing), generator, dataset, say)
-            evaluations = prior.num_evaluations - before if prior is not None else 0
-        rows = _write_manifest(store, folder, variants, made)
+        rows = _write_manifest(store, folder, variants, num_variants, abouts | made, say)
+    _seen.update(_state(store, folder, name) for name in made)
     pool = pool_of(rows, folder, dataset, num_variants)
     pool.counts = {
-        "images_generated": len(missing),
-        "images_reused": len(variants) - len(missing),
+        "images_generated": len(made),
+        "images_reused": len(variants) - len(made),
         "network_evaluations": evaluations,
         **({"images_left_out": sum(left_out.values())} if left_out else {}),
     }
     return pool
+
+
+def fill(
+    store: Store,
+    generator: Generator,
+    dataset: Dataset,
+    fitted: Path | None,
+    prior: Any,
+    missing: list[Variant],
+    say: Callable[[str], None],
+) -> dict[str, dict[str, Any]]:
+    """Make what is missing, share by share, together with whoever else makes some of it.
+
+    Returns:
+        what was published with each image that was made here, by fingerprint.
+    """
+    places = {sample.id: place for place, sample in enumerate(dataset.train)}
+    # images of equal draws fill whole batches, those of one source share its encoding
+    todo = {
+        variant.fingerprint: variant
+        for variant in sorted(missing, key=lambda v: (as_json(v.draws, "draws"), places[v.source.id], v.index))
+    }
+    made: dict[str, dict[str, Any]] = {}
+    started, progressed, waiting = time.perf_counter(), time.monotonic(), False
+    while todo:
+        with claim(store, list(todo)) as (share, owners):
+            if share:
+                made |= _make(store, generator, dataset, fitted, prior, [todo[name] for name in share], say)
+        left = {name: variant for name, variant in todo.items() if not store.has_image(name)}
+        if len(left) < len(todo):
+            progressed = time.monotonic()
+        elif not share:
+            if not waiting:
+                say(f"waiting for {len(left)} images that others make: {'; '.join(owners)}")
+                waiting = True
+            if store.lock_timeout is not None and time.monotonic() - progressed > store.lock_timeout:
+                raise GenaugError(
+                    f"{len(left)} images have not come for {store.lock_timeout:g} s from {'; '.join(owners)}. End it if it "
+                    "hangs, or write paths.lock_timeout=null to wait for as long as it takes."
+                )
+            time.sleep(WAIT)
+        todo = left
+    seconds = time.perf_counter() - started
+    say(f"{len(made)} images by {generator.name} in {seconds:.1f} s ({len(made) / max(seconds, 1e-9):.1f} images/s)")
+    return made
+
+
+def _make(
+    store: Store,
+    generator: Generator,
+    dataset: Dataset,
+    fitted: Path | None,
+    prior: Any,
+    share: list[Variant],
+    say: Callable[[str], None],
+) -> dict[str, dict[str, Any]]:
+    """Make and publish these images; without memory for a batch, halve it and go on. Returns as ``fill``."""
+    wanted, made = share, dict[str, dict[str, Any]]()
+    while wanted:
+        size = None
+        try:
+            images = generator.generate(wanted, dataset, prior, fitted)
+            made |= publish(store, images, len(wanted), generator, dataset)
+        except Exception as error:
+            size = generator.halve_batch() if out_of_memory(error) else None
+            if size is None:
+                raise
+            say(f"there is not enough memory ({first_line(error)}): going on with batches of {size}")
+        if size is not None:  # by now nothing holds what the failed batch has left
+            release_memory()
+        wanted = [variant for variant in wanted if not store.has_image(variant.fingerprint)]
+    return {
+        variant.fingerprint: made.get(variant.fingerprint) or store.about_image(variant.fingerprint)
+        for variant in share
+    }
+
+
+def verified(store: Store, folder: Path, fingerprints: list[str]) -> dict[str, dict[str, Any]]:
+    """What is known of those images that are in the store; a damaged one is named and removed, so that it is made again.
+
+    Each is decoded and compared with the hash of its pixels once per process and pool.
+    """
+
+    def look(fingerprint: str) -> tuple[str, dict[str, Any] | None]:
+        path = store.image_path(fingerprint)
+        try:
+            return fingerprint, store.about_image(fingerprint)
+        except GenaugError as error:
+            say_damaged(path, str(error))
+            path.unlink(missing_ok=True)
+            return fingerprint, None
+
+    there = [name for name in fingerprints if store.image_path(name).exists()]
+    fresh = [name for name in there if _state(store, folder, name) not in _seen]
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as readers:
+        found = {name: about for name, about in readers.map(look, fresh) if about is not None}
+    _seen.update(_state(store, folder, name) for name in found)
+    return found
+
+
+def _state(store: Store, folder: Path, fingerprint: str) -> tuple[Path, str, int, int]:
+    stat = store.image_path(fingerprint).stat()
+    return folder, fingerprint, stat.st_size, stat.st_mtime_ns
 
 
 def pool_identity(generator: Generator, dataset: Dataset, fitted_fingerprint: str) -> str:
@@ -72,12 +183,7 @@ def pool_identity(generator: Generator, dataset: Dataset, fitted_fingerprint: st
 
 
 def publish(
-    store: Store,
-    images: Iterable[Generated],
-    total: int,
-    generator: Generator,
-    dataset: Dataset,
-    say: Callable[[str], None],
+    store: Store, images: Iterable[Generated], total: int, generator: Generator, dataset: Dataset
 ) -> dict[str, dict[str, Any]]:
     """Write images as they come, from threads; a killed run loses at most those in flight.
 
@@ -110,8 +216,6 @@ def publish(
                 first = next(iter(pending))
                 made[first] = pending.pop(first).result()  # raises here what failed in a thread, e.g. a full disk
         made |= {name: future.result() for name, future in pending.items()}
-    seconds = time.perf_counter() - started
-    say(f"{done} images by {generator.name} in {seconds:.1f} s ({done / max(seconds, 1e-9):.1f} images/s)")
     if done != total:
         raise AssertionError(f"{type(generator).__name__} made {done} of {total} images")
     return made
@@ -146,51 +250,64 @@ def _box_rows(boxes: Boxes, dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def _write_manifest(
-    store: Store, folder: Path, variants: list[Variant], made: dict[str, dict[str, Any]]
+    store: Store,
+    folder: Path,
+    variants: list[Variant],
+    num_variants: int,
+    abouts: dict[str, dict[str, Any]],
+    say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Add the rows of ``variants`` to the manifest; rows of a larger earlier M stay.
+    """Name the images of ``variants`` in the manifest as they are; rows of a larger earlier M stay.
 
     Args:
-        made: what this call published with each image; of the others it is read from their files.
+        abouts: of images that were made or looked at now. The row of any other is kept if there is one, else read from
+            the image.
 
     Returns:
         all rows.
     """
-    rows = manifest_rows(folder)
-    known = {(row["fingerprint"], row["source_id"]): row for row in rows}
-    missing = [variant for variant in variants if (variant.fingerprint, variant.source.id) not in known]
-    if not missing:
-        return rows
-    folder.mkdir(parents=True, exist_ok=True)
-    found = list(dict.fromkeys(v.fingerprint for v in missing if v.fingerprint not in made))
+    known = {(row["fingerprint"], row["source_id"]): row for row in manifest_rows(folder)}
+    others = {v.fingerprint for v in variants if (v.fingerprint, v.source.id) not in known} - abouts.keys()
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as readers:  # every pixel is decoded, to be verified
-        made = made | dict(zip(found, readers.map(store.about_image, found), strict=True))
-    for variant in missing:
-        about = made[variant.fingerprint]
-        place = ".rejected" if about["rejected"] else f"{variant.index:03d}"
-        row = {
-            "file_name": f"{place}/{variant.fingerprint}.png",
-            "fingerprint": variant.fingerprint,
-            **about,
-            # the image may have been made for the same picture under another name
-            "source_id": variant.source.id,
-        }
-        target = folder / row["file_name"]
-        target.parent.mkdir(exist_ok=True)
-        if not target.exists():
-            _link(store.image_path(variant.fingerprint), target)
-        known[variant.fingerprint, variant.source.id] = row
-    rows = sorted(known.values(), key=lambda row: (row["index"], row["source_id"]))
+        abouts = abouts | dict(zip(others, readers.map(store.about_image, others), strict=True))
+    rows = {key: row for key, row in known.items() if row["index"] >= num_variants}
+    for variant in variants:
+        key = variant.fingerprint, variant.source.id
+        about = abouts.get(variant.fingerprint)
+        if about is None:
+            rows[key] = known[key]
+        else:
+            place = ".rejected" if about["rejected"] else f"{variant.index:03d}"
+            rows[key] = {
+                "file_name": f"{place}/{variant.fingerprint}.png",
+                "fingerprint": variant.fingerprint,
+                **about,
+                # the image may have been made for the same picture under another name
+                "source_id": variant.source.id,
+            }
+        _link(store.image_path(variant.fingerprint), folder / rows[key]["file_name"])
+    ordered = sorted(rows.values(), key=lambda row: (row["index"], row["source_id"]))
     for name, chosen in ((REJECTED, True), (ACCEPTED, False)):
-        lines = [as_json(row, str(folder / name)) + "\n" for row in rows if bool(row["rejected"]) == chosen]
-        if lines or not chosen:
-            write_text(folder / name, "".join(lines))
-    return rows
+        path = folder / name
+        lines = [as_json(row, str(path)) for row in ordered if bool(row["rejected"]) == chosen]
+        former = path.read_text(errors="replace").split("\n")[:-1] if path.exists() else []
+        if lines == former and path.exists():
+            continue
+        if wrong := (Counter(former) - Counter(lines)).total():
+            say(f"{path}: {wrong} line(s) were not those of its images and are replaced")
+        if lines or former or not chosen:
+            write_text(path, "".join(f"{line}\n" for line in lines))
+    return ordered
 
 
 def _link(source: Path, target: Path) -> None:
-    with contextlib.suppress(FileExistsError):
-        try:
-            os.link(source, target)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(source, target)
+    """Make ``target`` the file ``source``: a hard link, or a whole copy on another file system or one without links."""
+    if target.exists() and (target.samefile(source) or file_hash(target) == file_hash(source)):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        with whole(target) as partial:
+            shutil.copyfile(source, partial)
