@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import boundary
 
 PACKAGES = (
     "genaug",
@@ -69,13 +69,11 @@ def check_libraries() -> None:
     """A CPU-only torch beside a torchvision built for CUDA (or the reverse) fails later with an unclear operator error."""
     import torch
 
-    try:
+    with boundary(
+        f"torch {torch.__version__} and the installed torchvision {_version('torchvision')} do not fit together",
+        "Install a matching pair: `pip install --force-reinstall torch torchvision` for the default builds, or take both from "
+        "the same index of pytorch.org (both CPU, or both of one CUDA version).",
+    ):
         import torchvision
 
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
-    except (RuntimeError, ImportError, AttributeError) as error:
-        raise GenaugError(
-            f"torch {torch.__version__} and the installed torchvision {_version('torchvision')} do not fit together "
-            f"({str(error).splitlines()[0]}). Install a matching pair: `pip install --force-reinstall torch torchvision` for "
-            "the default builds, or take both from the same index of pytorch.org (both CPU, or both of one CUDA version)."
-        ) from error
