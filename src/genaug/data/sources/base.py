@@ -15,7 +15,7 @@ from genaug.core.identity import NOT_IDENTITY, canonical, content_by, content_di
 from genaug.data.images import inspect_all, white_of
 from genaug.data.sample import Dataset, Sample, check_disjoint
 from genaug.data.sources.folder_names import nfc
-from genaug.data.sources.layout import check_folder
+from genaug.data.sources.tree import check_folder
 from genaug.data.splits import few_shot, fraction_of
 
 

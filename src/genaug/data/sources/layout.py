@@ -12,7 +12,7 @@ from pathlib import Path
 
 from genaug.core.errors import GenaugError
 from genaug.data.sources.folder_names import ANNOTATIONS, IMAGES, UNLABELLED, nfc, plain, split_of
-from genaug.data.sources.tree import Folder, reader_advice, walk
+from genaug.data.sources.tree import Folder, check_folder, reader_advice, walk
 
 MARKERS = (
     ("coco", "*_annotations.coco.json"),
@@ -28,6 +28,8 @@ MARKERS = (
     ("table", "*/metadata.jsonl"),
     ("table", "metadata.csv"),
     ("table", "*/metadata.csv"),
+    ("table", "labels.csv"),
+    ("table", "train.csv"),
 )
 """Files that tell the layouts other than class folders, in order; what they are read with stands in front."""
 
@@ -72,20 +74,6 @@ def recognise(root: Path) -> Layout:
             task = "classification" if preset == "table" else "detection"
             return Layout(root=root, preset=preset, task=task, overrides=yaml)
     return class_folders(root)
-
-
-def check_folder(root: Path, written: str) -> Path:
-    """The folder, if it is one; ``written`` is what the user wrote.
-
-    Raises:
-        GenaugError: for an empty value and for what is not a folder.
-    """
-    if not written.strip():
-        raise GenaugError("dataset.root= is empty: write the data set's folder, e.g. dataset.root=data/birds.")
-    if not root.is_dir():
-        kind = "a file, not a folder" if root.is_file() else "not a folder"
-        raise GenaugError(f"dataset.root={written} is {kind}.")
-    return root
 
 
 def class_folders(root: Path, class_names: Sequence[str] | None = None) -> Layout:

@@ -60,6 +60,20 @@ class Folder:
         return [folder for folder in self.folders if next(folder.every_image(), None) is not None]
 
 
+def check_folder(root: Path, written: str) -> Path:
+    """The folder, if it is one; ``written`` is what the user wrote.
+
+    Raises:
+        GenaugError: for an empty value and for what is not a folder.
+    """
+    if not written.strip():
+        raise GenaugError("dataset.root= is empty: write the data set's folder, e.g. dataset.root=data/birds.")
+    if not root.is_dir():
+        kind = "a file, not a folder" if root.is_file() else "not a folder"
+        raise GenaugError(f"dataset.root={written} is {kind}.")
+    return root
+
+
 def walk(root: Path) -> Folder:
     """Everything below ``root``. Links are followed, but not into a folder that they lie in.
 
