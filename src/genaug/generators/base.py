@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from genaug.core import fields
 from genaug.core.cost import ForwardPasses
+from genaug.core.errors import GenaugError
 from genaug.core.identity import NOT_IDENTITY, CanonicalText, canonical, canonical_text, fingerprint
 from genaug.data.sample import Boxes, Dataset, Sample
 
@@ -97,8 +98,6 @@ class Generator:
 
     def check(self, task: str) -> None:
         """Raise ``GenaugError`` if this generator cannot serve ``task``; called before any model is loaded."""
-        from genaug.core.errors import GenaugError
-
         if task not in self.tasks:
             raise GenaugError(f"generator={self.name} does not work on {task} data, only on {', '.join(self.tasks)}.")
 

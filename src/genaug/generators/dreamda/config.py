@@ -22,7 +22,7 @@ from genaug.core.identity import CONTENT, DRAWN, NOT_IDENTITY, content_digest
 from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Generator, Variant, steps_taken
-from genaug.generators.tokens.prompts import readable
+from genaug.generators.tokens.prompts import check_prompts, readable
 
 if TYPE_CHECKING:
     from genaug.priors.model import Prior
@@ -180,7 +180,6 @@ class DreamDA(Generator):
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
     ) -> Iterator[Generated]:
         from genaug.generators.dreamda.batches import perturbed_images
-        from genaug.generators.tokens.prompts import check_prompts
 
         assert prior is not None
         if prior.compiled and self.sigma > 0:

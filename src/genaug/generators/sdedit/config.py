@@ -127,19 +127,10 @@ class ImageToImage(Generator):
     def generate(
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
     ) -> Iterator[Generated]:
-        from genaug.generators.sdedit.sampler import edit_images, refuse
-        from genaug.priors.erasure import erased_groups
+        from genaug.generators.sdedit.sampler import edited
 
         assert prior is not None
-        refused = {item.variant.fingerprint: item for item in refuse(prior, variants, self)}
-        yield from refused.values()
-        variants = [variant for variant in variants if variant.fingerprint not in refused]
-        if not variants:
-            return
-        names = [dataset.class_names[self.prompted_class(variant, dataset)] for variant in variants]
-        prompts, tokens = self.prompts(names, prior, fitted)
-        for chosen in erased_groups(prior, names):
-            yield from edit_images(prior, [variants[i] for i in chosen], [prompts[i] for i in chosen], self, tokens)
+        yield from edited(self, variants, dataset, prior, fitted)
 
     def forward_passes(self, variants: list[Variant]) -> ForwardPasses:
         """One per step, image and prompt; PNDM repeats one step."""

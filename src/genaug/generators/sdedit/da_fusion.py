@@ -68,12 +68,10 @@ class DAFusion(ImageToImage):
     def prompts(
         self, names: Sequence[str], prior: "Prior", fitted: Path | None
     ) -> "tuple[list[str], LearnedTokens | None]":
-        from genaug.generators.tokens.token_files import read_tokens
-        from genaug.priors.model import LearnedTokens
+        from genaug.generators.tokens.learning import learned_tokens
 
         assert fitted is not None
-        learned = read_tokens(fitted, list(dict.fromkeys(names)))
         prompts = [self.prompt.replace("{token}", token_of(name)) for name in names]
         if not self.class_names:
             check_prompts(prompts, names, prior.word_ids)
-        return prompts, LearnedTokens.of(learned)
+        return prompts, learned_tokens(fitted, names)

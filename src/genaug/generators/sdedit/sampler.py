@@ -7,6 +7,7 @@ once, each prompt embedded once. An image's noise depends on its own identity al
 
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from genaug.core.seeding import derive
-from genaug.data.sample import Sample
+from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Variant, steps_taken
 from genaug.generators.sdedit.config import ImageToImage
 from genaug.generators.sdedit.edit_region import (
@@ -26,6 +27,7 @@ from genaug.generators.sdedit.edit_region import (
     to_square,
     with_source_boxes,
 )
+from genaug.priors.erasure import erased_groups
 from genaug.priors.model import LearnedTokens, Prior
 from genaug.priors.noise import draw_noise, make_scheduler
 
@@ -33,6 +35,21 @@ from genaug.priors.noise import draw_noise, make_scheduler
 def region_of(source: Sample, config: ImageToImage, size: int) -> EditRegion:
     """What of a source may change under this configuration."""
     return edit_region(source, size, config.mask, config.mask_dilation, config.resize)
+
+
+def edited(
+    config: ImageToImage, variants: Sequence[Variant], dataset: Dataset, prior: Prior, fitted: Path | None
+) -> Iterator[Generated]:
+    """The image of every variant, those first that cannot be edited; where classes are erased, each with its own U-Net."""
+    refused = {item.variant.fingerprint: item for item in refuse(prior, variants, config)}
+    yield from refused.values()
+    variants = [variant for variant in variants if variant.fingerprint not in refused]
+    if not variants:
+        return
+    names = [dataset.class_names[config.prompted_class(variant, dataset)] for variant in variants]
+    prompts, tokens = config.prompts(names, prior, fitted)
+    for chosen in erased_groups(prior, names):
+        yield from edit_images(prior, [variants[i] for i in chosen], [prompts[i] for i in chosen], config, tokens)
 
 
 def refuse(prior: Prior, variants: Sequence[Variant], config: ImageToImage) -> Iterator[Generated]:

@@ -1,6 +1,7 @@
 """The tokens of a training set: every class by textual inversion, with its checkpoints, into the files that others read."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from genaug.data.sample import Dataset
 from genaug.data.splits import by_class
 from genaug.generators.tokens.config import TextualInversion
 from genaug.generators.tokens.textual_inversion import prepare, save_state, train_tokens
-from genaug.generators.tokens.token_files import write_tokens
-from genaug.priors.model import Prior
+from genaug.generators.tokens.token_files import read_tokens, write_tokens
+from genaug.priors.model import LearnedTokens, Prior
 
 CHECKPOINT = "resume.safetensors"
 
@@ -94,3 +95,8 @@ def learn_tokens(
         "seconds_before": round(seconds_before, 3),
         "loss": loss,
     }
+
+
+def learned_tokens(fitted: Path, names: Sequence[str]) -> LearnedTokens:
+    """The tokens of these classes that ``learn_tokens`` wrote into ``fitted``; raises as ``read_tokens`` does."""
+    return LearnedTokens.of(read_tokens(fitted, list(dict.fromkeys(names))))
