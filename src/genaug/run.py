@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genaug.config import RunConfig
+from genaug.core.claims import GARBAGE
 from genaug.core.files import write_json
 from genaug.core.store import check_writable
 from genaug.data.pool import Pool
@@ -32,6 +33,8 @@ def run(cell: Cell) -> Result:
     check_writable(cfg.paths.outputs)
     check_libraries()
     with cfg.paths.store.lock(cell.fingerprint):
+        with cfg.paths.store.lock(GARBAGE):  # whoever removes garbage sees this run, or has ended
+            pass
         if (known := cell.result()) is not None:  # another process finished it meanwhile
             return known
         with cell.claim() as record:

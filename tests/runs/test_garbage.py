@@ -1,7 +1,11 @@
 import time
 
+import pytest
+
+from genaug.core.claims import GARBAGE, claim
+from genaug.core.errors import GenaugError
 from genaug.core.store import Store
-from genaug.runs.garbage import YOUNG, find_garbage, remove
+from genaug.runs.garbage import YOUNG, alone, find_garbage, remove
 from tests.generators.test_publishing import Noise, build, dataset
 from tests.runs.finished_run import write_finished
 
@@ -22,3 +26,35 @@ def test_only_old_pools_and_images_that_no_result_uses_are_removed(tmp_path):
     assert not unused.folder.exists()
     assert build(store, Noise(seed=0), dataset(), 2).counts["images_generated"] == 0
     assert build(store, Noise(seed=1), dataset(), 2).counts["images_generated"] == 8
+
+
+def test_while_somebody_works_on_the_store_nothing_but_stale_partial_files_is_listed(tmp_path):
+    store, later = Store(tmp_path / "store"), time.time() + 2 * YOUNG
+    build(store, Noise(seed=1), dataset(), 2)
+    write_finished(tmp_path / "runs" / "run-0")
+    partial = store.root / "fitted" / ".thing-aa.partial"
+    partial.mkdir(parents=True)
+    assert len(find_garbage(tmp_path, now=later).paths) == 1 + 1 + 8
+    with store.lock("a" * 16):
+        assert find_garbage(tmp_path, now=later).paths == [partial]
+    with claim(store, ["b" * 16]):
+        assert find_garbage(tmp_path, now=later).paths == [partial]
+
+
+def test_without_any_run_no_pool_is_listed(tmp_path):
+    build(Store(tmp_path / "store"), Noise(seed=1), dataset(), 2)
+    with pytest.raises(GenaugError, match="every pool would seem unused"):
+        find_garbage(tmp_path, now=time.time() + 2 * YOUNG)
+
+
+def test_a_damaged_result_does_not_stop_it(tmp_path):
+    used = build(Store(tmp_path / "store"), Noise(seed=0), dataset(), 2)
+    write_finished(tmp_path / "runs" / "run-0", pool=used.fingerprint)
+    write_finished(tmp_path / "runs" / "run-1")
+    (tmp_path / "runs" / "run-1" / "result.json").write_bytes(b"\x00")
+    assert find_garbage(tmp_path, now=time.time() + 2 * YOUNG).paths == []
+
+
+def test_a_run_that_starts_waits_until_garbage_is_removed(tmp_path):
+    with alone(tmp_path), pytest.raises(GenaugError, match="garbage"), Store(tmp_path / "store", 0.1).lock(GARBAGE):
+        raise AssertionError("both hold it")

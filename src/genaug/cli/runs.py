@@ -73,13 +73,38 @@ def gc(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Pools and images that no complete cell uses and that are older than a day; removed with --delete."""
-    from genaug.runs.garbage import find_garbage, remove
+    from genaug.runs.garbage import alone, find_garbage, remove
 
-    found = find_garbage(outputs)
-    for path in found.paths:
-        typer.echo(str(path))
-    typer.echo(
-        f"{len(found.paths)} unused, {found.num_bytes / 1e6:.1f} MB" + ("" if delete else "; remove with --delete")
-    )
-    if delete:
-        remove(found)
+    with alone(outputs):
+        found = find_garbage(outputs)
+        for path in found.paths:
+            typer.echo(str(path))
+        typer.echo(
+            f"{len(found.paths)} unused, {found.num_bytes / 1e6:.1f} MB" + ("" if delete else "; remove with --delete")
+        )
+        if delete:
+            remove(found)
+
+
+@app.command()
+def verify(
+    repair: Annotated[bool, typer.Option("--repair", help="Remove what is damaged: runs make it again.")] = False,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Compare every artefact, image, pool and state file with what was published; exit code 1 if something is damaged."""
+    from rich.progress import Progress
+
+    from genaug.runs.verification import repair as remove_damage
+    from genaug.runs.verification import verify as look
+
+    with Progress(transient=True) as progress:
+        task = progress.add_task("verifying", total=None)
+        count, found = look(outputs, lambda done, total: progress.update(task, completed=done, total=total))
+    for damage in found:
+        typer.echo(f"{damage.path}: {damage.why}")
+    then = "" if not found else "; removed, runs make them again" if repair else "; remove them with --repair"
+    typer.echo(f"{count} verified, {len(found)} damaged{then}")
+    if repair:
+        remove_damage(found)
+    elif found:
+        raise typer.Exit(1)

@@ -17,6 +17,8 @@ from filelock import FileLock, Timeout
 from genaug.core.files import read_json, write_json
 from genaug.core.store import Store, held_by, owner_now
 
+GARBAGE = "garbage"
+"""The lock of whoever removes what no run needs; a run that starts waits for it."""
 LEAST, MOST = 32, 1024
 """Images of one claim: as few as still fill batches, as many as another process may have to wait for."""
 
@@ -81,6 +83,8 @@ def workers(store: Store) -> list[str]:
     """Who holds a lock of the store or claims images, in words; the marks of processes that have ended are removed."""
     found = []
     for owner in sorted((store.root / "locks").glob("*.owner")):
+        if owner.stem == GARBAGE:
+            continue
         if is_free(owner.with_suffix(".lock")):
             owner.unlink(missing_ok=True)
         else:

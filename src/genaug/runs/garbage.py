@@ -1,10 +1,15 @@
 """What of the store no run uses any more, and its removal."""
 
+import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from genaug.core.claims import GARBAGE, workers
+from genaug.core.errors import GenaugError
+from genaug.core.files import PARTIAL
 from genaug.core.store import Store
 from genaug.runs.collection import cell_states
 
@@ -23,22 +28,56 @@ def find_garbage(outputs: Path, now: float | None = None) -> Garbage:
     """Pools that no run needs and images that no pool holds, older than a day; fitted artefacts are small and stay.
 
     A run states what it needs (``artefacts``) as soon as it has read its data, so an unfinished one keeps its pool, too.
+    Partial files and folders that nobody has touched for a day are listed with them. While somebody works on the store
+    they alone are: its images may be in no pool yet.
+
+    Raises:
+        GenaugError: if there are pools and no runs below ``outputs``, where every pool would seem unused.
     """
     store = Store(outputs / "store")
+    oldest = (time.time() if now is None else now) - YOUNG
+    partial = [p for top in (store.root, outputs / "runs") for p in top.rglob(f".*{PARTIAL}") if _age(p) < oldest]
+    if workers(store):
+        return Garbage(paths=partial, num_bytes=_size(partial))
+    states = cell_states(outputs / "runs")
+    if store.has_pools and not states:
+        raise GenaugError(
+            f"There are pools below {store.root} and no runs below {outputs / 'runs'}, so every pool would seem unused. "
+            "Name the outputs folder that has both with --outputs."
+        )
     needed: set[Path] = set()
-    for state in cell_states(outputs / "runs"):
+    for state in states:
         needed |= {outputs / path for path in state.artefacts}
         if state.result is not None and state.result["pool"]:
             needed.add(store.pool(state.result["pool"]))
-    oldest = (time.time() if now is None else now) - YOUNG
-    pools = [p for p in store.pools() if p not in needed and p.stat().st_mtime < oldest]
+    pools = [p for p in store.pools() if p not in needed and _age(p) < oldest]
     kept = {image.stem for pool in store.pools() if pool not in pools for image in pool.glob("*/*.png")}
-    images = sorted(p for p in store.images() if p.stem not in kept and p.stat().st_mtime < oldest)
+    images = sorted(p for p in store.images() if p.stem not in kept and _age(p) < oldest)
     # an image and its hard link in a pool are one file on disk
-    return Garbage(paths=[*pools, *images], num_bytes=sum(image.stat().st_size for image in images))
+    return Garbage(paths=[*partial, *pools, *images], num_bytes=_size([*partial, *images]))
+
+
+@contextlib.contextmanager
+def alone(outputs: Path) -> Iterator[None]:
+    """Keep runs from starting to work on the store (``run.run`` waits here) while garbage is listed and removed."""
+    with Store(outputs / "store").lock(GARBAGE):
+        yield
+
+
+def _age(path: Path) -> float:
+    """When a file or folder last changed; now if it is gone by now."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
+def _size(paths: list[Path]) -> int:
+    files = (file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]))
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def remove(garbage: Garbage) -> None:
     """Delete what ``find_garbage`` listed."""
     for path in garbage.paths:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,0 +1,98 @@
+"""``genaug verify``: the whole store compared with its hashes, and what is damaged removed, so that a run makes it again."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from genaug.core.errors import GenaugError
+from genaug.core.files import read_json
+from genaug.core.store import ABOUT, Store, about_picture, artefact, damage_of
+from genaug.data.pool import ACCEPTED, manifest_rows
+from genaug.runs.collection import RESULT, STATUS
+
+
+@dataclass(kw_only=True, slots=True)
+class Damage:
+    """A file or folder that is not what was published."""
+
+    path: Path
+    why: str
+
+
+def verify(outputs: Path, on_item: Callable[[int, int], None] = lambda done, total: None) -> tuple[int, list[Damage]]:
+    """Look at every artefact, image, pool and state file below ``outputs``, in threads.
+
+    Args:
+        on_item: called with the number of items looked at and their total.
+
+    Returns:
+        the number of items, and what is damaged.
+    """
+    items = list(_items(outputs))
+    found: list[Damage] = []
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as workers:
+        for done, (path, why) in enumerate(workers.map(_look, items), start=1):
+            found += [Damage(path=path, why=why)] if why is not None else []
+            on_item(done, len(items))
+    return len(items), found
+
+
+def repair(damages: list[Damage]) -> None:
+    """Remove what is damaged: the next run that needs it makes it again, and writes the manifests as the images are."""
+    for damage in damages:
+        if damage.path.is_dir():
+            shutil.rmtree(damage.path)
+        else:
+            damage.path.unlink(missing_ok=True)
+
+
+def _items(outputs: Path) -> Iterator[tuple[str, Path]]:
+    store = Store(outputs / "store")
+    yield from (
+        ("artefact", path.parent) for path in sorted(store.root.glob(f"*/*/{ABOUT}")) if path.parent.name[0] != "."
+    )
+    yield from (("image", path) for path in sorted(store.root.glob("images/*/*.png")))
+    yield from (("pool", path) for path in sorted(store.root.glob("pools/*")) if path.is_dir())
+    for name in ("result", "status"):
+        yield from ((name, path) for path in sorted((outputs / "runs").glob(f"*/{name}.json")))
+
+
+def _look(item: tuple[str, Path]) -> tuple[Path, str | None]:
+    kind, path = item
+    if kind == "artefact":
+        about = artefact(path)
+        return path, f"{ABOUT} is damaged" if about is None else damage_of(path, about)
+    if kind == "image":
+        return path, _image(path)
+    if kind == "pool":
+        return _pool(path)
+    needs = RESULT if kind == "result" else STATUS
+    return path, None if read_json(path, needs) is not None else "it cannot be read"
+
+
+def _image(path: Path) -> str | None:
+    try:
+        about_picture(path)
+    except GenaugError as error:
+        return str(error)
+    return None
+
+
+def _pool(folder: Path) -> tuple[Path, str | None]:
+    """A pool's rows against the images that they name. Its manifest is what a run writes again."""
+    lines = sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
+    rows = manifest_rows(folder)
+    names = [(row["fingerprint"], row["source_id"]) for row in rows]
+    if len(rows) != lines or len(set(names)) != len(names):
+        return folder / ACCEPTED, "lines are damaged or stand twice"
+    for row in rows:
+        try:
+            about = about_picture(folder / row["file_name"])
+        except GenaugError as error:
+            return folder / row["file_name"], str(error)
+        if any(row.get(key) != value for key, value in about.items() if key != "source_id"):
+            return folder / ACCEPTED, f"the line of {row['file_name']} is not that of its image"
+    return folder, None

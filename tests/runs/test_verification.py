@@ -1,0 +1,37 @@
+import json
+
+from genaug.core.store import Store
+from genaug.data.pool import ACCEPTED
+from genaug.generators import publishing
+from genaug.runs.verification import repair, verify
+from tests.generators.test_publishing import Noise, build, contents, dataset
+from tests.runs.finished_run import write_finished
+
+
+def test_whatever_is_damaged_is_named_removed_and_made_again(tmp_path):
+    store = Store(tmp_path / "store")
+    pool = build(store, Noise(seed=0), dataset(), 2)
+    expected = contents(pool)
+    folder, _ = store.folder("fitted", "thing", "b" * 16, lambda work: ((work / "w").write_bytes(b"12") and {}) or {})
+    write_finished(tmp_path / "runs" / "run-aa", pool=pool.fingerprint)
+    count, found = verify(tmp_path)
+    assert found == [] and count == 1 + 8 + 1 + 2
+
+    (folder / "w").write_bytes(b"13")
+    image = store.image_path(pool.samples[0].digest)
+    data = image.read_bytes()
+    image.write_bytes(data[:60])
+    manifest = pool.folder / ACCEPTED
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    rows[-1]["label"] = {"a": 0.5}
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = tmp_path / "runs" / "run-aa" / "result.json"
+    result.write_text("{}")
+    _, found = verify(tmp_path)
+    assert {folder, image, result} <= {damage.path for damage in found} and len(found) >= 4
+
+    for _ in range(2):  # a pool names one damaged thing at a time
+        repair(verify(tmp_path)[1])
+    publishing._seen.clear()
+    assert contents(build(store, Noise(seed=0), dataset(), 2)) == expected
+    assert verify(tmp_path)[1] == []
