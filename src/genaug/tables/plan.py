@@ -129,7 +129,7 @@ class _Datasets:
         """None where nothing says how large the data set is."""
         source = config.dataset
         learns_alone = not config.pool_size  # what an online generator learns costs the same on any data
-        key = self.texts.of("source", lambda: source, source), learns_alone
+        key = self.texts.of("source", lambda: canonical(source, read=False), source), learns_alone
         if key not in self.drawn:
             self.drawn[key] = self._draw(source, learns_alone)
         return self.drawn[key]
