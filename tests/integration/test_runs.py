@@ -48,7 +48,7 @@ def test_a_sweep_of_alpha_and_m_makes_each_image_once_and_is_answered_from_the_s
     }
 
     outputs = ("--outputs", str(train.outputs))
-    assert "4 cells: 4 complete" in genaug("status", *outputs)
+    assert "4 runs: 4 complete" in genaug("status", *outputs)
     table = genaug("compare", *outputs)
     assert "mix.alpha" in table and "mix.m" in table and table.count("│ 0.3") == table.count("│ 0.7") == 2
     genaug(

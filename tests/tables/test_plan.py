@@ -124,9 +124,9 @@ def test_planning_reads_each_data_set_once_and_writes_each_component_once(
         calls["read"] += 1
         return read(self)
 
-    def counted_canonical(value, stage=None):
+    def counted_canonical(value, *arguments, **keywords):
         calls["components"] += hasattr(type(value), "identity_name")
-        return canonical(value, stage)
+        return canonical(value, *arguments, **keywords)
 
     sweep = sweep_of("mix.alpha=0.3,0.5,0.7")
     monkeypatch.setattr(Digits, "read", counted_read)

@@ -241,7 +241,7 @@ def test_latex_compiles_in_principle(project: Path, sweep_of) -> None:
 
 def test_a_record_holds_values_seeds_and_hardware_and_yields_to_no_smaller_run(project: Path, sweep_of) -> None:
     spec = read_spec("paper/item")
-    with pytest.raises(GenaugError, match="No cell of paper/item is complete"):
+    with pytest.raises(GenaugError, match="No run of paper/item is complete"):
         write_record(collect(sweep_of(), spec))
     small = collect(finish_all(sweep_of("preset=smoke")), spec)
     record = json.loads(write_record(small).read_text())

@@ -19,13 +19,13 @@ FEW_IMAGES = 5000
 Features = Annotated[
     str, typer.Option(help="A timm backbone with its weights, random:NAME (random weights), or pixels (no network).")
 ]
-PoolName = Annotated[str, typer.Argument(help="A pool's fingerprint (its first digits), or a cell's folder name.")]
+PoolName = Annotated[str, typer.Argument(help="A pool's fingerprint (its first digits), or a run's folder name.")]
 
 
 @app.command()
 def gallery(
     pools: Annotated[
-        list[str], typer.Argument(help="Pools' fingerprints (first digits), or words of cells' folder names.")
+        list[str], typer.Argument(help="Pools' fingerprints (first digits), or words of runs' folder names.")
     ],
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("gallery.png"),
     sources: Annotated[int, typer.Option(help="Number of rows.")] = 20,

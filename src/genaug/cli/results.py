@@ -26,7 +26,7 @@ Metric = Annotated[str | None, typer.Option(help="e.g. test/accuracy_micro; each
 
 @app.command()
 def status(outputs: Outputs = Path("outputs")) -> None:
-    """Every cell: complete, running, interrupted, or failed and why."""
+    """Every run: complete, running, interrupted, or failed and why."""
     from rich.console import Console
 
     from genaug.runs.collection import cell_states
@@ -41,7 +41,7 @@ def status(outputs: Outputs = Path("outputs")) -> None:
         console.print(f"{state.state:<12}{state.folder.name}  {detail}", markup=False)
     kinds = sorted({state.state for state in states})
     summary = ", ".join(f"{sum(s.state == kind for s in states)} {kind}" for kind in kinds)
-    console.print(f"{len(states)} cells" + (f": {summary}" if summary else f" below {outputs / 'runs'}"), markup=False)
+    console.print(f"{len(states)} runs" + (f": {summary}" if summary else f" below {outputs / 'runs'}"), markup=False)
 
 
 @app.command()
@@ -135,7 +135,7 @@ def report(
 def experiments(
     write: Annotated[bool, typer.Option("--write", help="Write experiments/README.md instead of printing it.")] = False,
 ) -> None:
-    """Every experiment with its command, cells and published values."""
+    """Every experiment with its command, runs and published values."""
     from genaug.core.files import write_text
     from genaug.tables.overview import overview
     from genaug.tables.spec import experiment_root

@@ -34,7 +34,7 @@ def plan(
     train_use: Annotated[float, typer.Option(help="The same of training in mixed precision.")] = TRAIN_USE,
     outputs: Outputs = Path("outputs"),
 ) -> None:
-    """Cells of an experiment by state, what they share, and what the missing ones will cost. Needs no data and no GPU."""
+    """Runs of an experiment by state, what they share, and what the missing ones will cost. Needs no data and no GPU."""
     from genaug.tables.plan import plan as count
     from genaug.tables.plan import report_plan
     from genaug.tables.spec import read_spec
@@ -61,7 +61,7 @@ def sync(
 
     found = collect(expand(item, overrides, outputs), read_spec(item))
     if not found.results:
-        raise GenaugError(f"No cell of {item} is complete below {outputs}.")
+        raise GenaugError(f"No run of {item} is complete below {outputs}.")
     said = "\n".join(" ".join(one.sentences) for one in verdicts(found, outputs, deep=False))
     ids = write_runs(found.results, outputs, item, project, entity, said)
     typer.echo(f"{len(ids)} runs in the group {item} of the project {project}")
@@ -72,7 +72,7 @@ def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
     outputs: Outputs = Path("outputs"),
 ) -> None:
-    """Pools and images that no complete cell uses and that are older than a day; removed with --delete."""
+    """Pools and images that no run uses and that are older than a day; removed with --delete."""
     from genaug.runs.garbage import alone, find_garbage, remove
 
     with alone(outputs):

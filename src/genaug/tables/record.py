@@ -25,7 +25,7 @@ def write_record(table: Table) -> Path:
         GenaugError: if no cell is complete, or the record would replace one of a fuller run.
     """
     if not table.results:
-        raise GenaugError(f"No cell of {table.item} is complete: run `{table.command}` first.")
+        raise GenaugError(f"No run of {table.item} is complete: run `{table.command}` first.")
     path, known = record_path(table.item), read_record(table.item)
     if known is not None and len(known["overrides"]) < len(table.overrides):
         raise GenaugError(

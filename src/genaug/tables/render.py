@@ -23,10 +23,10 @@ COMPARISON_HEADS = (
     *("difference", "95 % over seeds, or the differences", "95 % over seeds and test images"),
     *("p", "p (Holm)", "n", ""),
 )
-COST_HEADS = ("synthetic images", "evaluations spent", "evaluations per cell alone", "seconds", "seconds per cell")
+COST_HEADS = ("synthetic images", "evaluations spent", "evaluations per run alone", "seconds", "seconds per run")
 COST_LEGEND = (
-    "Evaluations (network passes of erasing, fitting and generating) and seconds are what these cells spent; what an earlier "
-    "cell had made costs nothing again. Alone: what one cell of the row would need with an empty store, on average."
+    "Evaluations (forward passes of erasing, fitting and generating) and seconds are what these runs spent; what an earlier "
+    "run had made costs nothing again. Alone: what one run of the row would need with an empty store, on average."
 )
 
 
@@ -102,7 +102,7 @@ def cell_text(table: Table, entry: Entry) -> str:
 def state_line(table: Table) -> str:
     total = sum(table.states.values())
     states = ", ".join(f"{count} {state}" for state, count in sorted(table.states.items()))
-    return f"{total} cells: {states}"
+    return f"{total} runs: {states}"
 
 
 def legend(table: Table) -> list[str]:
@@ -228,7 +228,7 @@ def _published_section(table: Table) -> list[str]:
         held = [entry for entry in table.entries if entry.reproduced is not None]
         if held:
             lines.append(
-                f"- {sum(bool(e.reproduced) for e in held)} of {len(held)} complete cells lie within the tolerance."
+                f"- {sum(bool(e.reproduced) for e in held)} of {len(held)} complete table cells lie within the tolerance."
             )
     return lines
 
@@ -241,7 +241,7 @@ def provenance(table: Table) -> list[str]:
         versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
         hardware = environment["gpu"] or environment["cpu"]
         lines.append(
-            f"{environment['cells']} cell(s), {environment['hours']:.2f} h on {hardware}; "
+            f"{environment['cells']} run(s), {environment['hours']:.2f} h on {hardware}; "
             f"revision {environment['git_revision']}; Python {environment['python']}; {versions}"
         )
     return lines

@@ -159,7 +159,7 @@ def gain_view(table: Table) -> dict[str, Any] | None:
         series.append(Series(name=name, points=[point]))
     if not series:
         return None
-    svg = charts.scatter_chart(series, "network evaluations of one cell", "difference to the baseline")
+    svg = charts.scatter_chart(series, "network evaluations of one run", "difference to the baseline")
     return _chart(svg, series, "Cost against gain: mean difference over seeds with its interval.")
 
 

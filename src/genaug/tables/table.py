@@ -100,7 +100,7 @@ def collect(sweep: "Sweep", spec: "TableSpec") -> Table:
     cells = [cell for cell in sweep.cells if cell.config is not None or cell.values is not None]
     if not cells:
         reasons = sorted({cell.reason for cell in sweep.cells})
-        raise GenaugError(f"No cell of {sweep.item} composes: {' '.join(reasons)}")
+        raise GenaugError(f"No run of {sweep.item} composes: {' '.join(reasons)}")
     groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[PlannedCell]] = {}
     for cell in cells:
         resolved = resolved_values(cell, [*spec.keys(), spec.over])
