@@ -130,6 +130,7 @@ def test_the_recipe_is_importable_without_torch():
         ("vae_channels", [24, 48]),
         ("unet_channels", [60, 128]),
         ("vae_precision", "fp8"),
+        ("text_width", 66),
         ("vocab_size", 100),
         ("unet_steps", 0),
         ("vae_large_batch_size", 3),
