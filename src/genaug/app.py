@@ -21,32 +21,36 @@ from genaug.config import RunConfig, explain_unknown_key
 from genaug.config_source import install
 from genaug.core.errors import GenaugError, first_line, out_of_memory
 from genaug.core.interruption import Interrupted, interruptible, requeue
-from genaug.core.paths import project_root
+from genaug.core.paths import experiment_files, project_root, roots
 from genaug.core.registry import COMPONENTS
 from genaug.runs.sweep import FAILED, OK, SKIPPED, check_objective, failed, is_optimising, note_cell, objective
 
 
 def register() -> Path:
     """Make components, experiments and the list of presets known to Hydra; returns the conf folder."""
-    root = project_root()
     install()
-    OmegaConf.register_new_resolver("presets", lambda: list_presets(root), replace=True)
-    return root / "conf"
+    OmegaConf.register_new_resolver("presets", list_presets, replace=True)
+    return project_root() / "conf"
 
 
-def presets(root: Path) -> dict[str, list[str]]:
-    """Names of the presets in ``conf/`` by group, e.g. ``{"mix": ["concat", …]}``."""
-    groups = sorted(p for p in (root / "conf").rglob("*") if p.is_dir() and "hydra" not in p.parts)
-    named = {p.relative_to(root / "conf").as_posix(): sorted(path.stem for path in p.glob("*.yaml")) for p in groups}
-    return {group: names for group, names in named.items() if names}
+def presets() -> dict[str, list[str]]:
+    """Names of the presets by group, e.g. ``{"mix": ["concat", …]}``, those of the current folder included."""
+    found: dict[str, set[str]] = {}
+    for root in roots():
+        for path in (root / "conf").rglob("*.yaml"):
+            group = path.parent.relative_to(root / "conf").as_posix()
+            if group != "." and "hydra" not in path.parts and (project_root() / "conf" / group).is_dir():
+                found.setdefault(group, set()).add(path.stem)
+    return {group: sorted(names) for group, names in sorted(found.items())}
 
 
-def list_presets(root: Path) -> str:
+def list_presets() -> str:
     """The presets of every group, for ``--help``."""
-    lines = [f"{group:<17} {', '.join(names)}" for group, names in presets(root).items()]
-    papers = sorted({path.parent for path in (root / "experiments").glob("*/*.yaml")})
-    for paper in papers:
-        lines.append(f"experiment={paper.name}/…  {', '.join(sorted(path.stem for path in paper.glob('*.yaml')))}")
+    lines = [f"{group:<17} {', '.join(names)}" for group, names in presets().items()]
+    papers: dict[str, list[str]] = {}
+    for paper, _, item in (name.rpartition("/") for name in sorted(experiment_files())):
+        papers.setdefault(paper, []).append(item)
+    lines += [f"experiment={paper}/…  {', '.join(found)}" for paper, found in papers.items()]
     return "\n".join(lines)
 
 
@@ -204,7 +208,7 @@ def _explain_key(key: str) -> str:
 def _presets_with(group: str, leaf: str) -> list[str]:
     """The presets of a group whose component has this key, those that need it first; none if all have it."""
     components = COMPONENTS.get(group, {})
-    names = presets(project_root()).get(group, [])
+    names = presets().get(group, [])
     found: dict[str, tuple[bool, bool]] = {}
     for name in names:
         component = _schema(group, name)
@@ -217,7 +221,8 @@ def _presets_with(group: str, leaf: str) -> list[str]:
 def _schema(group: str, name: str) -> str:
     """The component that a preset configures, e.g. ``dreamda``: where the first lines of its ``defaults`` lead."""
     while not name.startswith("_"):
-        content = OmegaConf.load(project_root() / "conf" / group / f"{name}.yaml")
+        files = [file for root in roots() if (file := root / "conf" / group / f"{name}.yaml").is_file()]
+        content = OmegaConf.load(files[0])
         assert isinstance(content, DictConfig)
         name = next((base for base in content.get("defaults", ()) if isinstance(base, str)), "_self_")
     return name.removeprefix("_")
@@ -234,15 +239,11 @@ def _is_needed(node: Any, leaf: str) -> bool | None:
 
 
 def _explain_unknown_preset(wanted: str) -> str:
-    root = project_root()
     group, _, name = wanted.rpartition("/")
-    options = presets(root).get(group, [])
+    options = presets().get(group, [])
     if wanted.startswith("experiment/"):
         group, _, name = wanted.partition("/")
-        options = sorted(
-            p.relative_to(root / "experiments").with_suffix("").as_posix()
-            for p in (root / "experiments").rglob("*.yaml")
-        )
+        options = sorted(experiment_files())
     near = [option for option in options if name and name in option][:5]
     near = near or difflib.get_close_matches(name, options, n=2)
     hint = f" Did you mean {' or '.join(f'{group}={option}' for option in near)}?" if near else ""
@@ -251,8 +252,12 @@ def _explain_unknown_preset(wanted: str) -> str:
 
 
 def main() -> None:
-    """Entry point of ``train.py``."""
+    """Entry point of ``train.py``, ``genaug run`` and ``genaug sweep``."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as exceptions, and we say them in a paragraph
+    for flag in ("-m", "--multirun"):  # Hydra's own reader wants it before the overrides
+        if flag in sys.argv[1:]:
+            sys.argv.remove(flag)
+            sys.argv.insert(1, flag)
     try:
         with interruptible():
             conf = register()

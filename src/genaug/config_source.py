@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genaug.config import RunConfig
 from genaug.core.foreign import read_foreign_yaml
-from genaug.core.paths import project_root
+from genaug.core.paths import experiment_files, project_root, roots
 from genaug.core.registry import COMPONENTS, load_components
 
 EXPERIMENT, SMOKE = "experiment", "reduced/smoke"
@@ -30,8 +30,7 @@ class GenaugSource(ConfigSource):
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider, path)
         load_components()
-        root = Path(self.path) / "experiments"
-        files = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.yaml")}
+        files = experiment_files()
         self.entries: dict[str, type | Path] = {"run_config": RunConfig}
         for group, components in COMPONENTS.items():
             self.entries |= {f"{group}/_{name}": component for name, component in components.items()}
@@ -67,7 +66,8 @@ class GenaugSource(ConfigSource):
             raise ConfigLoadError(f"There is no component and no experiment {config_path}.")
         package = None
         if isinstance(entry, Path):
-            cell, smoke = _read(entry, entry.stat().st_mtime_ns)
+            item = config_path.removeprefix(f"{EXPERIMENT}/").removeprefix(f"{SMOKE}/")
+            cell, smoke = _read(entry, entry.stat().st_mtime_ns, item)
             config, package = smoke if config_path.startswith(f"{SMOKE}/") else cell, "_global_"
         else:
             config = _structured(entry)
@@ -80,6 +80,8 @@ class GenaugSearchPath(SearchPathPlugin):
     """Puts the source behind ``conf/``, whatever ``hydra.searchpath`` adds."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for root in roots()[1:]:
+            search_path.append(provider="own", path=f"file://{root / 'conf'}")
         search_path.append(provider="genaug", path=f"genaug://{project_root()}")
 
 
@@ -95,10 +97,10 @@ def _structured(component: type) -> DictConfig:
 
 
 @functools.cache
-def _read(file: Path, mtime_ns: int) -> tuple[DictConfig, DictConfig]:
+def _read(file: Path, mtime_ns: int, item: str) -> tuple[DictConfig, DictConfig]:
     """An experiment's own settings and its ``smoke:`` section; ``table:`` is read by ``tables/spec.py``."""
     content = OmegaConf.create(read_foreign_yaml(file))
     content.pop("table", None)
     smoke = content.pop("smoke", OmegaConf.create({}))
-    content.experiment = file.relative_to(project_root() / "experiments").with_suffix("").as_posix()
+    content.experiment = item
     return content, smoke

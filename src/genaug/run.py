@@ -5,6 +5,8 @@ dataset ─► split ─► generator.fit ─► generator.generate ─► pool 
 Every stage may be answered from the store instead of being computed; ``stages.py`` says how each is found and made.
 """
 
+import sys
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +24,18 @@ from genaug.runs.cell import Cell, Result, headline, setting_fingerprint
 from genaug.runs.environment import check_libraries, describe_environment
 from genaug.stages import Artefact, Erase, Fit, Generate, Line, Select, Train, TrainPrior, WorkingPrior, line_of
 from genaug.tracking.record import Record
+
+
+class _CallableModule(types.ModuleType):
+    """``genaug.run`` is this module and the function of the public API at once."""
+
+    def __call__(self, overrides: Sequence[str] = ()) -> Result:
+        from genaug.api import run as run_overrides
+
+        return run_overrides(overrides)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 
 def run(cell: Cell) -> Result:

@@ -1,5 +1,6 @@
 """What to run: presets explained, experiments planned; runs kept in order."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,28 @@ import typer
 from genaug.cli.options import Item, Outputs, Overrides, app
 from genaug.core.cost import TRAIN_USE, USE
 from genaug.core.errors import GenaugError
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""Whatever follows is Hydra's to read."""
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def run(context: typer.Context) -> None:
+    """Run one configuration: genaug run generator=da_fusion seed=1. The same as python train.py; --help lists all choices."""
+    _train(context.args)
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def sweep(context: typer.Context) -> None:
+    """Run every combination: genaug sweep generator=none,da_fusion seed=0,1. The same as python train.py -m."""
+    _train(["-m", *context.args])
+
+
+def _train(arguments: list[str]) -> None:
+    from genaug.app import main
+
+    sys.argv = ["genaug", *arguments]
+    main()
 
 
 @app.command()

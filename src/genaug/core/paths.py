@@ -8,11 +8,26 @@ from genaug.core.store import Store
 
 
 def project_root() -> Path:
-    """The folder that holds ``conf/`` and ``experiments/``: the current one, or the checkout of an editable install."""
-    for folder in (Path.cwd(), Path(__file__).parents[3]):
+    """The folder that holds ``conf/config.yaml`` and ``experiments/``: the current one, or what came with the package (inside
+    it from a wheel, beside it in a checkout)."""
+    for folder in (Path.cwd(), Path(__file__).parents[1], Path(__file__).parents[3]):
         if (folder / "conf" / "config.yaml").exists():
             return folder
-    raise GenaugError("There is no conf/config.yaml here. Run from the folder of a genaug checkout.")
+    raise GenaugError("This genaug has no conf/config.yaml: install it again, or run in the folder of a checkout.")
+
+
+def roots() -> list[Path]:
+    """Folders whose ``conf/`` and ``experiments/`` count: the project's, and the current one beside it."""
+    return list(dict.fromkeys((project_root(), Path.cwd())))
+
+
+def experiment_files() -> dict[str, Path]:
+    """Every experiment as ``<paper>/<item>`` with its file; one in the current folder replaces the project's of that name."""
+    return {
+        file.relative_to(root / "experiments").with_suffix("").as_posix(): file
+        for root in roots()
+        for file in sorted((root / "experiments").rglob("*.yaml"))
+    }
 
 
 @dataclass(kw_only=True, slots=True)

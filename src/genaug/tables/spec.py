@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from genaug.core.errors import GenaugError
 from genaug.core.foreign import read_foreign_yaml
-from genaug.core.paths import project_root
+from genaug.core.paths import experiment_files, project_root
 
 UNITS = ("fraction", "percent", "error_percent")
 EVIDENCE = ("paper", "code", "figure", "table", "log", "derived", "secondary", "unverified")
@@ -90,19 +90,19 @@ class TableSpec:
 
 
 def experiment_root() -> Path:
-    """The ``experiments`` folder of the project."""
-    return project_root() / "experiments"
+    """The ``experiments`` folder that is written to: the checkout's; the current one where genaug was installed."""
+    root = project_root()
+    return (Path.cwd() if root.name == "genaug" and (root / "cli").is_dir() else root) / "experiments"
 
 
 def items() -> list[str]:
     """Every experiment, as ``<paper>/<item>``."""
-    root = experiment_root()
-    return [path.relative_to(root).with_suffix("").as_posix() for path in sorted(root.rglob("*.yaml"))]
+    return sorted(experiment_files())
 
 
 def is_experiment(word: str) -> bool:
     """Whether a word names an experiment."""
-    return (experiment_root() / f"{word}.yaml").is_file()
+    return word in experiment_files()
 
 
 def read_experiment(item: str) -> dict[str, Any]:
@@ -111,8 +111,8 @@ def read_experiment(item: str) -> dict[str, Any]:
     Raises:
         GenaugError: for an item that does not exist, with the nearest that do.
     """
-    path = experiment_root() / f"{item}.yaml"
-    if not path.exists():
+    path = experiment_files().get(item)
+    if path is None:
         near = difflib.get_close_matches(item, items(), n=3, cutoff=0.5) or items()
         raise GenaugError(f"There is no experiment {item}. Did you mean {' or '.join(near[:3])}?")
     return read_foreign_yaml(path)

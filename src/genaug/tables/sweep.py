@@ -85,6 +85,23 @@ def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None =
     return Sweep(item=item, extra=tuple(extra), cells=cells, outputs=folder)
 
 
+def combinations(overrides: Sequence[str]) -> list[PlannedCell]:
+    """Every combination of these overrides; an ``experiment=`` among them brings its own.
+
+    Raises:
+        GenaugError: if a word cannot be read.
+    """
+    items = [word.partition("=")[2] for word in overrides if word.startswith("experiment=")]
+    if items and items[-1] != "null":
+        return expand(items[-1], [word for word in overrides if not word.startswith("experiment=")]).cells
+    conf = register()
+    try:
+        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+            return _compose(_split(list(overrides)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise GenaugError(explain(error)) from error
+
+
 def _plain(overrides: Sequence[str]) -> list[str]:
     """Overrides that hold for the sweep as a whole."""
     parser = OverridesParser.create()

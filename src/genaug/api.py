@@ -1,0 +1,111 @@
+"""The functions of the public API, each what its command does: see ``genaug/__init__.py``."""
+
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genaug.app import compose_typed, message
+from genaug.config import RunConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from genaug.data.pool import Pool
+    from genaug.data.sample import Dataset
+
+ALL_VARIANTS = 10**9
+
+
+def compose(overrides: Sequence[str] = ()) -> RunConfig:
+    """The typed, checked configuration that these overrides give, e.g. ``compose(["generator=da_fusion", "seed=1"])``.
+
+    Raises:
+        GenaugError: for an unknown key, a value out of bounds or a combination that cannot work.
+    """
+    config = compose_typed(list(overrides))
+    config.check()
+    return config
+
+
+def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Run one configuration, or read its result if it is complete: what ``genaug run`` does.
+
+    Returns:
+        the content of ``result.json``: ``metrics``, ``counts``, ``seconds``, ``names``, ``config``, ``pool`` …
+    """
+    from genaug.run import run as run_cell
+    from genaug.runs.cell import Cell
+
+    cell = Cell.of(compose_typed(list(overrides)), tuple(overrides))
+    known = cell.result()
+    return known if known is not None else run_cell(cell)
+
+
+def sweep(overrides: Sequence[str]) -> "pd.DataFrame":
+    """Run every combination in this process, as ``genaug sweep`` does: ``["generator=none,da_fusion", "seed=range(0,8)"]``.
+
+    An ``experiment=`` brings its own combinations. A run that fails is printed and the others go on.
+
+    Returns:
+        the finished runs, as ``results`` gives them.
+    """
+    from genaug.run import run as run_cell
+    from genaug.runs.cell import Cell
+    from genaug.tables.sweep import combinations
+
+    found = []
+    for planned in combinations(overrides):
+        try:
+            if planned.config is None:
+                print(f"genaug: {planned.reason} ({' '.join(planned.overrides)})", file=sys.stderr)
+                continue
+            cell = Cell.of(planned.config, planned.overrides)
+            found.append(cell.result() or run_cell(cell))
+        except Exception as error:
+            print(f"genaug: {message(error) or traceback.format_exc()}", file=sys.stderr)
+    return _frame(found)
+
+
+def results(*conditions: str, outputs: str | Path = "outputs", last: bool = False) -> "pd.DataFrame":
+    """Finished runs, one row each: names of the components, seed, metrics, counts, seconds, and every key of the configuration.
+
+    Args:
+        conditions: as for ``genaug compare``, e.g. ``"generator=none,da_fusion"``, ``"mix.alpha>0.3"``.
+        outputs: the outputs folder.
+        last: only runs of the last sweep.
+
+    Raises:
+        GenaugError: if there is none.
+    """
+    from genaug.tables.selection import select
+
+    return _frame(select(Path(outputs), conditions, last))
+
+
+def _frame(found: Sequence[dict[str, Any]]) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows = []
+    for result in found:
+        numbers = {key: value for key, value in result["metrics"].items() if isinstance(value, int | float)}
+        config = pd.json_normalize(result["config"]).iloc[0].to_dict()
+        rows.append({
+            **result["names"], "seed": result["seed"], **numbers, **result["counts"],
+            "seconds": sum(result["seconds"].values()), "pool": result["pool"], "run": result["cell"], **config,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def load_pool(pool: str, outputs: str | Path = "outputs") -> "tuple[Dataset, Pool]":
+    """The real data and the accepted generated images of a finished run, for ``MixedDataset``.
+
+    Args:
+        pool: the first digits of a pool's fingerprint, or a part of a run's folder name.
+        outputs: the outputs folder.
+    """
+    from genaug.drawing.contact_sheet import find_pool
+
+    found, dataset = find_pool(Path(outputs), pool, ALL_VARIANTS)
+    return dataset, found

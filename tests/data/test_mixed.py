@@ -1,0 +1,144 @@
+"""The plain torch classes, used in plain torch loops."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from genaug.core.errors import GenaugError
+from genaug.core.store import Store
+from genaug.data.mixed import FixedShareBatches, MixedDataset
+from genaug.data.sample import Dataset, SyntheticSample
+from genaug.generators.publishing import make_pool
+from tests.data.test_export import classes, pool_of, sample, scenes
+from tests.generators.test_publishing import Noise
+
+
+def everything(tmp_path, m=3):
+    dataset = classes()
+    generator = Noise(name="noise", seed=0)
+    return dataset, make_pool(
+        Store(tmp_path), generator, dataset, None, "fitted", lambda: None, m, say=lambda text: None
+    )
+
+
+def generated(images, epochs=200):
+    """Share of generated images over epochs."""
+    count = 0
+    for epoch in range(epochs):
+        images.set_epoch(epoch)
+        count += sum(isinstance(images.sample(i), SyntheticSample) for i in range(len(images)))
+    return count / (epochs * len(images))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_alpha_is_the_share_of_generated_images(tmp_path, alpha):
+    images = MixedDataset(*everything(tmp_path), alpha=alpha)
+    assert generated(images) == pytest.approx(alpha, abs=0.04) and len(images) == 6
+
+
+def test_a_real_image_gives_way_to_its_own_first_m_variants_only(tmp_path):
+    real, pool = everything(tmp_path)
+    images = MixedDataset(real, pool, alpha=1.0, m=2)
+    seen = set()
+    for epoch in range(50):
+        images.set_epoch(epoch)
+        for i in range(len(images)):
+            drawn = images.sample(i)
+            assert drawn.source_id == real.train[i].id
+            seen.add((i, drawn.index))
+    assert seen == {(i, j) for i in range(6) for j in (0, 1)}
+
+
+def test_an_image_depends_on_seed_epoch_and_index_alone(tmp_path):
+    real, pool = everything(tmp_path)
+    first, second, other = (MixedDataset(real, pool, seed=seed) for seed in (0, 0, 1))
+    orders = [[images.sample(i).digest for i in order] for images, order in ((first, range(6)), (second, range(6)))]
+    assert orders[0] == orders[1]
+    differ = 0
+    for epoch in range(10):
+        for images in (first, other):
+            images.set_epoch(epoch)
+        differ += sum(first.sample(i).digest != other.sample(i).digest for i in range(6))
+    assert differ > 0
+
+
+def test_a_rejected_image_is_never_drawn(tmp_path):
+    dataset = classes()
+    pool = pool_of(tmp_path, dataset)  # every second variant is rejected
+    images = MixedDataset(dataset, pool, alpha=None)
+    assert images.num_generated == 6 and len(images) == 12
+
+
+def test_a_classifier_trains_in_a_plain_loop(tmp_path):
+    torch.manual_seed(0)
+    images = MixedDataset(*everything(tmp_path), alpha=0.5, soft=True)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
+    optimiser = torch.optim.Adam(network.parameters(), 0.05)
+    losses = []
+    for epoch in range(20):
+        images.set_epoch(epoch)
+        for pictures, weights in DataLoader(images, batch_size=6, shuffle=True):
+            loss = torch.nn.functional.cross_entropy(network(pictures), weights)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+    assert pictures.shape == (6, 3, 8, 8) and weights.shape == (6, 2) and losses[-1] < losses[0] / 2
+
+
+def test_boxes_are_targets_that_a_detector_of_torchvision_takes(tmp_path):
+    dataset = scenes()
+    pool = pool_of(tmp_path, dataset)
+    images = MixedDataset(dataset, pool, alpha=1.0, first_label=1)
+    for i in range(len(images)):
+        picture, target = images[i]
+        assert isinstance(images.sample(i), SyntheticSample) and picture.shape == (3, 8, 8)
+        assert (
+            target["boxes"].tolist() == (dataset.train[i].boxes.xyxy + 1).tolist()
+        )  # the pool moves boxes by one pixel
+        assert set(target["labels"].tolist()) <= {1, 2} and target["labels"].dtype == torch.int64
+
+    def flipped(image, target):
+        return np.asarray(image)[:, ::-1], target
+
+    turned, _ = MixedDataset(dataset, pool, alpha=0.0, transforms=flipped)[0]
+    assert (turned == np.asarray(dataset.train[0].open())[:, ::-1]).all()
+
+
+def test_every_batch_has_its_share_of_real_images_and_all_images_are_shown(tmp_path):
+    images = MixedDataset(*everything(tmp_path), alpha=None)
+    batches = FixedShareBatches(images.num_real, images.num_generated, batch_size=4, real_share=0.25)
+    shown: Counter[int] = Counter()
+    for epoch in range(3):
+        batches.set_epoch(epoch)
+        for pictures, labels in DataLoader(images, batch_sampler=batches):
+            assert pictures.shape == (4, 3, 8, 8) and labels.shape == (4,)
+        for batch in batches:
+            assert sum(index < 6 for index in batch) == 1
+            shown.update(batch)
+    assert set(shown) == set(range(24)) and all(shown[i] == 3 for i in range(6))
+    assert {shown[i] for i in range(6, 24)} == {3}  # 3 epochs x 6 batches x 3 of 18 generated images
+
+
+def test_shares_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(GenaugError, match="real_share=0"):
+        FixedShareBatches(6, 6, 4, 0)
+    with pytest.raises(GenaugError, match="needs 8 real images"):
+        FixedShareBatches(6, 6, 8, 1)
+    with pytest.raises(GenaugError, match="no generated image"):
+        FixedShareBatches(6, 0, 4, 0.5)
+    with pytest.raises(GenaugError, match="alpha=2"):
+        MixedDataset(*everything(tmp_path), alpha=2)
+    _, pool = everything(tmp_path)
+    other = Dataset(name="o", task="classification", class_names=("a",), train=(sample("x", 0),), val=(), test=())
+    with pytest.raises(GenaugError, match="belongs to these real images"):
+        MixedDataset(other, pool)
+
+
+def test_an_own_transform_gets_the_picture(tmp_path):
+    images = MixedDataset(*everything(tmp_path), alpha=0.0, transform=lambda image: image.size)
+    assert isinstance(images.sample(0).open(), Image.Image) and images[0] == ((8, 8), 0)

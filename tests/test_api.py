@@ -1,0 +1,59 @@
+"""The public API from a program of one's own, in a folder of one's own."""
+
+import subprocess
+import sys
+
+import pytest
+
+import genaug
+from genaug.core.errors import GenaugError
+from tests.conftest import ROOT
+
+
+def test_import_genaug_imports_neither_torch_nor_hydra():
+    program = "import sys, genaug; print([m for m in ('torch', 'hydra', 'pandas', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_public_name_can_be_had_and_no_other():
+    for name in genaug.__all__:
+        assert callable(getattr(genaug, name)), name
+    with pytest.raises(AttributeError, match="no engine"):
+        _ = genaug.engine
+
+
+def test_a_configuration_is_typed_and_checked():
+    config = genaug.compose(["generator=real_guidance", "generator.t0=0.25", "seed=3"])
+    assert (config.generator.t0, config.seed) == (0.25, 3)
+    with pytest.raises(GenaugError, match=r"generator\.t0"):
+        genaug.compose(["generator=real_guidance", "generator.t0=2"])
+
+
+def test_a_sweep_runs_reads_back_and_feeds_a_training_loop(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fast = ["dataset.shots=1", "downstream.num_steps=2", "downstream.warmup_steps=0", "tracking=local", "mix.m=1"]
+    frame = genaug.sweep(["generator=none,latent_interpolation,decoded_mixup", "seed=0", *fast, "generator.seed=5"])
+    assert frame["generator"].tolist() == ["none", "decoded_mixup"] or "none" in frame["generator"].tolist()
+    again = genaug.run(["generator=none", "seed=0", *fast, "generator.seed=5"])
+    assert again["cell"] == frame["run"][0]
+    assert (tmp_path / "outputs" / "runs" / again["cell"] / "result.json").is_file()
+    found = genaug.results("generator=none")
+    assert found["test/accuracy_macro"][0] == again["metrics"]["test/accuracy_macro"]
+    assert found["downstream.num_steps"][0] == 2
+    with pytest.raises(GenaugError, match="No finished run"):
+        genaug.results("generator=psld")
+
+
+def test_own_presets_and_experiments_stand_beside_those_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "generator").mkdir(parents=True)
+    (tmp_path / "conf" / "generator" / "mine.yaml").write_text(
+        "defaults: [real_guidance, _self_]\nname: mine\nt0: 0.15\n"
+    )
+    (tmp_path / "experiments" / "my").mkdir(parents=True)
+    (tmp_path / "experiments" / "my" / "test.yaml").write_text("# @package _global_\nmix:\n  m: 3\n")
+    config = genaug.compose(["generator=mine", "experiment=my/test"])
+    assert (config.generator.name, config.generator.t0, config.mix.m) == ("mine", 0.15, 3)
+    assert config.experiment == "my/test"
+    assert genaug.compose(["experiment=demo/compare"]).experiment == "demo/compare"
