@@ -60,3 +60,25 @@ def test_only_values_are_set_on_what_was_composed_before():
     assert not any(
         map(sets_value, ("generator=none", "experiment=a/b", "+mix.new=1", "~mix.m", "generator/tokens=x", "hydra.x=1"))
     )
+
+
+def test_a_key_reaches_the_runs_whose_component_has_it_and_the_others_go_on_without(composer):
+    jobs = [["generator=none", "generator.t0=0.2", "seed=0"], ["generator=real_guidance", "generator.t0=0.2", "seed=0"]]
+    found, notes = composer.fitting(jobs)
+    assert found == [["generator=none", "seed=0"], jobs[1]]
+    assert notes == ["generator.t0 applies to real_guidance, not to none"]
+
+
+def test_runs_that_become_equal_are_one(composer):
+    jobs = [["generator=none", f"generator.t0={t0}"] for t0 in (0.2, 0.5)]
+    jobs += [["generator=real_guidance", f"generator.t0={t0}"] for t0 in (0.2, 0.5)]
+    found, _ = composer.fitting(jobs)
+    assert found == [["generator=none"], *jobs[2:]]
+
+
+def test_a_key_that_no_run_has_stays_and_is_refused(composer):
+    jobs = [["generator=none", "generator.strength=0.2"], ["generator=real_guidance", "generator.strength=0.2"]]
+    found, notes = composer.fitting(jobs)
+    assert found == jobs and notes == []
+    with pytest.raises(Exception, match="strength"):
+        composer(found[1])

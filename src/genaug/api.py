@@ -53,10 +53,10 @@ def sweep(overrides: Sequence[str]) -> "pd.DataFrame":
     """
     from genaug.run import run as run_cell
     from genaug.runs.cell import Cell
-    from genaug.tables.sweep import combinations
+    from genaug.tables.sweep import plan_jobs
 
     found = []
-    for planned in combinations(overrides):
+    for planned in plan_jobs(overrides):
         try:
             if planned.config is None:
                 print(f"genaug: {planned.reason} ({' '.join(planned.overrides)})", file=sys.stderr)

@@ -12,6 +12,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -23,6 +24,7 @@ from genaug.core.errors import GenaugError, first_line, out_of_memory
 from genaug.core.interruption import Interrupted, interruptible, requeue
 from genaug.core.paths import experiment_files, project_root, roots
 from genaug.core.registry import COMPONENTS
+from genaug.runs.collection import HIDDEN
 from genaug.runs.sweep import FAILED, OK, SKIPPED, check_objective, failed, is_optimising, note_cell, objective
 
 
@@ -251,6 +253,33 @@ def _explain_unknown_preset(wanted: str) -> str:
     return f"There is no preset {group}={name}.{hint}{all_of_them}"
 
 
+def _for_each_run(words: list[str]) -> list[str]:
+    """In a sweep, values of components concern each run, whose components may have the key, and not the sweep as a whole: Hydra
+    does not look at them before the runs are told apart if they are choices of one."""
+    from genaug.composition import sets_value
+    from genaug.tables.spec import is_experiment, read_experiment
+
+    items = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
+    sweeps = any(is_experiment(item) and read_experiment(item).get("hydra", {}).get("mode") for item in items)
+    if not sweeps and not {"-m", "--multirun"} & set(words):
+        return words
+    chosen = []
+    for word in words:
+        key, _, value = word.partition("=")
+        of_component = sets_value(word) and "." in key and key.partition(".")[0] not in HIDDEN
+        chosen.append(f"{key}=choice({value})" if of_component and _is_single(word) else word)
+    return chosen
+
+
+def _is_single(word: str) -> bool:
+    """Whether an override is one value, not a sweep; one that cannot be read is left for Hydra to say so."""
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return override.value_type is not None and not override.is_sweep_override()
+
+
 def main() -> None:
     """Entry point of ``train.py``, ``genaug run`` and ``genaug sweep``."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as exceptions, and we say them in a paragraph
@@ -259,6 +288,7 @@ def main() -> None:
             sys.argv.remove(flag)
             sys.argv.insert(1, flag)
     try:
+        sys.argv[1:] = _for_each_run(sys.argv[1:])
         with interruptible():
             conf = register()
             hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)()

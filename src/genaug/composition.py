@@ -53,10 +53,7 @@ class Composer:
     def __call__(self, overrides: Sequence[str]) -> RunConfig:
         choices = tuple(text for text in overrides if not sets_value(text))
         values = [text for text in overrides if sets_value(text)]
-        if choices not in self.bases:
-            config = self.compose(list(choices))
-            self.bases[choices] = _Base(config, _reads(config))
-        base = self.bases[choices]
+        base = self._base(choices)
         anywhere = any("${" in text for text in values)  # a value that refers to others
         config: DictConfig | None = None
         parts: dict[str, Any] = {}
@@ -69,6 +66,62 @@ class Composer:
                 self.parts[key] = OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
             parts[name] = self.parts[key]
         return RunConfig(**parts)
+
+    def _base(self, choices: tuple[str, ...]) -> _Base:
+        if choices not in self.bases:
+            config = self.compose(list(choices))
+            self.bases[choices] = _Base(config, _reads(config))
+        return self.bases[choices]
+
+    def fitting(self, jobs: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[str]]:
+        """The jobs of a sweep, each with the keys that its components have: ``generator.t0=0.2`` beside
+        ``generator=none,da_fusion`` says nothing of ``none``. A key that no job has stays, so that it is refused.
+
+        Returns:
+            the jobs, each once, and a sentence for each key that some of them do not have.
+        """
+        lacking: dict[str, dict[str, bool]] = {}  # by key, then by the choice of its group: whether that has it
+        places = []
+        for job in jobs:
+            choices = tuple(text for text in job if not sets_value(text))
+            try:
+                base = self._base(choices).config
+            except Exception:  # said where this job is composed
+                places.append(None)
+                continue
+            places.append(base)
+            for key in (_parse(text).key_or_group for text in job if sets_value(text)):
+                group = key.partition(".")[0]
+                chosen = str(OmegaConf.select(base, f"{group}.name")) if OmegaConf.is_dict(base.get(group)) else group
+                lacking.setdefault(key, {})[chosen] = _has(base, key)
+        partial = {key: found for key, found in lacking.items() if len(set(found.values())) == 2}
+        kept: dict[tuple[str, ...], list[str]] = {}
+        for job, base in zip(jobs, places, strict=True):
+            words = [
+                text
+                for text in job
+                if base is None
+                or not sets_value(text)
+                or (key := _parse(text).key_or_group) not in partial
+                or _has(base, key)
+            ]
+            kept.setdefault(tuple(words), words)
+        notes = [
+            f"{key} applies to {', '.join(name for name, has in found.items() if has)}, not to "
+            f"{', '.join(name for name, has in found.items() if not has)}"
+            for key, found in partial.items()
+        ]
+        return list(kept.values()), notes
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    """Whether a composed configuration has a dotted key."""
+    node: Any = OmegaConf.to_container(config, resolve=False)
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
 
 
 def _reads(config: DictConfig) -> dict[str, set[str]]:

@@ -120,7 +120,7 @@ def test_last_takes_the_runs_of_the_last_sweep(tmp_path):
     found = results(tmp_path, "generator=none", "generator=real_guidance")
     for time, result in zip(("2026-01-01", "2026-01-02"), found, strict=True):
         (tmp_path / "sweeps" / time).mkdir(parents=True)
-        line = {"folder": str(tmp_path / "runs" / result["cell"]), "overrides": [], "failed": False}
+        line = {"folder": str(tmp_path / "runs" / result["cell"]), "overrides": [], "state": "ok"}
         (tmp_path / "sweeps" / time / "cells.jsonl").write_text(json.dumps(line) + "\n")
     assert [r["names"]["generator"] for r in select(tmp_path, last=True)] == ["real_guidance"]
 

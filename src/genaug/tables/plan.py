@@ -258,6 +258,7 @@ def report_plan(found: Plan, gpu: str, use: float = USE, train_use: float = TRAI
     total = len(sweep.cells)
     states = ", ".join(f"{count} {state}" for state, count in sorted(found.states.items()))
     lines = [sweep.command, f"runs         {total} combinations, {found.distinct_runs} distinct: {states}"]
+    lines += [f"             {note}" for note in sweep.notes]
     reasons = dict.fromkeys(c.reason.splitlines()[0] for c in sweep.cells if c.reason and c.state != "complete")
     lines += [f"             {reason}" for reason in list(reasons)[:5]]
     spent = cost.hours(gpu, use, train_use)

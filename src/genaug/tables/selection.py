@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genaug.core.errors import GenaugError
+from genaug.core.files import read_rows
 from genaug.runs.collection import HIDDEN, read_results, uses_images, value_at
 from genaug.tables.spec import TableSpec
 from genaug.tables.sweep import PlannedCell, Sweep
@@ -69,8 +70,8 @@ def last_sweep(outputs: Path) -> list[Path]:
     records = sorted((outputs / "sweeps").glob("*/cells.jsonl"))
     if not records:
         raise GenaugError(f"No sweep is on record below {outputs / 'sweeps'}: leave --last out.")
-    rows = [json.loads(line) for line in records[-1].read_text().splitlines()]
-    return [Path(row["folder"]) for row in rows if not row["failed"]]
+    rows = read_rows(records[-1], {"folder": str | None})
+    return [Path(row["folder"]) for row in rows if row["folder"] is not None]
 
 
 def is_condition(word: str) -> bool:

@@ -11,13 +11,14 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from genaug.app import explain, register
-from genaug.composition import Composer
+from genaug.composition import Composer, sets_value
 from genaug.config import RunConfig
 from genaug.core.combinations import combinations
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_json, read_rows
 from genaug.core.foreign import check_overrides
 from genaug.core.identity import Texts
+from genaug.core.registry import COMPONENTS
 from genaug.runs.cell import cell_fingerprint
 from genaug.runs.collection import HIDDEN, run_folders, state_of
 from genaug.tables.spec import read_experiment
@@ -49,6 +50,8 @@ class Sweep:
     extra: tuple[str, ...]
     cells: list[PlannedCell]
     outputs: Path
+    notes: tuple[str, ...] = ()
+    """Keys that only some of the runs have, and which these are."""
 
     @property
     def command(self) -> str:
@@ -77,15 +80,15 @@ def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None =
                 f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items() if value is not None
             ]
             jobs = combinations([*params, f"experiment={item}", *(o for o in fixed if not o.startswith("hydra."))])
-            cells = _compose(jobs)
+            cells, notes = _compose(jobs)
             folder = Path(master.paths.outputs_dir).expanduser().absolute()
     except (HydraException, OmegaConfBaseException) as error:
         raise GenaugError(explain(error)) from error
     look_up(cells, folder / "runs")
-    return Sweep(item=item, extra=tuple(extra), cells=cells, outputs=folder)
+    return Sweep(item=item, extra=tuple(extra), cells=cells, outputs=folder, notes=tuple(notes))
 
 
-def combinations(overrides: Sequence[str]) -> list[PlannedCell]:
+def plan_jobs(overrides: Sequence[str]) -> list[PlannedCell]:
     """Every combination of these overrides; an ``experiment=`` among them brings its own.
 
     Raises:
@@ -97,19 +100,22 @@ def combinations(overrides: Sequence[str]) -> list[PlannedCell]:
     conf = register()
     try:
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            return _compose(_split(list(overrides)))
+            return _compose(combinations(list(overrides)))[0]
     except (HydraException, OmegaConfBaseException) as error:
         raise GenaugError(explain(error)) from error
 
 
 def _plain(overrides: Sequence[str]) -> list[str]:
-    """Overrides that hold for the sweep as a whole."""
+    """Overrides that hold for the sweep as a whole; values of components are their runs' business."""
     parser = OverridesParser.create()
-    return [text for text in overrides if not parser.parse_override(text).is_sweep_override()]
+    whole = [text for text in overrides if not (sets_value(text) and text.partition(".")[0] in COMPONENTS)]
+    return [text for text in whole if not parser.parse_override(text).is_sweep_override()]
 
 
-def _compose(jobs: list[list[str]]) -> list[PlannedCell]:
+def _compose(jobs: list[list[str]]) -> tuple[list[PlannedCell], list[str]]:
+    """The runs of a sweep, and what is to be said of keys that only some of them have."""
     composer = Composer(lambda choices: hydra.compose("config", choices))
+    jobs, notes = composer.fitting(jobs)
     texts, cells = Texts(), []
     for job in jobs:
         cell = PlannedCell(overrides=tuple(job), config=None, fingerprint=None, state="invalid")
@@ -125,7 +131,7 @@ def _compose(jobs: list[list[str]]) -> list[PlannedCell]:
         ) as error:  # OSError: weights that are absent
             cell.reason = explain(error)
         cells.append(cell)
-    return cells
+    return cells, notes
 
 
 def look_up(cells: list[PlannedCell], runs: Path) -> None:

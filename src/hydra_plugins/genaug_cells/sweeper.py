@@ -7,6 +7,7 @@ launcher (local, joblib, SLURM) is given nothing but missing cells.
 Hydra finds sweepers in the namespace package ``hydra_plugins`` only.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,28 +29,38 @@ class CellSweeper(BasicSweeper):
 
     def get_job_batch(self) -> Sequence[Sequence[str]]:
         from genaug.composition import Composer
+        from genaug.core.errors import GenaugError
 
         composer = Composer(self._compose)
-        return [overrides for overrides in super().get_job_batch() if not self._answered(overrides, composer)]
+        jobs, notes = composer.fitting(super().get_job_batch())
+        print("".join(f"{note}\n" for note in notes), end="")
+        invalid: list[str] = []
+        missing = [overrides for overrides in jobs if not self._answered(overrides, composer, invalid)]
+        if len(invalid) == len(jobs):
+            raise GenaugError(invalid[0])
+        return missing
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Done in ``get_job_batch`` for every job."""
 
-    def _answered(self, overrides: Sequence[str], composer: "Composer") -> bool:
+    def _answered(self, overrides: Sequence[str], composer: "Composer", invalid: list[str]) -> bool:
+        """Whether there is nothing to start: the run is complete, or it is refused, which is said and goes to ``invalid``."""
         from genaug.app import explain
-        from genaug.core.errors import GenaugError
         from genaug.runs.cell import Cell
-        from genaug.runs.sweep import SKIPPED, note_cell
+        from genaug.runs.sweep import FAILED, SKIPPED, note_cell
 
         assert self.config is not None
+        task_overrides = tuple(overrides)
         try:
-            task_overrides = tuple(overrides)
             cell = Cell.of(composer(overrides), task_overrides)
             result = cell.result()
             if result is None:
                 cell.config.check()
         except Exception as error:
-            raise GenaugError(f"{explain(error)} (in the cell {' '.join(overrides)}; nothing was started)") from error
+            invalid.append(f"{explain(error)} (in the run {' '.join(overrides)})")
+            print(f"genaug: {invalid[-1]}", file=sys.stderr)
+            note_cell(Path(self.config.hydra.sweep.dir), None, task_overrides, FAILED)
+            return True
         if result is not None:
             cell.say_complete(result)
             note_cell(Path(self.config.hydra.sweep.dir), cell.folder, task_overrides, SKIPPED)
