@@ -30,12 +30,12 @@ def test_a_configuration_is_typed_and_checked():
         genaug.compose(["generator=real_guidance", "generator.t0=2"])
 
 
-def test_a_sweep_runs_reads_back_and_feeds_a_training_loop(tmp_path, monkeypatch, capsys):
+def test_a_sweep_runs_and_its_results_are_read_back(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fast = ["dataset.shots=1", "downstream.num_steps=2", "downstream.warmup_steps=0", "tracking=local", "mix.m=1"]
-    frame = genaug.sweep(["generator=none,latent_interpolation,decoded_mixup", "seed=0", *fast, "generator.seed=5"])
-    assert frame["generator"].tolist() == ["none", "decoded_mixup"] or "none" in frame["generator"].tolist()
-    again = genaug.run(["generator=none", "seed=0", *fast, "generator.seed=5"])
+    frame = genaug.sweep(["generator=none", "seed=0,1", *fast])
+    assert frame["seed"].tolist() == [0, 1]
+    again = genaug.run(["generator=none", "seed=0", *fast])
     assert again["cell"] == frame["run"][0]
     assert (tmp_path / "outputs" / "runs" / again["cell"] / "result.json").is_file()
     found = genaug.results("generator=none")
