@@ -33,7 +33,7 @@ PLACES = {
     "MixedDataset": "genaug.data.mixed",
     "FixedShareBatches": "genaug.data.mixed",
 }
-__all__ = [*PLACES, "run"]
+__all__ = ["FixedShareBatches", "MixedDataset", "compose", "load_pool", "results", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

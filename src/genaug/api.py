@@ -105,7 +105,7 @@ def load_pool(pool: str, outputs: str | Path = "outputs") -> "tuple[Dataset, Poo
         pool: the first digits of a pool's fingerprint, or a part of a run's folder name.
         outputs: the outputs folder.
     """
-    from genaug.drawing.contact_sheet import find_pool
+    from genaug.runs.pools import find_pool
 
     found, dataset = find_pool(Path(outputs), pool, ALL_VARIANTS)
     return dataset, found
