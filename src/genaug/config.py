@@ -98,6 +98,18 @@ class RunConfig:
         identity = self.prior.identity()
         return identity if self.leakage.erasure is None else [identity, canonical(self.leakage.erasure)]
 
+    def remarks(self) -> list[str]:
+        """What a user should know of this combination although it can work."""
+        detects = self.dataset.task == "detection" and self.task == "train" and self.synthesises
+        if detects and self.generator.uses_prior and self.prior.image_size <= self.downstream.image_size / 2:
+            return [
+                f"note: images are made at {self.prior.image_size} px, the detector looks at {self.downstream.image_size} px: "
+                "enlarged images are blurred, real ones are not, and a detector tells them apart. Write a larger "
+                "prior.image_size, a smaller downstream.image_size, or generator.save_size=source with "
+                "generator.labels.paste_region=known; generator=vae_reconstruction shows what the blur costs."
+            ]
+        return []
+
     def check(self) -> None:
         """Refuse combinations that cannot work, before any model is loaded."""
         self.generator.check(self.dataset.task)

@@ -20,6 +20,7 @@ from genaug.data.sample import Dataset
 from genaug.data.summary import summary
 from genaug.downstream.base import TrainingData
 from genaug.drawing.contact_sheet import contact_sheet
+from genaug.generators.labelling.config import REASONS
 from genaug.runs.cell import Cell, Result, headline, setting_fingerprint
 from genaug.runs.environment import check_libraries, describe_environment
 from genaug.stages import Artefact, Erase, Fit, Generate, Line, Select, Train, TrainPrior, WorkingPrior, line_of
@@ -96,7 +97,7 @@ def train_prior(cell: Cell, record: Record) -> Result:
 def read(cfg: RunConfig, record: Record) -> Dataset:
     """The data set of this trial; one that generator or downstream model cannot use is refused before anything is made."""
     dataset = cfg.dataset.load()
-    for line in summary(dataset):
+    for line in (*summary(dataset), *cfg.remarks()):
         record.say(line)
     if cfg.task == "train":
         cfg.downstream.check_dataset(dataset)
@@ -169,6 +170,8 @@ def generate(
             f"pool {pool.fingerprint}: {pool.counts['images_generated']} images generated, "
             f"{pool.counts['images_reused']} reused, {sum(pool.rejected.values())} rejected"
         )
+        for reason, number in sorted(pool.rejected.items()):
+            record.say(f"  rejected {number} as {reason}" + (f": {REASONS[reason]}" if reason in REASONS else ""))
         sheet = cell.folder / "gallery.png"
         contact_sheet(pool, stage.dataset, num_sources=10, num_variants=min(cell.config.mix.m, 8)).save(sheet)
         record.image("gallery", sheet)

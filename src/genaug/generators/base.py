@@ -62,7 +62,9 @@ class Auditor(Protocol):
         """Train on ``dataset.train`` alone and write the weights into ``folder``; returns facts for the record."""
         ...
 
-    def eye(self, num_classes: int, folder: Path, device: "torch.device") -> "Callable[[str, np.ndarray], Detections]":
+    def eye(
+        self, num_classes: int, folder: Path, device: "torch.device | str"
+    ) -> "Callable[[str, np.ndarray], Detections]":
         """What was learned, as a function from an image's name and uint8 pixels [h, w, 3] to its detections."""
         ...
 

@@ -195,7 +195,7 @@ def test_a_lora_that_is_not_there_is_named() -> None:
 def test_the_condition_of_boxes_is_their_outline() -> None:
     source = with_objects(make_dataset()).train[0]
     config = pipeline(control=Control(kind="boxes", path="somewhere"))
-    picture = np.asarray(control_picture(source, config))[..., 0]
+    picture = np.asarray(control_picture(source, config, (32, 32)))[..., 0]
     assert picture[8, 8:20].all() and picture[19, 8:20].all() and not picture[10:18, 10:18].any()
 
 
@@ -209,5 +209,7 @@ def test_the_condition_of_canny_are_the_edges_of_the_source() -> None:
     pixels = np.zeros((32, 32, 3), dtype=np.uint8)
     pixels[:, 16:] = 255
     source = dataclasses.replace(make_dataset().train[0], image=pixels)
-    edges = np.asarray(control_picture(source, pipeline(control=Control(kind="canny", path="somewhere"))))[..., 0]
+    edges = np.asarray(control_picture(source, pipeline(control=Control(kind="canny", path="somewhere")), (32, 32)))[
+        ..., 0
+    ]
     assert edges[4:28, 14:18].any(axis=1).all() and not edges[:, :12].any() and not edges[:, 20:].any()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from genaug.generators.labelling.pixel_boxes import grow, union
 from genaug.generators.psld import masks
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "psld.json").read_text())["masks"]
@@ -14,14 +15,14 @@ SIDE, MARGIN = GOLDEN["frame"], GOLDEN["margin"]
 
 
 def boxes_of(rows):
-    return [masks.grow(masks.corners(*row[1:], SIDE, SIDE), SIDE, SIDE, MARGIN, reference_edge=True) for row in rows]
+    return [grow(masks.corners(*row[1:], SIDE, SIDE), SIDE, SIDE, MARGIN, reference_edge=True) for row in rows]
 
 
 @pytest.mark.parametrize("item", GOLDEN["items"], ids=lambda item: str(item["area_K"]))
 def test_boxes_union_distance_and_expected_known_fraction_equal_the_golden_numbers(item):
     boxes = boxes_of(item["boxes"])
     assert [list(box) for box in boxes] == item["pixel_boxes_x1y1x2y2"]
-    inside = masks.union(boxes, SIDE, SIDE)
+    inside = union(boxes, SIDE, SIDE)
     assert inside.sum() == item["area_K"]
     from scipy.ndimage import distance_transform_edt
 
@@ -35,17 +36,17 @@ def test_boxes_union_distance_and_expected_known_fraction_equal_the_golden_numbe
 
 def test_last_row_and_column_are_outside_by_the_reference_rule_alone():
     whole = (0.5, 0.5, 1.0, 1.0)
-    assert masks.grow(masks.corners(*whole, 64, 64), 64, 64, 8, reference_edge=True) == (0, 0, 63, 63)
-    assert masks.grow(masks.corners(*whole, 64, 64), 64, 64, 8) == (0, 0, 64, 64)
+    assert grow(masks.corners(*whole, 64, 64), 64, 64, 8, reference_edge=True) == (0, 0, 63, 63)
+    assert grow(masks.corners(*whole, 64, 64), 64, 64, 8) == (0, 0, 64, 64)
 
 
 def test_a_box_between_pixels_keeps_every_pixel_that_it_touches():
-    assert masks.grow((10.4, 20.6, 30.2, 40.0), 64, 64, 0) == (10, 20, 31, 40)
+    assert grow((10.4, 20.6, 30.2, 40.0), 64, 64, 0) == (10, 20, 31, 40)
 
 
 @pytest.mark.parametrize("kind", ["random_outpainting", "random_entirepainting"])
 def test_keep_rate_at_a_distance_is_the_normal_tail(kind):
-    inside = masks.union(boxes_of(GOLDEN["items"][0]["boxes"]), SIDE, SIDE)
+    inside = union(boxes_of(GOLDEN["items"][0]["boxes"]), SIDE, SIDE)
     mask = getattr(masks, kind)(inside, np.random.default_rng(0))
     d = masks.distance(inside)
     for centre in (0.1, 0.2, 0.32, 0.5, 0.64):
@@ -58,7 +59,7 @@ def test_keep_rate_at_a_distance_is_the_normal_tail(kind):
 
 
 def test_outpainting_knows_the_boxes_alone():
-    inside = masks.union([(3, 4, 9, 12)], 16, 16)
+    inside = union([(3, 4, 9, 12)], 16, 16)
     assert np.array_equal(masks.outpainting(inside), inside)
 
 
@@ -69,7 +70,7 @@ def test_erased_rectangle_equals_the_golden_numbers_and_stays_inside_its_box():
     for seed in range(50):
         mask = masks.random_erasing_ore([box], SIDE, SIDE, np.random.default_rng(seed))
         erased = mask == 0
-        assert not erased[~masks.union([box], SIDE, SIDE)].any()
+        assert not erased[~union([box], SIDE, SIDE)].any()
         area, height, width = (box[3] - box[1]) * (box[2] - box[0]), box[3] - box[1], box[2] - box[0]
         assert int(0.2 * height) * int(0.2 * width) <= erased.sum() <= 0.64 * area
 
@@ -88,6 +89,6 @@ def test_box_free_masks_follow_their_shares():
 
 
 def test_no_boxes_and_zero_area_and_outside_boxes_make_no_known_pixels():
-    for boxes in ([], [(5, 5, 5, 5)], [masks.grow((70, 70, 80, 80), 64, 64, 0)]):
-        assert not masks.union(boxes, 64, 64).any()
+    for boxes in ([], [(5, 5, 5, 5)], [grow((70, 70, 80, 80), 64, 64, 0)]):
+        assert not union(boxes, 64, 64).any()
     assert masks.distance(np.ones((8, 8), dtype=bool)).max() == 0  # no background: the clamp has nothing to divide

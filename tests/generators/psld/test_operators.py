@@ -62,3 +62,20 @@ def test_image_smaller_than_the_factor_is_refused():
         SuperResolution(17, 16, 4)
     with pytest.raises(GenaugError, match="too small"):
         gaussian_blur(3.0).apply(torch.zeros(1, 3, 8, 8))
+
+
+def test_the_released_gluing_of_super_resolution_enlarges_by_nearest_neighbour():
+    x, y = images(0, 1, 3, 16, 16), images(1, 1, 3, 4, 4)
+    operator = SuperResolution(16, 16, 4, dtype=torch.float64, heuristic_gluing=True)
+    enlarged = lambda small: small.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    torch.testing.assert_close(operator.merge(x, y), enlarged(y) + x - enlarged(operator.apply(x)))
+    assert not torch.allclose(operator.merge(x, y), SuperResolution(16, 16, 4, dtype=torch.float64).merge(x, y))
+
+
+def test_the_released_gluing_puts_the_noise_of_y_into_the_hole_and_ours_does_not():
+    x, y = images(0, 2, 3, 16, 16), images(1, 2, 3, 16, 16)  # y with values in the hole too
+    hole = (MASK == 0).expand_as(x)
+    assert torch.equal(Inpainting(MASK).merge(x, y)[hole], x[hole])
+    torch.testing.assert_close(Inpainting(MASK, identity_adjoint=True).merge(x, y)[hole], (x + y)[hole])
+    known = ~hole
+    assert torch.equal(Inpainting(MASK, identity_adjoint=True).merge(x, y)[known], y[known])

@@ -11,7 +11,8 @@ from genaug.data.sample import Boxes, Sample
 from genaug.data.sources.digit_scenes import DigitScenes
 from genaug.data.sources.digits import Digits
 from genaug.downstream.detection.config import Detector
-from genaug.generators.psld.config import Audit, Framing, Labels, Masking, Measurement, Psld, Solver
+from genaug.generators.labelling.config import Audit, Labels
+from genaug.generators.psld.config import Framing, Masking, Measurement, Psld, Solver
 from genaug.generators.psld.masks import BOX_AWARE
 from genaug.generators.publishing import make_pool
 from genaug.priors.config import PriorConfig

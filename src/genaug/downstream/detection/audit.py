@@ -40,7 +40,7 @@ def train_auditor(config: Detector, dataset: Dataset, folder: Path, device: str)
 
 
 def trained_eye(
-    config: Detector, num_classes: int, folder: Path, device: torch.device
+    config: Detector, num_classes: int, folder: Path, device: torch.device | str
 ) -> Callable[[str, np.ndarray], Detections]:
     """What ``train_auditor`` wrote, as a function from an image's name and uint8 pixels [h, w, 3] to its detections."""
     network = build_network(config, num_classes)

@@ -130,7 +130,9 @@ class Detector(Downstream):
 
         return train_auditor(self, dataset, folder, device)
 
-    def eye(self, num_classes: int, folder: Path, device: "torch.device") -> "Callable[[str, np.ndarray], Detections]":
+    def eye(
+        self, num_classes: int, folder: Path, device: "torch.device | str"
+    ) -> "Callable[[str, np.ndarray], Detections]":
         """What ``learn`` wrote, as a function from an image to its detections."""
         from genaug.downstream.detection.audit import trained_eye
 

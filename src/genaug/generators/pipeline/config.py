@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import II, MISSING
 
 from genaug.core.cost import ForwardPasses
+from genaug.core.device import best_device
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.fields import bounded, choice, count, positive
 from genaug.core.identity import CONTENT, DRAWN, NOT_IDENTITY
 from genaug.core.registry import component, section
 from genaug.core.seeding import choice as choose
 from genaug.data.sample import Dataset, Sample
-from genaug.generators.base import Generated, Generator, Variant
-from genaug.generators.sdedit.config import ImageToImage
+from genaug.generators.base import Generated, Variant
+from genaug.generators.sdedit.config import EditsSource
 from genaug.priors.hub import HUB_TIMEOUT, download_command
 
 if TYPE_CHECKING:
     from genaug.priors.model import Prior
-
-EDIT_MASKS = ("none", "keep_object", "edit_object")
 
 
 @section("generator.lora", "generator/pipeline/lora")
@@ -83,7 +82,7 @@ class Control:
 
 @component("generator", "pipeline")
 @dataclass(kw_only=True, slots=True)
-class Pipeline(Generator):
+class Pipeline(EditsSource):
     """Edits each training image with a pipeline of diffusers."""
 
     path: str = field(default=MISSING, metadata=CONTENT)
@@ -115,16 +114,7 @@ class Pipeline(Generator):
     arguments: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the pipeline's call, e.g. ``{true_cfg_scale: 4.0}`` or ``{image_guidance_scale: 1.5}``."""
     image_size: int = count(II("dataset.image_size"), 8, 4096)
-    """Side in pixels at which the pipeline works."""
-    save_size: int | None = count(None)
-    """Side in pixels of the saved images; null keeps ``image_size``."""
-    mask: str = choice("none", EDIT_MASKS)
-    """What may change, by an inpainting pipeline: ``keep_object`` repaints its surround, ``edit_object`` the object."""
-    mask_dilation: int = count(16, 0)
-    """Side in pixels of the maximum filter that grows the object."""
-    label_policy: str = choice("guarded", ("guarded", "copy"))
-    """For images with boxes: ``guarded`` demands ``mask=keep_object`` and puts the source's pixels back into the boxes;
-    ``copy`` keeps all boxes unchecked."""
+    """Side in pixels at which the pipeline works; images with boxes keep their aspect ratio at about as many pixels."""
     lora: Lora = field(default_factory=Lora)
     ip_adapter: IPAdapter = field(default_factory=IPAdapter)
     control: Control = field(default_factory=Control)
@@ -136,11 +126,10 @@ class Pipeline(Generator):
     """Grey levels of 255 by which an image may differ between a batch and a call of its own."""
 
     version: ClassVar[int] = 1
-    tasks: ClassVar[tuple[str, ...]] = ("classification", "detection")
     uses_prior: ClassVar[bool] = False
-    resize: ClassVar[str] = "squash"
 
     def __post_init__(self) -> None:
+        EditsSource.__post_init__(self)
         if isinstance(self.strength, list) and not self.strength:
             raise GenaugError("generator.strength=[] holds no value: write a number such as 0.5, a list, or null.")
         for level in self.strength if isinstance(self.strength, list) else [self.strength]:
@@ -151,7 +140,7 @@ class Pipeline(Generator):
                 )
 
     def check(self, task: str) -> None:
-        ImageToImage.check(self, task)  # type: ignore[arg-type]  # the same rules for boxes and masks
+        EditsSource.check(self, task)
         folder = Path(self.path).expanduser()
         if folder.is_file():
             raise GenaugError(
@@ -165,9 +154,6 @@ class Pipeline(Generator):
                 )
             return
         self._check_hub()
-
-    def check_dataset(self, dataset: Dataset) -> None:
-        ImageToImage.check_dataset(self, dataset)  # type: ignore[arg-type]
 
     def _check_hub(self) -> None:
         from huggingface_hub import HfApi, try_to_load_from_cache
@@ -191,9 +177,14 @@ class Pipeline(Generator):
     def generate(
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
     ) -> Iterator[Generated]:
+        from genaug.generators.labelling.finish import Finish
         from genaug.generators.pipeline.images import edit_images
 
-        return edit_images(self, variants, dataset)
+        look = None
+        if self.audits and dataset.task == "detection":
+            assert fitted is not None
+            look = self.auditor.eye(len(dataset.class_names), fitted, best_device())
+        return edit_images(self, variants, dataset, Finish(self, dataset.class_names, look))
 
     def forward_passes(self, variants: list[Variant]) -> ForwardPasses:
         """Denoising steps, whatever one of them costs in this pipeline."""

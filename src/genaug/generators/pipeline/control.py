@@ -8,17 +8,18 @@ from PIL import Image, ImageDraw
 
 from genaug.core.errors import boundary
 from genaug.data.sample import Sample
-from genaug.generators.sdedit.edit_region import squashed_boxes, to_square
+from genaug.generators.labelling.finish import scaled
+from genaug.generators.labelling.pixel_boxes import scaled_boxes
 
 if TYPE_CHECKING:
     from genaug.generators.pipeline.config import Pipeline
 
 
-def control_picture(source: Sample, config: "Pipeline") -> Image.Image:
-    """The condition of one image: RGB, ``image_size`` pixels a side, white on black."""
-    picture = to_square(source.open(), config.image_size, "squash", Image.Resampling.BILINEAR)
+def control_picture(source: Sample, config: "Pipeline", size: tuple[int, int]) -> Image.Image:
+    """The condition of one image: RGB of ``size`` (width, height), white on black."""
+    picture = scaled(source.open(), size)
     if config.control.kind == "boxes":
-        return _box_outlines(source, config.image_size)
+        return _box_outlines(source, size)
     if config.control.kind == "depth":
         with boundary(f"generator.control.depth_path={config.control.depth_path} cannot estimate depth"):
             return _depth(config.control.depth_path)(picture)["depth"].convert("RGB")
@@ -29,12 +30,12 @@ def control_picture(source: Sample, config: "Pipeline") -> Image.Image:
     return Image.fromarray(edges).convert("RGB")
 
 
-def _box_outlines(source: Sample, size: int) -> Image.Image:
-    picture = Image.new("RGB", (size, size))
-    boxes = squashed_boxes(source, size)
+def _box_outlines(source: Sample, size: tuple[int, int]) -> Image.Image:
+    picture = Image.new("RGB", size)
+    boxes = scaled_boxes(source, *size)
     draw = ImageDraw.Draw(picture)
     for x1, y1, x2, y2 in boxes.xyxy.tolist() if boxes is not None else ():
-        draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline="white", width=max(size // 128, 1))
+        draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline="white", width=max(size[0] // 128, 1))
     return picture
 
 

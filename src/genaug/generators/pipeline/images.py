@@ -19,55 +19,67 @@ from genaug.core.device import best_device
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.identity import fingerprint
 from genaug.core.seeding import derive
+from genaug.data.geometry import bucket
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Variant
+from genaug.generators.labelling.finish import Finish, scaled
+from genaug.generators.labelling.pixel_boxes import scaled_boxes
 from genaug.generators.pipeline.config import Pipeline
 from genaug.generators.pipeline.control import control_picture
-from genaug.generators.sdedit.edit_region import edit_region, squashed_boxes, to_square, with_source_boxes
+from genaug.generators.sdedit.edit_region import edit_region
 from genaug.generators.tokens.prompts import readable
 
 PROBE_STEPS = 2
 """Denoising steps of the calls that ``batches_agree`` compares."""
 
 
-def edit_images(config: Pipeline, variants: Sequence[Variant], dataset: Dataset) -> Iterator[Generated]:
-    """The image of every variant, one strength after the other."""
+MULTIPLE = 16
+"""What the sides of a frame are multiples of: the VAE's factor times the patches of transformers."""
+
+
+def edit_images(config: Pipeline, variants: Sequence[Variant], dataset: Dataset, finish: Finish) -> Iterator[Generated]:
+    """The image of every variant, one strength and size after the other."""
     wanted = []
     for variant in variants:
-        refused = edit_region(variant.source, config.image_size, config.mask, config.mask_dilation).refused
+        size = frame_of(variant.source, config)
+        refused = edit_region(variant.source, *size, config.mask, config.mask_dilation)[1]
         if refused is None:
             wanted.append(variant)
         else:
-            boxes = squashed_boxes(variant.source, config.image_size)
-            yield Generated(variant=variant, image=_square(variant.source, config), boxes=boxes, rejected=refused)
+            boxes = scaled_boxes(variant.source, *size)
+            yield Generated(variant=variant, image=_framed(variant.source, config), boxes=boxes, rejected=refused)
     if not wanted:
         return
     pipe = load(config)
+
+    def shape(variant: Variant) -> tuple[float, tuple[int, int]]:
+        return variant.draws.get("strength", 1.0), frame_of(variant.source, config)
+
+    groups = [list(group) for _, group in itertools.groupby(sorted(wanted, key=shape), key=shape)]
     batch_size = config.batch_size
-    if batch_size > 1 and len(wanted) > 1 and not batches_agree(pipe, config, wanted[:2], dataset):
+    several = max(groups, key=len)
+    if batch_size > 1 and len(several) > 1 and not batches_agree(pipe, config, several[:2], dataset):
         batch_size = 1
-    strength = lambda variant: variant.draws.get("strength", 1.0)
-    for _, group in itertools.groupby(sorted(wanted, key=strength), key=strength):
-        members = list(group)
+    for members in groups:
         for start in range(0, len(members), batch_size):
             batch = members[start : start + batch_size]
             for variant, picture in zip(batch, call(pipe, config, batch, dataset), strict=True):
-                yield _finished(config, variant, picture, dataset, len(batch))
+                about = {
+                    "prompt": prompt_of(config, variant, dataset),
+                    "seed": _seed(variant),
+                    "pipeline": type(pipe).__name__,
+                    "dtype": config.dtype,
+                    "batch_size": len(batch),
+                }
+                picture = scaled(picture.convert("RGB"), frame_of(variant.source, config))
+                yield finish.image(variant, picture, _editable(variant.source, config), about)
 
 
-def _finished(config: Pipeline, variant: Variant, picture: Image.Image, dataset: Dataset, batch: int) -> Generated:
-    size = config.save_size or config.image_size
-    picture = to_square(picture.convert("RGB"), size, "squash", Image.Resampling.BILINEAR)
-    if variant.source.boxes is not None and config.label_policy == "guarded":
-        picture = with_source_boxes(picture, variant.source)
-    about = {
-        "prompt": prompt_of(config, variant, dataset),
-        "seed": _seed(variant),
-        "pipeline": type(load(config)).__name__,
-        "dtype": config.dtype,
-        "batch_size": batch,
-    }
-    return Generated(variant=variant, image=picture, boxes=squashed_boxes(variant.source, size), about=about)
+def frame_of(source: Sample, config: Pipeline) -> tuple[int, int]:
+    """Width and height at which the pipeline works: a square, or the aspect ratio of an image with boxes."""
+    if source.boxes is None:
+        return config.image_size, config.image_size
+    return bucket(*source.open().size, config.image_size, MULTIPLE)
 
 
 def prompt_of(config: Pipeline, variant: Variant, dataset: Dataset) -> str:
@@ -149,9 +161,10 @@ def call(
         num_taken: denoising steps to take instead of the configured ones.
     """
     strength = batch[0].draws.get("strength")
+    width, height = frame_of(batch[0].source, config)
     given: dict[str, Any] = {
         "prompt": [prompt_of(config, variant, dataset) for variant in batch],
-        "image": [_square(variant.source, config) for variant in batch],
+        "image": [_framed(variant.source, config) for variant in batch],
         "num_inference_steps": config.num_steps,
         "generator": [torch.Generator().manual_seed(_seed(variant)) for variant in batch],
         "output_type": "pil",
@@ -169,16 +182,11 @@ def call(
     if config.ip_adapter.path is not None:
         given["ip_adapter_image"] = given["image"]
     if config.control.kind != "none":
-        given["control_image"] = [control_picture(variant.source, config) for variant in batch]
+        given["control_image"] = [control_picture(variant.source, config, (width, height)) for variant in batch]
         given["controlnet_conditioning_scale"] = config.control.scale
     given |= config.arguments
     accepted = inspect.signature(type(pipe).__call__).parameters
-    sizes = {
-        "height": config.image_size,
-        "width": config.image_size,
-        "max_area": config.image_size**2,
-        "_auto_resize": False,
-    }
+    sizes = {"height": height, "width": width, "max_area": width * height, "_auto_resize": False}
     given = {name: value for name, value in sizes.items() if name in accepted} | given
     _check_arguments(pipe, given, accepted)
     if len(batch) == 1:  # pipelines that take no lists take one of each
@@ -225,14 +233,17 @@ def batches_agree(pipe: Any, config: Pipeline, pair: Sequence[Variant], dataset:
     return difference <= config.batch_tolerance
 
 
-def _square(source: Sample, config: Pipeline) -> Image.Image:
-    return to_square(source.open(), config.image_size, "squash", Image.Resampling.BILINEAR)
+def _framed(source: Sample, config: Pipeline) -> Image.Image:
+    return scaled(source.open(), frame_of(source, config))
+
+
+def _editable(source: Sample, config: Pipeline) -> np.ndarray:
+    return edit_region(source, *frame_of(source, config), config.mask, config.mask_dilation)[0]
 
 
 def _mask(source: Sample, config: Pipeline) -> Image.Image:
     """White where the pipeline repaints."""
-    editable = edit_region(source, config.image_size, config.mask, config.mask_dilation).editable
-    return Image.fromarray((editable * 255).astype(np.uint8))
+    return Image.fromarray((_editable(source, config) * 255).astype(np.uint8))
 
 
 def _seed(variant: Variant) -> int:

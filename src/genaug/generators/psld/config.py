@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from genaug.core.cost import ForwardPasses
 from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, choice, count, positive, probability
-from genaug.core.identity import FIT, NOT_IDENTITY
+from genaug.core.identity import NOT_IDENTITY
 from genaug.core.registry import component, section
 from genaug.data.sample import Dataset
-from genaug.generators.base import Auditor, Generated, Generator, Variant
+from genaug.generators.base import Generated, Generator, Variant
+from genaug.generators.labelling.config import Labelled
+from genaug.generators.labelling.pixel_boxes import MIN_EDITABLE
 from genaug.generators.psld.ladder import Row, ladder
-from genaug.generators.psld.masks import BOX_AWARE, BOX_FREE, MASK_TYPES, MIN_EDITABLE, SPECKLED
+from genaug.generators.psld.masks import BOX_AWARE, BOX_FREE, MASK_TYPES, SPECKLED
 
 if TYPE_CHECKING:
     from genaug.priors.model import Prior
@@ -88,11 +90,12 @@ class Measurement:
     blur_angle: float = bounded(0.0, -360, 360)
     """Of ``motion_blur``, degrees."""
     heuristic_gluing: bool = False
-    """Take A^T = identity for the blurs, as the released code does; it is no projection."""
+    """The released code's A^T in the gluing term: the identity for the blurs, nearest-neighbour enlargement for
+    super-resolution; neither is a projection."""
     sigma_y: float = bounded(0.0, 0, 2)
     """Standard deviation of the noise on the measurement, in units of [-1, 1]."""
     noise_everywhere: bool = False
-    """Noise on masked pixels too, as the released code has it."""
+    """Noise on masked pixels too, which the gluing term then puts into the hole, as the released code has it."""
 
 
 @section("generator.solver", "generator/psld/solver")
@@ -164,53 +167,14 @@ class Solver:
                 raise GenaugError(f"{problem}.")
 
 
-@section("generator.labels", "generator/psld/labels")
-@dataclass(kw_only=True, slots=True)
-class Labels:
-    """What may keep its label, under ``generator.label_policy=guarded``."""
-
-    paste_back: str = choice("hard", ("none", "hard", "feathered"))
-    """Known pixels of the source are put back: ``none``, ``hard`` or ``feathered`` (solid masks only)."""
-    paste_region: str = choice("boxes", ("boxes", "known"))
-    """``boxes``: within the grown boxes; ``known``: all known pixels, speckle included."""
-    exact_fraction: float = probability(0.98)
-    """Known share of a box from which its label is exact; the whole box is then pasted back."""
-    on_unconfirmed: str = choice("restore", ("restore", "ignore", "reject"))
-    """A box neither exact nor found by the audit: ``restore`` its pixels, ``ignore`` it (crowd region) or ``reject`` the image.
-    """
-    min_change: float = bounded(10.0, 0, 255)
-    """Mean absolute change of the hole, of 255, below which an image is rejected as unchanged; lower it for smooth grounds."""
-
-
-@section("generator.audit", "generator/psld/audit")
-@dataclass(kw_only=True, slots=True)
-class Audit:
-    """What a detector of the real training images must say of a synthetic one."""
-
-    by: str = choice("detector", ("detector", "none"))
-    """``detector``: ``generator.teacher`` looks for labelled and for invented objects; ``none``: nobody looks."""
-    confirm_score: float = probability(0.3)
-    """Least score of a detection of the right class that confirms a label."""
-    confirm_iou: float = probability(0.5)
-    """Least IoU of that detection with the box."""
-    hallucination_score: float = probability(0.5)
-    """Least score of a detection that counts as an invented object."""
-    hallucination_iou: float = probability(0.3)
-    """IoU with every label below which it does."""
-    on_hallucination: str = choice("restore", ("restore", "reject", "keep"))
-    """Invented objects: ``restore`` the source's pixels there, ``reject`` the image, or ``keep``."""
-
-
 @component("generator", "psld")
 @dataclass(kw_only=True, slots=True)
-class Psld(Generator):
+class Psld(Labelled):
     """Posterior sampling of the masked part of each training image; works for boxes and for class labels."""
 
     mask: str = choice("random_outpainting", MASK_TYPES)
     """What is regenerated. Around boxes: ``outpainting``, ``random_outpainting``, ``random_entirepainting``,
     ``random_erasing_ore``, ``keep_object``. Anywhere: ``box``, ``center_box``, ``random``, ``extreme``, ``free_form``."""
-    label_policy: str = choice("guarded", ("guarded", "copy"))
-    """``guarded``: decided per box by its known share and the audit; ``copy``: all labels kept unchecked."""
     num_steps: int = count(200, 1, 1000)
     """S, a divisor of the prior's 1000 timesteps, or 999; 1000 with ``solver.reference_shift``."""
     t0: float = bounded(1.0, 0, 1, above=True)
@@ -228,13 +192,6 @@ class Psld(Generator):
     """What of the source is given."""
     solver: Solver = field(default_factory=Solver)
     """How the measurement enters each step."""
-    labels: Labels = field(default_factory=Labels)
-    """What may keep its label."""
-    audit: Audit = field(default_factory=Audit)
-    """What a detector must say."""
-    teacher: Any = field(default=None, metadata=FIT)
-    """The audit's detector, a preset of ``downstream`` that detects; it learns from the real training images alone."""
-
     batch_size: int = count(16, metadata=NOT_IDENTITY)
     """Images sampled together; results do not depend on it."""
     checkpointing: bool = field(default=False, metadata=NOT_IDENTITY)
@@ -265,13 +222,7 @@ class Psld(Generator):
     @property
     def fits(self) -> bool:  # type: ignore[override]
         """Whether a detector is learned for the audit."""
-        return self.audit.by == "detector" and self.label_policy == "guarded"
-
-    @property
-    def auditor(self) -> Auditor:
-        """The audit's detector, where there is an audit."""
-        assert self.teacher is not None
-        return self.teacher
+        return self.audits
 
     def check(self, task: str) -> None:
         Generator.check(self, task)
@@ -286,11 +237,8 @@ class Psld(Generator):
                 f"generator.mask={self.mask} may redraw labelled objects, and generator.label_policy=copy would not notice. "
                 "Write generator.label_policy=guarded, or a mask around the boxes such as random_outpainting."
             )
-        if task == "detection" and self.fits and self.teacher is None:
-            raise GenaugError(
-                "generator.audit.by=detector has no detector. Write +downstream@generator.teacher=detector_tiny (or another "
-                "detector's preset), or generator.audit.by=none."
-            )
+        if task == "detection":
+            self.check_audit("Masks leave parts of boxes to be redrawn", "generator.audit.by=none")
         self.num_taken()
 
     def rows(self, alphas: Sequence[float]) -> list[Row]:
@@ -312,10 +260,8 @@ class Psld(Generator):
         return self.auditor.forward_passes() if dataset.task == "detection" else None
 
     def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
-        if dataset.task != "detection":
-            return {"teacher": None}
         assert prior is not None
-        return self.auditor.learn(dataset, folder, prior.device.type)
+        return self.learn_auditor(dataset, folder, prior.device.type)
 
     def generate(
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None

@@ -13,6 +13,7 @@ from genaug.core.seeding import derive
 from genaug.data.geometry import Letterbox, bucket
 from genaug.data.sample import Boxes, Sample
 from genaug.generators.base import Variant
+from genaug.generators.labelling.pixel_boxes import PixelBox, grow, union
 from genaug.generators.psld import masks
 from genaug.generators.psld.config import Masking, Psld
 
@@ -66,12 +67,10 @@ def make_frame(config: Psld, variant: Variant, size: int, multiple: int) -> Fram
     pixel_boxes = (
         []
         if boxes is None
-        else [masks.grow(box, width, height, masking.margin, masking.reference_edge) for box in boxes.xyxy]
+        else [grow(box, width, height, masking.margin, masking.reference_edge) for box in boxes.xyxy]
     )
-    kept = masks.union(
-        [] if boxes is None else [masks.grow(box, width, height, 0) for box in boxes.xyxy], width, height
-    )
-    inside = masks.union(pixel_boxes, width, height)
+    kept = union([] if boxes is None else [grow(box, width, height, 0) for box in boxes.xyxy], width, height)
+    inside = union(pixel_boxes, width, height)
     mask_type = config.mask
     rejected = None
     if (
@@ -102,7 +101,7 @@ def draw_mask(
     mask_type: str,
     sample: Sample,
     inside: np.ndarray,
-    boxes: Sequence[masks.PixelBox],
+    boxes: Sequence[PixelBox],
     geometry: Letterbox,
     rng: np.random.Generator,
 ) -> np.ndarray:

@@ -13,17 +13,15 @@ from torch import Tensor
 from genaug.core.seeding import derive
 from genaug.data.sample import Dataset
 from genaug.generators.base import Generated, Variant
+from genaug.generators.labelling.decisions import Verdict, audit_rows, decide, paste, paste_weights
 from genaug.generators.psld.config import Psld
 from genaug.generators.psld.frames import Frame, fill_hole, image_tensor, make_frame, mask_tensor
-from genaug.generators.psld.labels import Verdict, decide, paste, paste_weights
 from genaug.generators.psld.ladder import Row
 from genaug.generators.psld.masks import SPECKLED
 from genaug.generators.psld.operators import Inpainting, make_operator
 from genaug.generators.psld.solver import solve
 from genaug.priors.model import Prior
 from genaug.priors.noise import draw_noise
-
-MIN_STORED_SCORE = 0.1  # detections that the manifest keeps, so that thresholds can be swept afterwards
 
 
 def inpaint(
@@ -32,7 +30,7 @@ def inpaint(
     """The image of every variant; those that must not be trained on say why."""
     multiple = 2 ** (len(prior.vae.config.block_out_channels) + len(prior.unet.config.block_out_channels) - 2)
     look = None
-    if fitted is not None and dataset.task == "detection":
+    if config.audits and fitted is not None and dataset.task == "detection":
         look = config.auditor.eye(len(dataset.class_names), fitted, prior.device)
     labels = config.labels if config.label_policy == "guarded" else None
     wanted = []
@@ -49,11 +47,7 @@ def inpaint(
         found = None
         if look is not None and frame.boxes is not None:
             found = look(frame.variant.fingerprint, paste(pixels, frame.source, weights))
-            about["audit"] = [
-                {"bbox": [round(v, 2) for v in box], "score": round(score, 5), "category": dataset.class_names[label]}
-                for box, label, score in found.rows()
-                if score >= MIN_STORED_SCORE and 0 <= label < len(dataset.class_names)
-            ]
+            about["audit"] = audit_rows(found, dataset.class_names)
         verdict = decide(
             pixels, frame.source, frame.mask, weights, frame.boxes, found, labels, config.audit, config.masking.margin
         )

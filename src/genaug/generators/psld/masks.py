@@ -4,23 +4,19 @@ The rules of Hprairie/Synthetic-ImgGen-PSLD (``img_utils.py``), exactly. K is th
 d the Euclidean distance to K over its maximum, so 0 in K and at most 1. The distance masks are salt and pepper.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import scipy
 from PIL import Image, ImageDraw
 
+from genaug.generators.labelling.pixel_boxes import PixelBox, union
+
 BOX_AWARE = ("outpainting", "random_outpainting", "random_entirepainting", "random_erasing_ore", "keep_object")
 BOX_FREE = ("box", "center_box", "random", "extreme", "free_form")
 MASK_TYPES = (*BOX_AWARE, *BOX_FREE)
 SPECKLED = ("random_outpainting", "random_entirepainting", "random")
 """Masks whose known pixels are scattered."""
-MIN_EDITABLE = 0.05
-"""Share of an image that must be left to edit; less is rejected as no_editable_area."""
-
-PixelBox = tuple[int, int, int, int]
-"""x1, y1, x2, y2; the ends are exclusive."""
 
 
 def corners(xc: float, yc: float, w: float, h: float, width: int, height: int) -> tuple[float, float, float, float]:
@@ -31,30 +27,6 @@ def corners(xc: float, yc: float, w: float, h: float, width: int, height: int) -
         xc * width + w * width / 2,
         yc * height + h * height / 2,
     )
-
-
-def grow(box: Sequence[float], width: int, height: int, margin: int, reference_edge: bool = False) -> PixelBox:
-    """A box in pixels, truncated towards zero and grown by ``margin`` inside the frame.
-
-    ``reference_edge``: the released code stops at the last row and column, which so never belong to K.
-    """
-    x1, y1, x2, y2 = (int(value) for value in box) if reference_edge else _outwards(box)
-    edge = 1 if reference_edge else 0
-    return max(0, x1 - margin), max(0, y1 - margin), min(width - edge, x2 + margin), min(height - edge, y2 + margin)
-
-
-def _outwards(box: Sequence[float]) -> PixelBox:
-    """Every pixel that the box touches."""
-    x1, y1, x2, y2 = box
-    return math.floor(x1 + 1e-4), math.floor(y1 + 1e-4), math.ceil(x2 - 1e-4), math.ceil(y2 - 1e-4)
-
-
-def union(boxes: Sequence[PixelBox], width: int, height: int) -> np.ndarray:
-    """K: bool [h, w]."""
-    inside = np.zeros((height, width), dtype=bool)
-    for x1, y1, x2, y2 in boxes:
-        inside[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True
-    return inside
 
 
 def distance(inside: np.ndarray) -> np.ndarray:

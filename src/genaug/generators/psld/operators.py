@@ -56,12 +56,14 @@ class Inpainting(Operator):
 
     Args:
         mask: M, 0/1, [b, 1, h, w] or [1, 1, h, w]; 1 = known.
+        identity_adjoint: take A^T = identity in ``merge``, as the released code does: x* = y + x - M x. The same where y is
+            masked; with noise everywhere on y, x* then has its grain in the hole.
     """
 
     name = "inpainting"
 
-    def __init__(self, mask: Tensor):
-        self.mask = mask
+    def __init__(self, mask: Tensor, identity_adjoint: bool = False):
+        self.mask, self.identity_adjoint = mask, identity_adjoint
 
     def apply(self, x: Tensor) -> Tensor:
         return self.mask * x
@@ -73,14 +75,19 @@ class Inpainting(Operator):
         return self.mask * y
 
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.mask * y + (1 - self.mask) * x
+        known = y if self.identity_adjoint else self.mask * y
+        return known + (1 - self.mask) * x
 
     def num_measured(self, y: Tensor) -> Tensor:
         return y.shape[1] * self.mask.expand(len(y), *self.mask.shape[1:]).flatten(1).sum(1)
 
 
 class SuperResolution(Operator):
-    """Anti-aliased bicubic reduction by ``factor``: small matrices for rows and columns, and so is the pseudo-inverse."""
+    """Anti-aliased bicubic reduction by ``factor``: small matrices for rows and columns, and so is the pseudo-inverse.
+
+    Args:
+        heuristic_gluing: take the nearest-neighbour enlargement for A^T in ``merge``, as the released code does; no projection.
+    """
 
     name = "super_resolution"
 
@@ -91,7 +98,9 @@ class SuperResolution(Operator):
         factor: int,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        heuristic_gluing: bool = False,
     ):
+        self.factor, self.heuristic_gluing = factor, heuristic_gluing
         if height < 2 * factor or width < 2 * factor:
             raise GenaugError(f"An image of {width} x {height} pixels is too small for super-resolution by {factor}.")
         if height % factor or width % factor:
@@ -108,6 +117,12 @@ class SuperResolution(Operator):
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         return self.rows_inverse @ y @ self.columns_inverse.T
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        if not self.heuristic_gluing:
+            return Operator.merge(self, x, y)
+        enlarged = lambda small: F.interpolate(small, scale_factor=self.factor, mode="nearest")
+        return enlarged(y) + x - enlarged(self.apply(x))
 
 
 def _reduction(size: int, factor: int) -> Tensor:
@@ -166,9 +181,9 @@ def make_operator(measurement: Measurement, mask: Tensor) -> Operator:
     """A of the task; ``mask`` is M [b, 1, h, w]."""
     height, width = mask.shape[-2:]
     if measurement.operator == "super_resolution":
-        return SuperResolution(height, width, measurement.factor, dtype=mask.dtype, device=mask.device)
+        return SuperResolution(height, width, measurement.factor, mask.dtype, mask.device, measurement.heuristic_gluing)
     if measurement.operator == "gaussian_blur":
         return gaussian_blur(measurement.blur_sigma, heuristic_gluing=measurement.heuristic_gluing)
     if measurement.operator == "motion_blur":
         return motion_blur(measurement.blur_length, measurement.blur_angle, measurement.heuristic_gluing)
-    return Inpainting(mask)
+    return Inpainting(mask, identity_adjoint=measurement.noise_everywhere)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from genaug.core import seeding
 from genaug.core.cost import ForwardPasses
+from genaug.core.device import best_device
 from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, choice, count
 from genaug.core.identity import DRAWN, NOT_IDENTITY
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Generator, Variant, steps_taken
+from genaug.generators.labelling.config import Labelled
 from genaug.generators.sdedit.edit_region import EDIT_MASKS
 
 if TYPE_CHECKING:
@@ -23,7 +25,62 @@ RESIZES = ("squash", "crop", "tile")
 
 
 @dataclass(kw_only=True, slots=True)
-class ImageToImage(Generator):
+class EditsSource(Labelled):
+    """Base of the generators whose images are edits of their source: what may change, and what is saved."""
+
+    mask: str = choice("none", EDIT_MASKS)
+    """What may change: ``none`` (all of the image); ``keep_object`` keeps the object and edits its surround; ``edit_object``
+    the reverse. The object is the data set's mask, its boxes, or both."""
+    mask_dilation: int = count(16, 0, 4096)
+    """Side of the maximum filter that grows the object, in pixels at the prior's image size (the released code: 16 of 512)."""
+    save_size: Any = None
+    """Longer side of the saved images in pixels; ``source``: the source's own size, so that pixels which are put back are as
+    sharp as there; null keeps the size at which images are made."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "detection")
+
+    def __post_init__(self) -> None:
+        size = self.save_size
+        if size not in (None, "source") and (
+            isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 16384
+        ):
+            raise GenaugError(
+                f"generator.save_size={size} must be a number of pixels from 1 to 16384, source, or null."
+            )
+
+    @property
+    def fits(self) -> bool:  # type: ignore[override]
+        """Whether a detector is learned for the audit."""
+        return self.audits
+
+    def check(self, task: str) -> None:
+        Generator.check(self, task)
+        if task == "detection" and self.mask != "keep_object":
+            redrawn = "the whole image" if self.mask == "none" else "the objects"
+            self.check_audit(
+                f"generator={self.name} with generator.mask={self.mask} redraws {redrawn}: objects move or change and their "
+                "boxes no longer fit",
+                "generator.mask=keep_object, which edits the surround alone, or generator.label_policy=copy to train on such "
+                "boxes nevertheless",
+            )
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        if self.mask != "none" and not any(s.mask is not None or s.boxes is not None for s in dataset.train):
+            raise GenaugError(
+                f"generator.mask={self.mask} needs to know where the object is, but {dataset.name} has neither object masks "
+                "nor boxes. Write generator.mask=none, or a data set with masks (dataset=voc_classification or "
+                "coco_classification with dataset.masks=true, or a detection set)."
+            )
+
+    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
+        return self.learn_auditor(dataset, folder, best_device() if prior is None else prior.device.type)
+
+    def fit_forward_passes(self, dataset: Dataset) -> ForwardPasses | None:
+        return self.auditor.forward_passes() if self.audits and dataset.task == "detection" else None
+
+
+@dataclass(kw_only=True, slots=True)
+class ImageToImage(EditsSource):
     """Base of the generators that edit their source. ``prompts``, and what is learned, are the subclass's."""
 
     t0: Any = bounded(0.5, 0, 1, above=True, metadata=DRAWN)
@@ -42,24 +99,15 @@ class ImageToImage(Generator):
     """What guidance moves away from."""
     resize: str = choice("squash", RESIZES)
     """``squash`` to a square, as the released code does; ``crop`` the centre square; or ``tile``: a mosaic of a small source,
-    unscaled, of which the centre is kept (DA-Fusion's branch spurge_mosaic: crops of 39 px under a prior of 512)."""
-    mask: str = choice("none", EDIT_MASKS)
-    """What may change: ``none`` (all of the image); ``keep_object`` keeps the object and edits its surround; ``edit_object``
-    the reverse. The object is the data set's mask, its boxes, or both."""
-    mask_dilation: int = count(16, 0, 4096)
-    """Side of the maximum filter that grows the object, in pixels at the prior's image size (the released code: 16 of 512)."""
-    label_policy: str = choice("guarded", ("guarded", "copy"))
-    """For images with boxes: ``guarded`` demands ``mask=keep_object`` and puts the source's pixels back into the boxes;
-    ``copy`` keeps all boxes unchecked, whatever was edited."""
-    save_size: int | None = count(None, most=16384)
-    """Side in pixels of the saved images; null keeps the prior's ``image_size``."""
+    unscaled, of which the centre is kept (DA-Fusion's branch spurge_mosaic: crops of 39 px under a prior of 512). Images with
+    boxes keep their aspect ratio instead, in the frame nearest to it."""
     batch_size: int = count(16, metadata=NOT_IDENTITY)
     """Images denoised at once."""
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification", "detection")
     uses_erasures: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        EditsSource.__post_init__(self)
         levels = list(self.t0) if isinstance(self.t0, list | tuple) else [self.t0]
         if self.t0 is None:
             levels = list((self.t0_by_shots or {}).values())
@@ -75,27 +123,11 @@ class ImageToImage(Generator):
                 )
 
     def check(self, task: str) -> None:
-        Generator.check(self, task)
-        if task != "detection":
-            return
-        if self.mask != "keep_object" and self.label_policy == "guarded":
-            redrawn = "the whole image" if self.mask == "none" else "the objects"
+        EditsSource.check(self, task)
+        if task == "detection" and self.resize != "squash":
             raise GenaugError(
-                f"generator={self.name} with generator.mask={self.mask} redraws {redrawn}, so objects move or change and the "
-                "boxes no longer fit them. Write generator.mask=keep_object, which edits the surround alone, or "
-                "generator.label_policy=copy to train on such boxes nevertheless."
-            )
-        if self.resize != "squash":
-            raise GenaugError(
-                f"generator.resize={self.resize} would cut off boxes. Write generator.resize=squash on detection data."
-            )
-
-    def check_dataset(self, dataset: Dataset) -> None:
-        if self.mask != "none" and not any(s.mask is not None or s.boxes is not None for s in dataset.train):
-            raise GenaugError(
-                f"generator.mask={self.mask} needs to know where the object is, but {dataset.name} has neither object masks "
-                "nor boxes. Write generator.mask=none, or a data set with masks (dataset=voc_classification or "
-                "coco_classification with dataset.masks=true, or a detection set)."
+                f"generator.resize={self.resize} would cut off boxes. Write generator.resize=squash on detection data, whose "
+                "images keep their aspect ratio."
             )
 
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:

@@ -63,7 +63,8 @@ class DAFusion(ImageToImage):
         from genaug.generators.tokens.learning import learn_tokens
 
         assert prior is not None
-        return learn_tokens(prior, dataset, self.tokens, folder, class_names=self.class_names, preset=self.name)
+        about = learn_tokens(prior, dataset, self.tokens, folder, class_names=self.class_names, preset=self.name)
+        return {**about, **ImageToImage.fit(self, dataset, prior, folder)}
 
     def prompts(
         self, names: Sequence[str], prior: "Prior", fitted: Path | None

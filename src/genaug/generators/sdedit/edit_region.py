@@ -10,47 +10,71 @@ import numpy as np
 import scipy
 from PIL import Image, ImageOps
 
-from genaug.data.sample import Boxes, Sample
-from genaug.generators.psld.labels import paste
-from genaug.generators.psld.masks import MIN_EDITABLE, grow, union
+from genaug.data.geometry import Letterbox, bucket
+from genaug.data.sample import Sample
+from genaug.generators.labelling.pixel_boxes import MIN_EDITABLE, box_pixels, scaled_boxes
 
 EDIT_MASKS = ("none", "keep_object", "edit_object")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EditRegion:
-    """Where one image may change."""
+class Layout:
+    """A source as the prior sees it: a square, or, where it has boxes, a frame of its own aspect ratio."""
 
+    geometry: Letterbox | None
+    """The source in its frame; None for a square."""
+    size: tuple[int, int]
+    """Width and height of what the prior is given."""
     editable: np.ndarray
-    """bool [size, size]."""
+    """bool [height, width]: where the image may change; never in the frame's padding."""
     refused: str | None
     """Why the image is not edited at all."""
 
 
-def edit_region(sample: Sample, size: int, mask: str, dilation: int, resize: str = "squash") -> EditRegion:
-    """Where ``sample``, scaled to a square of ``size`` pixels, may change.
+def lay_out(sample: Sample, size: int, multiple: int, mask: str, dilation: int, resize: str = "squash") -> Layout:
+    """How ``sample`` is given to a prior of ``size`` pixels, and where it may change.
 
     Args:
         sample: its object is its mask and its boxes together.
-        size: side in pixels.
+        size: side in pixels; a frame has about as many pixels as a square of that side.
+        multiple: what the sides of a frame must be multiples of.
         mask: one of ``EDIT_MASKS``.
         dilation: side in pixels of the maximum filter that grows the object; 0 and 1 leave it.
-        resize: ``squash``, ``crop`` or ``tile``, as the image.
+        resize: ``squash``, ``crop`` or ``tile``, for squares.
     """
-    everywhere = np.ones((size, size), dtype=bool)
+    if sample.boxes is None:
+        editable, refused = edit_region(sample, size, size, mask, dilation, resize)
+        return Layout(None, (size, size), editable, refused)
+    picture = sample.open()
+    frame = bucket(picture.width, picture.height, size, multiple)
+    geometry = Letterbox(picture.width, picture.height, *frame)
+    editable, refused = edit_region(sample, *geometry.inner, mask, dilation)
+    return Layout(geometry, frame, geometry.into_frame(editable, fill=False), refused)
+
+
+def edit_region(
+    sample: Sample, width: int, height: int, mask: str, dilation: int, resize: str = "squash"
+) -> tuple[np.ndarray, str | None]:
+    """Where ``sample``, scaled to ``width`` x ``height``, may change (bool [height, width]), and why it may not at all."""
+    everywhere = np.ones((height, width), dtype=bool)
     if not sample.has_class:
-        return EditRegion(everywhere, "no_boxes")
+        return everywhere, "no_boxes"
     if mask == "none":
-        return EditRegion(everywhere, None)
-    inside = box_pixels(sample, size)
-    if (pixels := sample.read_mask()) is not None:
-        picture = to_square(Image.fromarray(pixels.astype(np.uint8)), size, resize, Image.Resampling.NEAREST)
-        inside |= np.asarray(picture) > 0
+        return everywhere, None
+    inside = box_pixels(scaled_boxes(sample, width, height), width, height)
+    if sample.mask is not None:
+        pixels = sample.read_mask()
+        assert pixels is not None
+        picture = Image.fromarray(pixels.astype(np.uint8))
+        square = width == height and sample.boxes is None
+        nearest = Image.Resampling.NEAREST
+        small = to_square(picture, width, resize, nearest) if square else picture.resize((width, height), nearest)
+        inside |= np.asarray(small) > 0
     if not inside.any():
-        return EditRegion(everywhere, "no_object")
+        return everywhere, "no_object"
     grown = np.asarray(scipy.ndimage.maximum_filter(inside, size=max(dilation, 1)), dtype=bool)
     editable = ~grown if mask == "keep_object" else grown
-    return EditRegion(editable, "no_editable_area" if editable.mean() < MIN_EDITABLE else None)
+    return editable, "no_editable_area" if editable.mean() < MIN_EDITABLE else None
 
 
 def to_square(picture: Image.Image, size: int, resize: str, resample: Image.Resampling) -> Image.Image:
@@ -77,29 +101,3 @@ def mosaic_centre(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     size = (min(size[0], picture.width), min(size[1], picture.height))
     left, top = (picture.width - size[0]) // 2, (picture.height - size[1]) // 2
     return picture.crop((left, top, left + size[0], top + size[1]))
-
-
-def squashed_boxes(sample: Sample, size: int) -> Boxes | None:
-    """The boxes of an image squashed to a square of ``size`` pixels, in its pixels."""
-    if sample.boxes is None:
-        return None
-    width, height = sample.open().size
-    scale = np.asarray([size / width, size / height] * 2)
-    return Boxes(
-        xyxy=(sample.boxes.xyxy * scale).astype(np.float32), labels=sample.boxes.labels, crowd=sample.boxes.crowd
-    )
-
-
-def box_pixels(sample: Sample, size: int) -> np.ndarray:
-    """bool [size, size]: every pixel that a box of the squashed image touches."""
-    boxes = squashed_boxes(sample, size)
-    rows = [] if boxes is None else boxes.xyxy.tolist()
-    return union([grow(row, size, size, 0) for row in rows], size, size)
-
-
-def with_source_boxes(picture: Image.Image, sample: Sample) -> Image.Image:
-    """An edited square picture with the source's own pixels inside its boxes, bit for bit."""
-    size = picture.width
-    source = to_square(sample.open(), size, "squash", Image.Resampling.BILINEAR)
-    weights = box_pixels(sample, size).astype(np.float32)
-    return Image.fromarray(paste(np.asarray(picture), np.asarray(source), weights))

@@ -6,7 +6,7 @@ once, each prompt embedded once. An image's noise depends on its own identity al
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,48 +18,63 @@ from torch import Tensor
 from genaug.core.seeding import derive
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Variant, steps_taken
+from genaug.generators.labelling.finish import Finish
+from genaug.generators.labelling.pixel_boxes import scaled_boxes
 from genaug.generators.sdedit.config import ImageToImage
-from genaug.generators.sdedit.edit_region import (
-    EditRegion,
-    edit_region,
-    mosaic_centre,
-    squashed_boxes,
-    to_square,
-    with_source_boxes,
-)
+from genaug.generators.sdedit.edit_region import Layout, lay_out, mosaic_centre, to_square
 from genaug.priors.erasure import erased_groups
 from genaug.priors.model import LearnedTokens, Prior
 from genaug.priors.noise import draw_noise, make_scheduler
 
-
-def region_of(source: Sample, config: ImageToImage, size: int) -> EditRegion:
-    """What of a source may change under this configuration."""
-    return edit_region(source, size, config.mask, config.mask_dilation, config.resize)
+Wanted = tuple[Variant, str, Layout]
+"""An image to make: its variant, its prompt, and its source as the prior sees it."""
 
 
 def edited(
     config: ImageToImage, variants: Sequence[Variant], dataset: Dataset, prior: Prior, fitted: Path | None
 ) -> Iterator[Generated]:
     """The image of every variant, those first that cannot be edited; where classes are erased, each with its own U-Net."""
-    refused = {item.variant.fingerprint: item for item in refuse(prior, variants, config)}
-    yield from refused.values()
-    variants = [variant for variant in variants if variant.fingerprint not in refused]
+    layouts = lay_out_sources(config, variants, prior)
+    yield from refused(variants, layouts)
+    variants = [variant for variant in variants if layouts[variant.source.digest].refused is None]
     if not variants:
         return
+    look = None
+    if config.audits and dataset.task == "detection":
+        assert fitted is not None
+        look = config.auditor.eye(len(dataset.class_names), fitted, prior.device)
     names = [dataset.class_names[config.prompted_class(variant, dataset)] for variant in variants]
     prompts, tokens = config.prompts(names, prior, fitted)
+    finish = Finish(config, dataset.class_names, look)
     for chosen in erased_groups(prior, names):
-        yield from edit_images(prior, [variants[i] for i in chosen], [prompts[i] for i in chosen], config, tokens)
+        images, texts = [variants[i] for i in chosen], [prompts[i] for i in chosen]
+        yield from edit_images(prior, images, texts, config, tokens, layouts, finish)
 
 
-def refuse(prior: Prior, variants: Sequence[Variant], config: ImageToImage) -> Iterator[Generated]:
+def frame_multiple(prior: Prior) -> int:
+    """What the sides of a frame must be multiples of: the VAE's factor times the U-Net's."""
+    return prior.vae_factor * 2 ** (len(prior.unet.config.block_out_channels) - 1)
+
+
+def lay_out_sources(config: ImageToImage, variants: Sequence[Variant], prior: Prior) -> dict[str, Layout]:
+    """How each source (by digest) is given to the prior."""
+    multiple = frame_multiple(prior)
+    sources = {variant.source.digest: variant.source for variant in variants}
+    return {
+        digest: lay_out(source, prior.image_size, multiple, config.mask, config.mask_dilation, config.resize)
+        for digest, source in sources.items()
+    }
+
+
+def refused(variants: Sequence[Variant], layouts: Mapping[str, Layout]) -> Iterator[Generated]:
     """Those images that cannot be edited, with the reason and the source's picture."""
     for variant in variants:
-        reason = region_of(variant.source, config, prior.image_size).refused
-        if reason is not None:
-            picture = to_square(variant.source.open(), prior.image_size, config.resize, Image.Resampling.BILINEAR)
-            boxes = squashed_boxes(variant.source, prior.image_size)
-            yield Generated(variant=variant, image=picture, boxes=boxes, rejected=reason)
+        layout = layouts[variant.source.digest]
+        if layout.refused is not None:
+            width, height = layout.size if layout.geometry is None else layout.geometry.inner
+            picture = variant.source.open().resize((width, height), Image.Resampling.BILINEAR)
+            boxes = scaled_boxes(variant.source, width, height)
+            yield Generated(variant=variant, image=picture, boxes=boxes, rejected=layout.refused)
 
 
 def edit_images(
@@ -68,6 +83,8 @@ def edit_images(
     prompts: Sequence[str],
     config: ImageToImage,
     tokens: LearnedTokens | None = None,
+    layouts: Mapping[str, Layout] | None = None,
+    finish: Finish | None = None,
 ) -> Iterator[Generated]:
     """The image of every variant, batch by batch, fewest steps first.
 
@@ -77,35 +94,31 @@ def edit_images(
         prompts: one per variant.
         config: schedule, guidance and sizes.
         tokens: learned tokens that the prompts name.
+        layouts: ``lay_out_sources`` of these variants, where it is known.
+        finish: what becomes of an edited picture; without, no detector looks at it.
     """
+    layouts = layouts or lay_out_sources(config, variants, prior)
+    finish = finish or Finish(config, ())
+    wanted = [(v, prompt, layouts[v.source.digest]) for v, prompt in zip(variants, prompts, strict=True)]
     features = embed_distinct(prior, prompts, tokens, config.batch_size)
     uncond = prior.embed([config.negative_prompt], tokens) if config.guidance != 1 else None
-    dtype = str(prior.unet.dtype).removeprefix("torch.")
     latents: dict[str, Tensor] = {}
-    factor = prior.vae_factor
-    steps = [steps_taken(config.num_steps, variant.draws["t0"]) for variant in variants]
-    order = sorted(range(len(variants)), key=lambda i: steps[i])
-    for num_taken, bucket in itertools.groupby(order, key=lambda i: steps[i]):
+
+    def shape(item: Wanted) -> tuple[int, tuple[int, int]]:
+        return steps_taken(config.num_steps, item[0].draws["t0"]), item[2].size
+
+    for (num_taken, _), bucket in itertools.groupby(sorted(wanted, key=shape), key=shape):
         members = list(bucket)
         for start in range(0, len(members), config.batch_size):
             batch = members[start : start + config.batch_size]
-            wanted = {variants[i].source.digest: variants[i].source for i in batch}
-            encode_missing(prior, wanted, latents, config.resize)
-            z_bchw = torch.stack([latents[variants[i].source.digest] for i in batch])
-            seeds = [derive(variants[i].fingerprint, "noise") for i in batch]
-            editable = None
-            if config.mask != "none":
-                regions = [region_of(variants[i].source, config, prior.image_size).editable for i in batch]
-                # nearest neighbour, as diffusers' inpainting scales its mask
-                editable = torch.stack([torch.from_numpy(r[::factor, ::factor].copy()) for r in regions]).to(
-                    prior.device
-                )
-            noise_bchw = draw_noise(seeds, z_bchw.shape[1:])
+            encode_missing(prior, batch, latents, config.resize)
+            z_bchw = torch.stack([latents[variant.source.digest] for variant, _, _ in batch])
+            seeds = [derive(variant.fingerprint, "noise") for variant, _, _ in batch]
             edited = sdedit(
                 prior,
                 z_bchw.to(prior.device),
-                noise_bchw.to(prior.device),
-                torch.stack([features[prompts[i]] for i in batch]),
+                draw_noise(seeds, z_bchw.shape[1:]).to(prior.device),
+                torch.stack([features[prompt] for _, prompt, _ in batch]),
                 uncond,
                 scheduler=config.scheduler,
                 num_steps=config.num_steps,
@@ -113,28 +126,59 @@ def edit_images(
                 guidance=config.guidance,
                 pad_to=config.batch_size if prior.compiled else None,
                 seeds=[derive(seed, "steps") for seed in seeds],
-                editable_bhw=editable,
+                editable_bhw=None if config.mask == "none" else editable_latents(prior, batch),
             )
-            pictures = to_pictures(prior.decode(edited))
-            for i, seed, picture in zip(batch, seeds, pictures, strict=True):
-                if config.resize == "tile":
-                    picture = mosaic_centre(picture, variants[i].source.open().size)
-                if config.save_size is not None and picture.width != config.save_size:
-                    picture = picture.resize((config.save_size, config.save_size), Image.Resampling.BILINEAR)
-                source = variants[i].source
-                if source.boxes is not None and config.label_policy == "guarded":
-                    picture = with_source_boxes(picture, source)
-                about = {
-                    "prompt": prompts[i],
-                    "seed": seed,
-                    "prior": prior.weights,
-                    "dtype": dtype,
-                    "batch_size": len(batch),
-                }
-                if config.mask != "none":
-                    about["mask"] = config.mask
+            for item, seed, picture in zip(batch, seeds, to_pictures(prior.decode(edited)), strict=True):
+                yield _finished(prior, config, finish, item, picture, seed, len(batch))
+
+
+def editable_latents(prior: Prior, batch: Sequence[Wanted]) -> Tensor:
+    """bool [b, h, w]: where latents may change; nearest neighbour, as diffusers' inpainting scales its mask."""
+    factor = prior.vae_factor
+    regions = [torch.from_numpy(layout.editable[::factor, ::factor].copy()) for _, _, layout in batch]
+    return torch.stack(regions).to(prior.device)
+
+
+def _finished(
+    prior: Prior, config: ImageToImage, finish: Finish, item: Wanted, picture: Image.Image, seed: int, batch_size: int
+) -> Generated:
+    variant, prompt, layout = item
+    editable = layout.editable
+    if layout.geometry is not None:
+        picture = Image.fromarray(layout.geometry.crop(np.asarray(picture)))
+        editable = layout.geometry.crop(editable)
+    if config.resize == "tile":
+        picture = mosaic_centre(picture, variant.source.open().size)
+    about = {
+        "prompt": prompt,
+        "seed": seed,
+        "prior": prior.weights,
+        "dtype": str(prior.unet.dtype).removeprefix("torch."),
+        "batch_size": batch_size,
+    }
+    if config.mask != "none":
+        about["mask"] = config.mask
+    return finish.image(variant, picture, editable, about)
+
+
+def reconstruct(prior: Prior, variants: Sequence[Variant], batch_size: int) -> Iterator[Generated]:
+    """The sources as the VAE gives them back, each in the frame of an edit."""
+    multiple = frame_multiple(prior)
+    items = [(v, "", lay_out(v.source, prior.image_size, multiple, "none", 0)) for v in variants]
+    for size, group in itertools.groupby(sorted(items, key=lambda item: item[2].size), key=lambda item: item[2].size):
+        members = list(group)
+        for start in range(0, len(members), batch_size):
+            batch, latents = members[start : start + batch_size], {}
+            encode_missing(prior, batch, latents, "squash")
+            z_bchw = torch.stack([latents[variant.source.digest] for variant, _, _ in batch]).to(prior.device)
+            for (variant, _, layout), picture in zip(batch, to_pictures(prior.decode(z_bchw)), strict=True):
+                if layout.geometry is not None:
+                    picture = Image.fromarray(layout.geometry.crop(np.asarray(picture)))
                 yield Generated(
-                    variant=variants[i], image=picture, boxes=squashed_boxes(source, picture.width), about=about
+                    variant=variant,
+                    image=picture,
+                    boxes=scaled_boxes(variant.source, *picture.size),
+                    about={"prior": prior.weights, "frame": list(size), "batch_size": len(batch)},
                 )
 
 
@@ -192,12 +236,20 @@ def embed_distinct(
     return features
 
 
-def encode_missing(prior: Prior, sources: dict[str, Sample], latents: dict[str, Tensor], resize: str) -> None:
+def encode_missing(prior: Prior, batch: Sequence[Wanted], latents: dict[str, Tensor], resize: str) -> None:
     """Add the posterior means of those sources (by digest) that are not in ``latents`` yet; they stay on the CPU."""
-    missing = {digest: source for digest, source in sources.items() if digest not in latents}
+    missing = {v.source.digest: (v.source, layout) for v, _, layout in batch if v.source.digest not in latents}
     if missing:
-        images = torch.stack([to_tensor(source.open(), prior.image_size, resize) for source in missing.values()])
+        images = torch.stack([source_tensor(source, layout, resize) for source, layout in missing.values()])
         latents.update(zip(missing, prior.encode(images).cpu(), strict=True))
+
+
+def source_tensor(source: Sample, layout: Layout, resize: str) -> Tensor:
+    """float32 [3, h, w] in [-1, 1]: a square, or the source in its frame, whose padding is mid-grey."""
+    if layout.geometry is None:
+        return to_tensor(source.open(), layout.size[0], resize)
+    scaled = np.asarray(layout.geometry.scale_image(source.open(), Image.Resampling.BILINEAR), dtype=np.float32)
+    return torch.from_numpy(layout.geometry.into_frame(scaled / 127.5 - 1)).permute(2, 0, 1)
 
 
 def to_tensor(

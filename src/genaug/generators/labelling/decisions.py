@@ -5,7 +5,7 @@ v is the share of known pixels of the box itself, without the mask's margin.
 | case | decision |
 |---|---|
 | v >= 0.98 and known pixels are pasted back | ``exact``: the whole box is pasted back, its pixels equal the source's |
-| a detector trained on the real train fold finds the class at IoU >= 0.5, score >= 0.3 | ``verified`` |
+| a detector trained on the real train fold finds the class at IoU >= 0.5, score >= 0.5 | ``verified`` |
 | neither | ``unconfirmed``: restored from the source, or ignored (a crowd region), or the image is rejected |
 """
 
@@ -18,11 +18,13 @@ import scipy
 
 from genaug.data.detections import Detections
 from genaug.data.sample import Boxes
-from genaug.generators.psld.config import Audit, Labels
-from genaug.generators.psld.masks import PixelBox, grow
+from genaug.generators.labelling.config import Audit, Labels
+from genaug.generators.labelling.pixel_boxes import PixelBox, grow, union
 
 MAX_PROTECTED_CHANGE = 5.0
 """Mean absolute change of pixels under exact labels above which an image is rejected, of 255."""
+MIN_STORED_SCORE = 0.1
+"""Least score of a detection that the manifest keeps."""
 
 
 @dataclass(slots=True)
@@ -149,6 +151,8 @@ def decide(
     change = np.abs(pixels.astype(np.float64) - source).mean(2)
     hole = mask < 0.5
     about["hole_change"] = round(float(change[hole].mean()), 3) if hole.any() else 0.0
+    if boxes is not None:
+        about |= sharpness(pixels, source, boxes)
     if labels is not None:
         if about["hole_change"] < labels.min_change:
             rejected = rejected or "unchanged"
@@ -159,6 +163,37 @@ def decide(
             rejected = rejected or "protected_changed"
     kept = None if boxes is None else Boxes(xyxy=boxes.xyxy, labels=boxes.labels, crowd=crowd)
     return Verdict(pixels, kept, rejected, about)
+
+
+def sharpness(pixels: np.ndarray, source: np.ndarray, boxes: Boxes) -> dict[str, float]:
+    """Mean gradient outside the boxes of an image and of its source, in grey levels per pixel.
+
+    Crisp objects on a ground that a diffusion model blurred are told apart by a detector for the wrong reason.
+    """
+    height, width = pixels.shape[:2]
+    outside = ~union([grow(box, width, height, 0) for box in boxes.xyxy], width, height)
+    if not outside.any():
+        return {}
+    return {
+        name: round(float(gradient(image)[outside].mean()), 3)
+        for name, image in (("gradient_outside", pixels), ("gradient_outside_source", source))
+    }
+
+
+def gradient(pixels: np.ndarray) -> np.ndarray:
+    """Length of the grey values' gradient at each pixel: float64 [h, w] of uint8 [h, w, 3]."""
+    grey = pixels.astype(np.float64).mean(2)
+    down, across = (np.gradient(grey, axis=axis) if grey.shape[axis] > 1 else np.zeros_like(grey) for axis in (0, 1))
+    return np.hypot(down, across)
+
+
+def audit_rows(found: Detections, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """The detections that the manifest keeps, so that thresholds can be swept afterwards: box, score and class name."""
+    return [
+        {"bbox": [round(v, 2) for v in box], "score": round(score, 5), "category": class_names[label]}
+        for box, label, score in found.rows()
+        if score >= MIN_STORED_SCORE and 0 <= label < len(class_names)
+    ]
 
 
 def _confirmation(box: np.ndarray, label: int, found: Detections | None, audit: Audit) -> float:

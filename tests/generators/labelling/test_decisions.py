@@ -5,8 +5,8 @@ import pytest
 
 from genaug.data.detections import Detections
 from genaug.data.sample import Boxes
-from genaug.generators.psld.config import Audit, Labels
-from genaug.generators.psld.labels import decide, iou, known_fractions, paste, paste_weights
+from genaug.generators.labelling.config import Audit, Labels
+from genaug.generators.labelling.decisions import decide, iou, known_fractions, paste, paste_weights
 
 SIDE = 32
 SOURCE = np.random.default_rng(0).integers(0, 120, (SIDE, SIDE, 3), dtype=np.uint8)
@@ -39,7 +39,7 @@ BOX = (4, 4, 14, 14)
 KNOWN = known_in(2, 2, 16, 16)
 
 
-GUARDED, AUDIT = Labels(), Audit()
+GUARDED, AUDIT = Labels(on_unconfirmed="restore"), Audit(on_hallucination="restore")
 
 
 def judge(mask=KNOWN, detections=None, generated=OTHER, weights=None, labels=GUARDED, audit=AUDIT):
@@ -60,7 +60,7 @@ def test_known_box_without_paste_back_is_not_exact():
 
 
 @pytest.mark.parametrize(
-    ("score", "label", "decision"), [(0.4, 0, "verified"), (0.2, 0, "restored"), (0.9, 1, "restored")]
+    ("score", "label", "decision"), [(0.6, 0, "verified"), (0.31, 0, "restored"), (0.9, 1, "restored")]
 )
 def test_half_known_box_needs_a_detection_of_its_class(score, label, decision):
     verdict = judge(known_in(2, 2, 10, 16), detections=found((4, 4, 14, 13, score, label)))
@@ -73,6 +73,22 @@ def test_unconfirmed_box_is_ignored_or_rejects_the_image_if_so_asked():
     ignored = judge(known_in(0, 0, 1, 1), labels=Labels(on_unconfirmed="ignore"))
     assert ignored.boxes is not None and ignored.boxes.crowd.tolist() == [True] and ignored.rejected is None
     assert judge(known_in(0, 0, 1, 1), labels=Labels(on_unconfirmed="reject")).rejected == "unconfirmed_box"
+
+
+def test_by_default_an_object_that_is_found_nowhere_and_a_second_invented_one_cost_the_image():
+    nowhere = judge(known_in(2, 2, 10, 16), detections=found((4, 4, 14, 13, 0.31, 0)), labels=Labels(), audit=Audit())
+    assert nowhere.rejected == "unconfirmed_box"
+    second = found((4, 4, 14, 14, 0.9, 0), (20, 20, 30, 30, 0.8, 0))
+    assert judge(detections=second, labels=Labels(), audit=Audit()).rejected == "hallucinated_object"
+    assert judge(detections=found((4, 4, 14, 14, 0.9, 0)), labels=Labels(), audit=Audit()).rejected is None
+
+
+def test_the_seam_between_crisp_boxes_and_a_blurred_ground_is_measured_outside_the_boxes():
+    flat = np.full_like(SOURCE, 100)
+    verdict = judge(generated=flat)
+    assert verdict.about["gradient_outside"] == 0 or verdict.about["gradient_outside"] < 5
+    assert verdict.about["gradient_outside_source"] > 15
+    assert judge(generated=SOURCE).about["gradient_outside"] == verdict.about["gradient_outside_source"]
 
 
 def test_invented_object_is_restored_rejected_or_kept():
