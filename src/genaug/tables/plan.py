@@ -158,7 +158,7 @@ class _Datasets:
     def _whole(self, source: Source) -> Dataset | None:
         if not (self.use_data or source.embedded):
             return None
-        key = fingerprint(replace(source, shots=None, fraction=None, seed=0))
+        key = fingerprint(canonical(replace(source, shots=None, fraction=None, seed=0), read=False))
         if key not in self.whole:
             try:
                 self.whole[key] = source.whole()
