@@ -54,7 +54,7 @@ def of_preset(group: str, name: str) -> dict[str, str]:
         dataset = compose(f"dataset={task}", "dataset.shots=2").dataset.load()
         fit = config.generator.fit_fingerprint(dataset, config.prior_identity())
         found["fit"] = fit
-        if config.generator.makes_pool:
+        if config.generator.makes_pool and name != "folder":  # its images are on the user's disk
             found["image"] = config.generator.variant_of(dataset.train[0], 0, dataset, fit).fingerprint
     return found
 
