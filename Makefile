@@ -11,6 +11,8 @@ CONSTRAINTS ?= constraints.txt  # empty: the newest versions that pyproject.toml
 demo: $(READY)
 	$(BIN)/python train.py -m experiment=demo/compare seed=0
 	$(BIN)/genaug gallery da_fusion --out outputs/gallery.png
+	$(BIN)/genaug report demo/compare
+	$(BIN)/genaug verdict demo/compare
 
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
