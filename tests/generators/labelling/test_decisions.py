@@ -69,6 +69,13 @@ def test_half_known_box_needs_a_detection_of_its_class(score, label, decision):
     assert equal == (decision == "restored")
 
 
+def test_a_detection_that_covers_little_of_a_box_confirms_nothing():
+    corner = found((9, 9, 14, 14, 0.9, 0))  # IoU .25
+    decide_by = lambda audit: judge(known_in(2, 2, 10, 16), detections=corner, audit=audit).about["box_decisions"][0]
+    assert decide_by(Audit())["decision"] == "restored"
+    assert decide_by(Audit(confirm_iou=0.2))["decision"] == "verified"
+
+
 def test_unconfirmed_box_is_ignored_or_rejects_the_image_if_so_asked():
     ignored = judge(known_in(0, 0, 1, 1), labels=Labels(on_unconfirmed="ignore"))
     assert ignored.boxes is not None and ignored.boxes.crowd.tolist() == [True] and ignored.rejected is None
