@@ -39,7 +39,7 @@ def test_a_damaged_result_is_named_once_and_hides_no_other_run(tmp_path, capsys,
     assert capsys.readouterr().err.count(str(path)) == 1
 
 
-@pytest.mark.parametrize("name", set(CORRUPTIONS) - {"another run's"})
+@pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - {"another run's"}))
 def test_a_run_whose_status_is_damaged_counts_as_interrupted(tmp_path, name):
     path = tmp_path / "run-aa" / "status.json"
     write_json(path, {"state": "running", "attempt": 0, "host": "elsewhere", "pid": 1})
