@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 CONSTRAINTS ?= constraints.txt  # empty: the newest versions that pyproject.toml allows
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-fast lint docs clean
 
 demo: $(READY)
 	$(BIN)/python train.py -m experiment=demo/compare seed=0
@@ -24,6 +24,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+docs: $(READY)  # the documentation site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genaug needs Python 3.11 or newer: make PYTHON=python3.12")'

@@ -1,0 +1,241 @@
+"""What MkDocs fills in from the code when it builds the site: keys, methods' pages, recipes, records, a picture.
+
+A page asks for a part by a line ``<!-- made: NAME ARGUMENTS -->``. Nothing that is made here is committed.
+"""
+
+import html
+import inspect
+import json
+import posixpath
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import hydra
+from mkdocs.structure.files import File
+from omegaconf import DictConfig, OmegaConf
+
+from genaug.app import _schema, presets, register
+from genaug.config import RunConfig, explain_fields
+from genaug.core.registry import COMPONENTS
+from genaug.evaluation.statistics import FEWEST
+
+ROOT = Path(__file__).parents[1]
+MADE = re.compile(r"^<!-- made: (\w+) ?(.*?) -->$", re.MULTILINE)
+NEEDED = "???"
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """One page of keys for each group of presets."""
+    conf = register()
+    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+        for group, names in presets(ROOT).items():
+            files.append(File.generated(config, f"keys/{group.replace('/', '_')}.md", content=keys_page(group, names)))
+        files.append(File.generated(config, "keys/run.md", content=run_page()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Fill in what the page asks for."""
+    return MADE.sub(lambda found: globals()[f"made_{found[1]}"](*found[2].split()), markdown)
+
+
+def keys_page(group: str, names: list[str]) -> str:
+    """The presets of a group, what each states, and the keys of the components behind them."""
+    lines = [
+        f"# {group}",
+        "",
+        f"Choose one with `{group}=NAME`" + (", e.g. `preset=smoke`." if group == "preset" else "."),
+    ]
+    lines += ["", "## Presets", ""]
+    lines += [f"* [`{name}`](#{group.replace('/', '_')}-{name}): {comment(group, name)}" for name in names]
+    first_preset: dict[str, str] = {}
+    for name in names:
+        first_preset.setdefault(_schema(group, name), name)
+    for schema, name in first_preset.items():
+        if schema in COMPONENTS.get(group, {}):
+            lines += keys_of(group, schema, "none" if group == "filter" and schema == "none" else name)
+    lines += ["", "## What each preset states", ""]
+    for name in names:
+        text = (ROOT / "conf" / group / f"{name}.yaml").read_text().strip()
+        lines += [f"### `{name}` {{ #{group.replace('/', '_')}-{name} }}", "", "```yaml", text, "```", ""]
+    return "\n".join(lines)
+
+
+def comment(group: str, name: str) -> str:
+    """The sentences at the top of a preset's file."""
+    lines = (ROOT / "conf" / group / f"{name}.yaml").read_text().splitlines()
+    head = [line.removeprefix("#").strip() for line in lines if not line.startswith("# @")]
+    told = []
+    for line, original in zip(head, [line for line in lines if not line.startswith("# @")], strict=True):
+        if not original.startswith("#"):
+            break
+        told.append(line)
+    return " ".join(told) or "the values below."
+
+
+def keys_of(group: str, schema: str, preset: str) -> list[str]:
+    """The table of a component's keys with the values of one preset."""
+    key = group.replace("/", ".")
+    place = {"leakage/erasure": "leakage/erasure@leakage.erasure", "generator/tokens": "generator/tokens"}.get(
+        group, group
+    )
+    others = ["generator=da_fusion"] if group == "generator/tokens" else []
+    config = hydra.compose("config", [*others, f"{'+' if group == 'leakage/erasure' else ''}{place}={preset}"])
+    node = OmegaConf.select(config, key, throw_on_missing=False)
+    kind = COMPONENTS[group][schema]
+    about = textwrap.dedent(inspect.cleandoc(kind.__doc__ or "")).split("\n\n")[0].replace("\n", " ")
+    return ["", f"## Keys of `{schema}`", "", about, "", *key_table(key, shown(node), f"value in `{preset}`"), ""]
+
+
+def run_page() -> str:
+    """The keys of the top level, outputs and trainer's among them."""
+    rows = [("task", "train"), ("seed", "0"), ("experiment", "null")]
+    run = RunConfig()
+    wanted = [row for row in explain_fields(run) if row[0] in dict(rows) or row[0].startswith("paths.")]
+    return "\n".join(["# The run itself", "", "Keys without a group.", "", *table(wanted, "default"), ""])
+
+
+def shown(node: DictConfig) -> Any:
+    """An instance with the values of a node, also where some are still to be given."""
+    kind = OmegaConf.get_type(node)
+    found = kind.__new__(kind)
+    for key in node:
+        if OmegaConf.is_missing(node, key):
+            value: Any = "(needed)"
+        elif OmegaConf.is_interpolation(node, str(key)):
+            value = "the run's " + OmegaConf.to_container(node, resolve=False)[key].strip("${}")  # type: ignore[index]
+        else:
+            value = node[key]
+            if isinstance(value, DictConfig):
+                value = (
+                    shown(value)
+                    if OmegaConf.get_type(value) is not dict
+                    else OmegaConf.to_container(value, resolve=False)
+                )
+            elif OmegaConf.is_config(value):
+                value = OmegaConf.to_container(value, resolve=False)
+        setattr(found, str(key), value)
+    return found
+
+
+def key_table(group: str, component: Any, head: str) -> list[str]:
+    return table([(f"{group}.{key}", *rest) for key, *rest in explain_fields(component)], head)  # type: ignore[misc]
+
+
+def table(rows: list[tuple[str, str, str, str]], head: str) -> list[str]:
+    """Rows of ``explain_fields`` as a table."""
+    lines = [f"| key | {head} | may be | what it is |", "|---|---|---|---|"]
+    for key, value, doc, rule in rows:
+        cells = (f"`{key}`", f"`{value}`" if value else "", rule, doc.replace("``", "`"))
+        lines.append(
+            "| "
+            + " | ".join(
+                cell.replace("|", "\\|").replace("<", "&lt;") if i > 1 else cell.replace("|", "\\|")
+                for i, cell in enumerate(cells)
+            )
+            + " |"
+        )
+    return lines
+
+
+def made_readme(path: str) -> str:
+    """A page that stands beside the code, e.g. of a method."""
+    return without_local_links((ROOT / "src" / "genaug" / path / "README.md").read_text(), f"src/genaug/{path}")
+
+
+def made_recipes() -> str:
+    """The recipes of CONTRIBUTING.md."""
+    text = (ROOT / "CONTRIBUTING.md").read_text().split("## Recipes", 1)[1].split("\n## ")[0]
+    return without_local_links(re.sub(r"^### ", "## ", text, flags=re.MULTILINE), "")
+
+
+def made_experiments() -> str:
+    """The list of all experiments."""
+    text = (ROOT / "experiments" / "README.md").read_text().split("\n", 1)[1]
+    return without_local_links(text, "experiments")
+
+
+def made_records() -> str:
+    """What the committed records hold, one table for each."""
+    parts = []
+    for path in sorted((ROOT / "experiments" / "results").glob("*/*.json")):
+        record = json.loads(path.read_text())
+        digits = 4 if record["unit"] == "fraction" else 1
+        machine = record["environments"][0]
+        keys = [*record["entries"][0]["row"], *record["entries"][0]["column"]]
+        lines = [f"## {record['item']}", "", f"`{record['command']}`", ""]
+        if record["reduced"]:
+            lines += [
+                "A reduced run (`preset=smoke`): it shows that the way from command to table works, and nothing else.",
+                "",
+            ]
+        lines += [f"{record['metric']} ({record['unit'].replace('_', ' ')}), {machine['gpu'] or machine['cpu']}.", ""]
+        lines += [
+            f"| {' | '.join(keys)} | mean | 95 % interval, or the values of fewer than {FEWEST} seeds | n |",
+            "|" + "---|" * (len(keys) + 3),
+        ]
+        for entry in record["entries"]:
+            chosen = {**entry["row"], **entry["column"]}
+            mean = "–" if entry["mean"] is None else f"{entry['mean']:.{digits}f}"
+            values = list(entry["values"].values())
+            interval = ", ".join(f"{value:.{digits}f}" for value in values)
+            if len(values) >= FEWEST and entry["interval"]:
+                interval = " to ".join(f"{end:.{digits}f}" for end in entry["interval"])
+            cells = [*(str(chosen[key]) for key in keys), mean, interval, f"{len(values)}/{entry['wanted']}"]
+            lines.append(f"| {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def without_local_links(text: str, folder: str) -> str:
+    """Links to files of the repository as their paths: the site has only its own pages."""
+
+    def path(found: re.Match[str]) -> str:
+        name, target = found[1].strip("`"), found[2]
+        if target.startswith(("http", "#")):
+            return found[0]
+        place = posixpath.normpath(posixpath.join(folder, target))
+        return f"`{place}`" if name in place else f"{name} (`{place}`)"
+
+    return re.sub(r"\[([^\]]+)\]\(([^)]+)\)", path, text)
+
+
+def made_stages() -> str:
+    """The stages of a run as a picture: what each does, and where what it makes is kept."""
+    from genaug import stages
+
+    classes = {
+        cls.name: cls
+        for cls in vars(stages).values()
+        if inspect.isclass(cls) and issubclass(cls, stages.Stage) and "name" in vars(cls)
+    }
+    places = {
+        "erase": "store/erasures",
+        "fit": "store/fitted",
+        "generate": "store/images, store/pools",
+        "filter": "beside the pool",
+        "train": "runs/…/result.json",
+    }
+    width, row, parts = 360, 84, []
+    for number, name in enumerate(stages.STAGES):
+        about = "Read the data set and draw the training images."
+        if name in classes:
+            about = inspect.cleandoc(classes[name].__doc__ or "").split("\n\n")[0]
+        top, place = 4 + number * row, html.escape(places.get(name, "kept nowhere"))
+        about = about if len(about) <= 96 else about[: about.rfind(" ", 0, 94)].rstrip(",:;") + " …"
+        lines = textwrap.wrap(about.replace("\n", " ").replace("``", ""), 50)[:2]
+        parts.append(f'<rect x="4" y="{top}" width="{width - 8}" height="{row - 20}" rx="6"/>')
+        parts.append(f'<text class="name" x="14" y="{top + 19}">{name}</text>')
+        parts.append(f'<text class="place" x="{width - 14}" y="{top + 19}" text-anchor="end">{place}</text>')
+        parts += [f'<text x="14" y="{top + 37 + 15 * i}">{html.escape(line)}</text>' for i, line in enumerate(lines)]
+        if name != stages.STAGES[-1]:
+            middle, bottom = width // 2, top + row - 20
+            parts.append(f'<path d="M{middle} {bottom} v14 m-4 -5 l4 5 l4 -5"/>')
+    height = 4 + len(stages.STAGES) * row - 16
+    return (
+        f'<figure class="stages"><svg viewBox="0 0 {width} {height}" role="img" aria-label="The stages of a run">'
+        + "".join(parts)
+        + "</svg></figure>"
+    )

@@ -1,0 +1,62 @@
+"""The documentation site builds without a warning, asks no other server for anything, and leaves no preset out."""
+
+import html
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genaug.app import presets
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The site, built from the sources as they are."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_no_page_loads_anything_from_elsewhere(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        loaded = re.findall(r"<(?:script|img|iframe)[^>]+src=\"?(\S+)|<link[^>]+href=\"?(\S+)", page.read_text())
+        outside = [address for pair in loaded for address in pair if address.startswith(("http", "//"))]
+        assert not outside, f"{page.name}: {outside}"
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(.?https?:|@import", sheet.read_text()), sheet.name
+
+
+def test_every_preset_stands_on_its_groups_page_with_its_file(site):
+    for group, names in presets(ROOT).items():
+        page = (site / "keys" / f"{group.replace('/', '_')}.html").read_text()
+        for name in names:
+            assert f'id="{group.replace("/", "_")}-{name}"' in page, f"{group}={name}"
+
+
+def test_a_keys_rule_and_meaning_are_those_of_the_code(site):
+    text = html.unescape(re.sub(r"<[^>]+>", " ", (site / "keys" / "mix.html").read_text()))
+    assert re.search(r"mix\.alpha\s+0\.5\s+in \[0, 1\]", text)
+    needed = html.unescape(re.sub(r"<[^>]+>", " ", (site / "keys" / "dataset.html").read_text()))
+    assert re.search(r"dataset\.root\s+\(needed\)", needed)
+
+
+def test_recipes_methods_and_records_are_filled_in(site):
+    for page, told in {
+        "extend": "class Tint",
+        "methods/psld": "Data Augmentation as an Inverse Problem",
+        "findings": "0.8889",
+        "experiments": "da_fusion/fig9_alpha",
+        "store": "<svg",
+    }.items():
+        text = (site / f"{page}.html").read_text()
+        assert told in re.sub(r"</?span[^>]*>", "", text), page
+        assert "<!-- made" not in text, page
