@@ -30,7 +30,7 @@ def on_files(files: Any, config: Any) -> Any:
     """One page of keys for each group of presets."""
     conf = register()
     with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-        for group, names in presets(ROOT).items():
+        for group, names in presets().items():
             files.append(File.generated(config, f"keys/{group.replace('/', '_')}.md", content=keys_page(group, names)))
         files.append(File.generated(config, "keys/run.md", content=run_page()))
     return files

@@ -12,7 +12,7 @@ from typer.main import get_group
 
 from genaug.app import compose_typed
 from genaug.cli import app
-from genaug.tables.spec import is_experiment
+from genaug.tables.spec import is_experiment, read_experiment
 from tests.conftest import ROOT
 from tests.data.pictures import classes
 
@@ -51,9 +51,13 @@ def overrides_of(words: list[str]) -> list[str] | None:
 
 
 def first_run(words: list[str]) -> list[str]:
-    """The overrides of a command's first run."""
+    """The overrides of a command's first run; an experiment's own sweep is part of it."""
+    swept: dict[str, str] = {}
+    for item in (word.removeprefix("experiment=") for word in words if word.startswith("experiment=")):
+        swept = read_experiment(item)["hydra"]["sweeper"]["params"]
+    given = {word.partition("=")[0] for word in words}
     overrides = []
-    for word in words:
+    for word in [*(f"{key}={value}" for key, value in swept.items() if key not in given), *words]:
         if word in ("-m", "--help") or word.startswith("hydra"):
             continue
         override = OverridesParser.create().parse_override(word)
