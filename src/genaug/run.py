@@ -121,6 +121,8 @@ def synthesise(line: Line, cell: Cell, record: Record) -> Synthetic:
     if line.generate is not None:
         result.pool = generate(line.generate, line.select, prior, fitted, cell, record)
         result.counts |= result.pool.counts | {"images_rejected": sum(result.pool.rejected.values())}
+        if result.pool.sharpness is not None:
+            result.counts["sharpness_outside_boxes"] = round(result.pool.sharpness, 4)
     return result
 
 
@@ -172,6 +174,8 @@ def generate(
         )
         for reason, number in sorted(pool.rejected.items()):
             record.say(f"  rejected {number} as {reason}" + (f": {REASONS[reason]}" if reason in REASONS else ""))
+        if pool.sharpness is not None:
+            record.say(f"  outside the boxes the images have {pool.sharpness:.0%} of their sources' gradient")
         sheet = cell.folder / "gallery.png"
         contact_sheet(pool, stage.dataset, num_sources=10, num_variants=min(cell.config.mix.m, 8)).save(sheet)
         record.image("gallery", sheet)

@@ -47,6 +47,15 @@ class Pool:
             groups.setdefault(sample.source_id, []).append(sample)
         return groups
 
+    @property
+    def sharpness(self) -> float | None:
+        """Gradient outside the boxes as a share of the sources'; None without boxes. Below 1 the ground is blurrier than the
+        objects that were put back, and a detector may learn that seam."""
+        pairs = [(s.about.get("gradient_outside"), s.about.get("gradient_outside_source")) for s in self.samples]
+        known = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
+        total = sum(theirs for _, theirs in known)
+        return sum(ours for ours, _ in known) / total if total > 0 else None
+
 
 ACCEPTED, REJECTED = "metadata.jsonl", "rejected.jsonl"
 

@@ -204,7 +204,8 @@ def gallery_view(result: dict[str, Any], outputs: Path) -> dict[str, Any] | None
         return None  # the data set has left this machine, and with it the labels of the pool
     names = result["names"]
     title = f"{result['setting']} on {names['dataset']}, seed {result['seed']}"
-    return {"title": title, "pool": pool.fingerprint, "strips": _strips(pool, dataset)}
+    seam = "" if pool.sharpness is None else f"outside the boxes {pool.sharpness:.0%} of the sources' gradient"
+    return {"title": title, "pool": pool.fingerprint, "seam": seam, "strips": _strips(pool, dataset)}
 
 
 def _strips(pool: Pool, dataset: Dataset) -> list[list[dict[str, Any]]]:
