@@ -5,6 +5,7 @@ dataset ─► split ─► generator.fit ─► generator.generate ─► pool 
 Every stage may be answered from the store instead of being computed; ``stages.py`` says how each is found and made.
 """
 
+import shutil
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 from genaug.config import RunConfig
 from genaug.core.claims import GARBAGE
+from genaug.core.errors import GenaugError
 from genaug.core.files import write_json
 from genaug.core.store import check_writable
 from genaug.data.pool import Pool
@@ -20,7 +22,9 @@ from genaug.data.sample import Dataset
 from genaug.data.summary import summary
 from genaug.downstream.base import TrainingData
 from genaug.drawing.contact_sheet import contact_sheet
+from genaug.evaluation.prior_check import source_identity, stored_check
 from genaug.generators.labelling.config import REASONS
+from genaug.priors.config import TINY
 from genaug.runs.cell import Cell, Result, headline, setting_fingerprint
 from genaug.runs.environment import check_libraries, describe_environment
 from genaug.stages import Artefact, Erase, Fit, Generate, Line, Select, Train, TrainPrior, WorkingPrior, line_of
@@ -66,6 +70,8 @@ class Synthetic:
         default_factory=lambda: {"images_generated": 0, "images_reused": 0, "network_evaluations": 0}
     )
     """Images and network evaluations of this call, and what the fit reports of itself."""
+    warning: str | None = None
+    """Why the prior cannot draw such images, where it cannot."""
 
 
 def compute(cell: Cell, record: Record) -> Result:
@@ -78,7 +84,7 @@ def compute(cell: Cell, record: Record) -> Result:
     line = line_of(cell.config, dataset)
     needs = [place.relative_to(cell.config.paths.outputs).as_posix() for place in line.places]
     record.state(artefacts=needs)
-    synthetic = synthesise(line, cell, record)
+    synthetic = synthesise(line, dataset, cell, record)
     outcome: dict[str, Any] = {}
     if line.train is not None:
         outcome = train(line.train, dataset, synthetic, cell, record)
@@ -106,10 +112,12 @@ def read(cfg: RunConfig, record: Record) -> Dataset:
     return dataset
 
 
-def synthesise(line: Line, cell: Cell, record: Record) -> Synthetic:
+def synthesise(line: Line, dataset: Dataset, cell: Cell, record: Record) -> Synthetic:
     """Erase, fit, generate and filter, as far as this run needs them."""
     result = Synthetic()
     prior = WorkingPrior(config=cell.config)
+    if line.fit is not None and cell.config.generator.uses_prior:
+        result.warning = look_at_prior(prior, dataset, cell, record)
     if line.erase:
         prior.erasures = erase(line.erase, result, record)
     if line.fit is None:
@@ -124,6 +132,30 @@ def synthesise(line: Line, cell: Cell, record: Record) -> Synthetic:
         if result.pool.sharpness is not None:
             result.counts["sharpness_outside_boxes"] = round(result.pool.sharpness, 4)
     return result
+
+
+def look_at_prior(prior: WorkingPrior, dataset: Dataset, cell: Cell, record: Record) -> str | None:
+    """The prior check on data that the prior was not trained on: why it cannot draw such images, or None. Never fails a run."""
+    cfg = cell.config
+    if cfg.dataset.embedded and cfg.prior.path == TINY:
+        return None
+    try:
+        with record.stage("check"):
+            found, picture = stored_check(
+                cfg.paths.store,
+                cfg.prior,
+                source_identity(cfg.dataset),
+                dataset,
+                prior.load,
+                cfg.leakage.class_names,
+            )
+    except GenaugError as error:
+        record.say(f"note: {error}")
+        return None
+    record.say(found.sentence)
+    shutil.copyfile(picture, cell.folder / picture.name)
+    record.image(picture.stem, cell.folder / picture.name)
+    return None if found.can_draw else found.sentence
 
 
 def erase(stages: list[Erase], result: Synthetic, record: Record) -> dict[str, Any]:
@@ -223,6 +255,7 @@ def finish(
         "seconds": record.seconds,
         "pool": pool.fingerprint if pool is not None else None,
         "rejected": pool.rejected if pool is not None else {},
+        "prior_check": synthetic.warning,
         "artefacts": list(needs),
         "source": type(cfg.dataset).identity_name,
         "environment": describe_environment(),
@@ -230,7 +263,8 @@ def finish(
         "config": cell.resolved,
     }
     numbers = {key: value for key, value in result["metrics"].items() if isinstance(value, int | float)}
-    record.finish({**numbers, **counts, **{f"seconds/{k}": v for k, v in record.seconds.items()}})
+    warning = {"prior_check": synthetic.warning} if synthetic.warning else {}
+    record.finish({**numbers, **counts, **{f"seconds/{k}": v for k, v in record.seconds.items()}, **warning})
     write_json(cell.folder / "result.json", result)
     record.say(f"complete: {cell.folder.name} {headline(result)}")
     return result

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from genaug.priors.model import Prior
     from genaug.tracking.record import Record
 
-STAGES = ("data", "erase", "fit", "generate", "filter", "interpolate", "train")
-"""Names of the stages, in order; ``data`` reads and draws the training images and keeps nothing."""
+STAGES = ("data", "check", "erase", "fit", "generate", "filter", "interpolate", "train")
+"""Names of the stages, in order; ``data`` reads and draws the training images and keeps nothing, ``check``
+looks at what the prior makes of them."""
 UNET, VAE = "U-Net", "VAE"
 
 Say = Callable[[str], None]

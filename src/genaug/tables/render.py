@@ -169,9 +169,9 @@ def markdown(table: Table) -> str:
         COST_LEGEND,
     ]
     lines += _published_section(table)
-    if spec.notes:
+    if table.notes:
         setting = " of the full setting" if table.reduced else ""
-        lines += ["", f"## Deviations and open points{setting}", "", *(f"- {note}" for note in spec.notes)]
+        lines += ["", f"## Deviations and open points{setting}", "", *(f"- {note}" for note in table.notes)]
     lines += ["", "## Provenance", "", *(f"- {line}" for line in provenance(table))]
     return "\n".join(lines) + "\n"
 

@@ -93,7 +93,7 @@ def table_view(table: Table) -> dict[str, Any]:
         "cost_heads": render.COST_HEADS,
         "cost_legend": render.COST_LEGEND,
         "costs": [[*render.label(table, row), *render.cost(table, row)] for row in table.rows],
-        "notes": spec.notes,
+        "notes": table.notes,
         "sources": list(dict.fromkeys(f"{p.source} ({p.evidence})" for p in spec.published)),
     }
 

@@ -87,6 +87,12 @@ class Table:
     results: list[dict[str, Any]]
     """Results of the complete cells, each once."""
 
+    @property
+    def notes(self) -> list[str]:
+        """The experiment's own notes, and what the prior check says against its results; each once."""
+        warned = [text for result in self.results if (text := result.get("prior_check"))]
+        return [*self.spec.notes, *dict.fromkeys(warned)]
+
     def entry(self, row: tuple[str, ...], column: tuple[str, ...]) -> Entry:
         return next(entry for entry in self.entries if (entry.row, entry.column) == (row, column))
 

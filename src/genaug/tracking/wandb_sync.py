@@ -15,7 +15,7 @@ from genaug.data.pool import manifest_rows
 from genaug.tracking.record import run_tags, start_run, wandb_mode
 
 COLUMNS = ("source", "variant", "source id", "index", "t0", "label", "prompt", "rejected", "seconds", "scores")
-PICTURES = ("gallery", "detections")
+PICTURES = ("gallery", "detections", "prior_check")
 MAX_ROWS = 200  # images of one pool's table
 
 
@@ -87,6 +87,7 @@ def summary_of(result: dict[str, Any]) -> dict[str, Any]:
         **seconds,
         **names,
         **swept,
+        **({"prior_check": result["prior_check"]} if result.get("prior_check") else {}),
         "seed": result["seed"],
         "oracle": oracle(result),
     }
