@@ -6,7 +6,7 @@ import pytest
 
 from genaug.app import compose_typed
 from genaug.core.errors import GenaugError
-from genaug.runs.pools import dataset_of, find_pool
+from genaug.runs.pools import dataset_of, find_pool, find_run
 from tests.runs.finished_run import write_finished
 
 
@@ -25,6 +25,7 @@ def test_a_word_that_means_several_pools_is_answered_with_their_list(tmp_path):
         find_pool(tmp_path, "aaa", 4)
     with pytest.raises(GenaugError, match=r"has a pool 'zzz'\. Pools:\n  aaa"):
         find_pool(tmp_path, "zzz", 4)
+    assert find_run(tmp_path, "dig*_1")["pool"].startswith("aaab")
     with pytest.raises(GenaugError, match=r"digits_0-aaaa0000.*Run its command again"):
         find_pool(tmp_path, "aaaa", 4)  # one pool; what it says of its data set is not enough
 

@@ -1,6 +1,7 @@
 """The pools of finished runs, with the real data that they were made from."""
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,22 @@ def find_pool(outputs: Path, wanted: str, num_variants: int) -> tuple[Pool, Data
 
 
 def find_run(outputs: Path, wanted: str) -> dict[str, Any]:
-    """The result of a run whose pool's fingerprint begins with ``wanted``, or else whose folder's name contains it.
+    """The result of a run whose pool's fingerprint begins with ``wanted``, or else whose folder's name contains it,
+    ``*`` for anything between: ``da_fusion*_s0``.
 
     Raises:
         GenaugError: if no finished run used such a pool, or runs with several did; it lists them.
     """
     runs = outputs / "runs"
     results = [r for r in (read_results(sorted(runs.iterdir())) if runs.is_dir() else []) if r["pool"]]
-    for test in (lambda r: r["pool"].startswith(wanted), lambda r: wanted in r["cell"]):
+    for test in (lambda r: r["pool"].startswith(wanted), lambda r: fnmatchcase(r["cell"], f"*{wanted}*")):
         found = {result["pool"]: result for result in reversed(results) if test(result)}
         if len(found) == 1:
             return next(iter(found.values()))
         if found:
             raise GenaugError(
-                f"{wanted!r} may mean {len(found)} pools; write the first digits of one of them:{_lines(found.values())}"
+                f"{wanted!r} may mean {len(found)} pools; write the first digits of one of them, or a pattern such as "
+                f"'da_fusion*_s0':{_lines(found.values())}"
             )
     pools = {result["pool"]: result for result in reversed(results)}.values()
     raise GenaugError(f"No finished run below {runs} has a pool {wanted!r}. Pools:{_lines(pools) or ' none yet.'}")
