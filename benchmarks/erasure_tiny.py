@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from sklearn.svm import SVC
 from torch import Tensor
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.seeding import derive
 from genaug.priors.corpus import DIGIT_WORDS
 from genaug.priors.deltas import applied

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.core.paths import project_root
 from genaug.downstream.detection.config import Detector

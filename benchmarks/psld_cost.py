@@ -24,7 +24,7 @@ import torch
 from diffusion_setting import load_prior, parser
 from torch.utils.flop_counter import FlopCounterMode
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.data.sample import Dataset
 from genaug.data.sources.digit_scenes import DigitScenes
 from genaug.generators.base import Generated

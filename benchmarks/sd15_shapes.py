@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.core.identity import digest_bytes
 from genaug.data.sample import Boxes, Dataset, Sample

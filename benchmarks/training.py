@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.config import RunConfig
 from genaug.data.sample import Dataset, Sample
 from genaug.downstream.base import TrainingData

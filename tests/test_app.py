@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.runs.cell import Cell, cell_fingerprint
 from tests.conftest import ROOT
@@ -106,7 +106,7 @@ def test_help_can_be_read_by_a_person():
 
 
 def test_keys_are_explained_from_their_docstrings():
-    from genaug.config import explain_fields
+    from genaug.explanation import explain_fields
 
     rows = {key: rest for key, *rest in explain_fields(compose_typed([]).mix)}
     assert rows["alpha"] == ["0.5", "Probability of a synthetic draw, in [0, 1].", "in [0, 1]"]

@@ -5,8 +5,8 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from genaug.app import compose_typed, register
-from genaug.composition import Composer, sets_value
+from genaug.composition import Composer, compose_typed, sets_value
+from genaug.config_source import register
 from genaug.core.errors import GenaugError
 
 JOBS = (

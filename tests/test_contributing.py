@@ -90,7 +90,9 @@ def test_a_package_of_its_own_adds_a_component_by_an_entry_point(tmp_path):
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: tint\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[genaug.components]\ntint = tint\n")
-    program = "from genaug.app import compose_typed; print(compose_typed(['generator=_tint']).generator.strength)"
+    program = (
+        "from genaug.composition import compose_typed; print(compose_typed(['generator=_tint']).generator.strength)"
+    )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(tmp_path)])}
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, env=environment, check=False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.config import RunConfig
 from genaug.run import run
 from genaug.runs.cell import Cell

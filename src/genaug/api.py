@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genaug.app import compose_typed, message
+from genaug.composition import compose_typed
 from genaug.config import RunConfig
+from genaug.explanation import message
 
 if TYPE_CHECKING:
     import pandas as pd

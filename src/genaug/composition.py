@@ -1,24 +1,28 @@
-"""The typed configurations of a sweep's jobs, without composing each of them as a whole.
+"""From overrides to typed configurations: of one run, and of all runs of a sweep without composing each as a whole.
 
-Hydra composes once for each choice of presets. A component is built once for each setting of the values that it can read, and
-the configurations that agree in it share the object.
+For a sweep, Hydra composes once for each choice of presets. A component is built once for each setting of the values that it
+can read, and the configurations that agree in it share the object.
 """
 
 import copy
+import dataclasses
 import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from genaug.app import check_keys
 from genaug.config import RunConfig
+from genaug.config_source import register
+from genaug.core.errors import GenaugError
+from genaug.explanation import explain, explain_key
 
 
 def sets_value(override: str) -> bool:
@@ -155,3 +159,49 @@ def _with_values(base: DictConfig, values: Sequence[str]) -> DictConfig:
             raise ConfigCompositionException(f"Could not override '{override.key_or_group}'") from error
     check_keys(config)
     return config
+
+
+def compose_typed(overrides: list[str]) -> RunConfig:
+    """The configuration that ``python train.py <overrides>`` would run."""
+    conf = register()
+    try:
+        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+            config = hydra.compose("config", overrides)
+            with open_dict(config):
+                config.pop("hydra", None)
+            return typed(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise GenaugError(explain(error)) from error
+
+
+def typed(config: DictConfig) -> RunConfig:
+    """The typed configuration; from here on nobody sees a DictConfig.
+
+    Raises:
+        GenaugError: as ``check_keys`` and the components do.
+    """
+    check_keys(config)
+    result = OmegaConf.to_object(config)
+    assert isinstance(result, RunConfig)
+    return result
+
+
+def check_keys(config: DictConfig) -> None:
+    """Raise ``GenaugError`` for a key that no component has (appended with ``+``), naming the nearest one."""
+    for key in _unknown_keys(config, ""):
+        raise GenaugError(explain_key(key))
+
+
+def _unknown_keys(node: DictConfig, prefix: str) -> list[str]:
+    kind = OmegaConf.get_type(node)
+    fields = {f.name for f in dataclasses.fields(kind)} if kind is not None and dataclasses.is_dataclass(kind) else None
+    unknown = []
+    for key in node:
+        if fields is not None and key not in fields:
+            unknown.append(f"{prefix}{key}")
+            continue
+        if isinstance(key, str) and not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            child = node[key]
+            if isinstance(child, DictConfig):
+                unknown += _unknown_keys(child, f"{prefix}{key}.")
+    return unknown

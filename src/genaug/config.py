@@ -1,16 +1,15 @@
 """The typed configuration of one run, and the checks that involve more than one component."""
 
-import difflib
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING
 
 from genaug.core.errors import GenaugError
 from genaug.core.fields import choice, seed
 from genaug.core.identity import NOT_IDENTITY, Texts, canonical
 from genaug.core.paths import Paths
-from genaug.core.registry import COMPONENTS, section
+from genaug.core.registry import section
 from genaug.data.augmentation import Augment
 from genaug.data.mixing import Mix
 from genaug.data.sources.base import Source
@@ -134,68 +133,3 @@ class RunConfig:
                 f"task=generate has nothing to do: generator={self.generator.name} publishes no images"
                 + (" with generator.online=true. Write generator.online=false." if self.generator.online else ".")
             )
-
-
-def known_keys() -> dict[str, set[str]]:
-    """Keys that some choice of each group accepts, e.g. ``{"mix": {"alpha", "m", "name"}, "": {"seed", …}}``."""
-    root = OmegaConf.structured(RunConfig)
-    keys: dict[str, set[str]] = {"": set(root)}
-    for group in map(str, root):  # those with one fixed type, e.g. paths
-        if not OmegaConf.is_missing(root, group) and isinstance(root[group], DictConfig):
-            keys[group] = set(root[group])
-    for group, components in COMPONENTS.items():
-        for component in components.values():
-            node = OmegaConf.structured(component)
-            keys.setdefault(group.replace("/", "."), set()).update(map(str, node))
-            for key in node:
-                if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, str(key)):
-                    continue
-                if isinstance(node[key], DictConfig):
-                    keys.setdefault(f"{group}.{key}", set()).update(map(str, node[key]))
-    return keys
-
-
-def explain_unknown_key(key: str) -> str:
-    """One sentence on a key that the configuration does not have, with the nearest ones that exist."""
-    keys = known_keys()
-    parent, _, leaf = key.rpartition(".")
-    everything = [f"{group}.{name}" if group else name for group, names in keys.items() for name in names]
-    near = [
-        f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(leaf, sorted(keys.get(parent, ())), n=3)
-    ]
-    near += [k for k in difflib.get_close_matches(key, everything, n=3, cutoff=0.75) if k not in near]
-    if not near:
-        near = [k for k in sorted(everything) if k.rpartition(".")[2] == leaf]
-    hint = f" Did you mean {' or '.join(near[:3])}?" if near else ""
-    if not hint:
-        group = parent if parent in keys else ""
-        hint = f" {group or 'The top level'} has {', '.join(sorted(keys[group]))}."
-    return f"There is no key {key}.{hint}"
-
-
-def explain_fields(component: Any, indent: str = "") -> list[tuple[str, str, str, str]]:
-    """(key, value, docstring, rule) of every field of a config dataclass: its docstring read from the source, its rule in words
-    as it is enforced, e.g. ``at least 1``; each empty where there is none."""
-    import ast
-    import inspect
-    import textwrap
-
-    docs: dict[str, str] = {}
-    for cls in reversed(type(component).__mro__):
-        if not is_dataclass(cls):
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
-        for statement, following in zip(body, [*body[1:], None], strict=True):
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                value = following.value if isinstance(following, ast.Expr) else None
-                if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                    docs[statement.target.id] = " ".join(value.value.split())
-    rows = []
-    for f in fields(component):
-        value = getattr(component, f.name)
-        if is_dataclass(value):
-            rows.append((indent + f.name, "", docs.get(f.name, ""), ""))
-            rows += explain_fields(value, indent + f.name + ".")
-        else:
-            rows.append((indent + f.name, str(value), docs.get(f.name, ""), str(f.metadata.get("rule", ""))))
-    return rows

@@ -85,10 +85,33 @@ class GenaugSearchPath(SearchPathPlugin):
         search_path.append(provider="genaug", path=f"genaug://{project_root()}")
 
 
-def install() -> None:
-    """Let Hydra, in this process, find components and experiments."""
+def register() -> Path:
+    """Make components, experiments and the list of presets known to Hydra; returns the conf folder."""
     for plugin in (GenaugSource, GenaugSearchPath):
         Plugins.instance().register(plugin)
+    OmegaConf.register_new_resolver("presets", list_presets, replace=True)
+    return project_root() / "conf"
+
+
+def presets() -> dict[str, list[str]]:
+    """Names of the presets by group, e.g. ``{"mix": ["concat", …]}``, those of the current folder included."""
+    found: dict[str, set[str]] = {}
+    for root in roots():
+        for path in (root / "conf").rglob("*.yaml"):
+            group = path.parent.relative_to(root / "conf").as_posix()
+            if group != "." and "hydra" not in path.parts and (project_root() / "conf" / group).is_dir():
+                found.setdefault(group, set()).add(path.stem)
+    return {group: sorted(names) for group, names in sorted(found.items())}
+
+
+def list_presets() -> str:
+    """The presets of every group, for ``--help``."""
+    lines = [f"{group:<17} {', '.join(names)}" for group, names in presets().items()]
+    papers: dict[str, list[str]] = {}
+    for paper, _, item in (name.rpartition("/") for name in sorted(experiment_files())):
+        papers.setdefault(paper, []).append(item)
+    lines += [f"experiment={paper}/…  {', '.join(found)}" for paper, found in papers.items()]
+    return "\n".join(lines)
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 
 SIDE_BY_SIDE = {
     ("amst_tiny", "classifier_tiny"): set(),

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from genaug.tables.arrangement import collect
 from genaug.tables.overview import FIRST_SEED, num_combinations, stale
 from genaug.tables.render import markdown
 from genaug.tables.spec import items, read_spec
 from genaug.tables.sweep import Sweep, expand
-from genaug.tables.table import collect
 from tests.conftest import ROOT
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.identity import canonical
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Variant

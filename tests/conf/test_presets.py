@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from tests.conftest import ROOT
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.core.foreign import check_overrides, check_values, read_foreign_yaml
 from genaug.tables.spec import read_spec

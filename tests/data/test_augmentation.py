@@ -7,7 +7,7 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.data.augmentation import Augment, seeded
 

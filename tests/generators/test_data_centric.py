@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.data.sample import Dataset
 from genaug.data.sources.image_folder import ImageFolder
 from genaug.priors.config import PriorConfig
+from genaug.priors.loading import load_prior
 from genaug.priors.model import Prior
 from genaug.priors.random_weights import save_random_prior
 from tests.conftest import ROOT
@@ -25,7 +26,7 @@ PRESETS = sorted(path.stem for path in (ROOT / "conf" / "generator").glob("*.yam
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory: pytest.TempPathFactory) -> Prior:
     folder = save_random_prior(tmp_path_factory.mktemp("data_centric_prior"))
-    return Prior.load(PriorConfig(path=str(folder), image_size=32), "cpu")
+    return load_prior(PriorConfig(path=str(folder), image_size=32), "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -208,7 +208,7 @@ def test_without_memory_for_a_batch_it_is_halved_and_the_images_stay_the_same(tm
 
 
 def test_without_memory_for_one_image_the_run_fails_clearly(tmp_path, monkeypatch):
-    from genaug.app import message
+    from genaug.explanation import message
 
     monkeypatch.setattr(Hungry, "fits_in_memory", 0)
     with pytest.raises(torch.OutOfMemoryError) as caught:

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from genaug.app import register
+from genaug.config_source import register
 from genaug.core.errors import GenaugError
 
 

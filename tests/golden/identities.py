@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.config import RunConfig
 from genaug.core.errors import GenaugError
 from genaug.core.identity import canonical, fingerprint

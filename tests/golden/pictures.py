@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.data.sample import Dataset
 from genaug.generators.base import Variant
 

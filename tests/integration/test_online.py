@@ -2,7 +2,7 @@
 
 import pytest
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.runs.cell import cell_fingerprint
 

@@ -153,7 +153,7 @@ def test_an_outputs_folder_that_cannot_be_written_is_said_at_once(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 def test_a_full_disk_is_one_paragraph(monkeypatch):
-    from genaug.app import message
+    from genaug.explanation import message
 
     with pytest.raises(OSError) as caught, open("/dev/full", "w") as full:
         full.write("x" * 10**6)

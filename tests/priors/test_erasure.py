@@ -17,6 +17,7 @@ from genaug.priors.config import PriorConfig
 from genaug.priors.deltas import DELTA, applied, load_delta, save_delta
 from genaug.priors.erasure import erase, erase_into, erased_groups, erasure_target, parameter_names
 from genaug.priors.leakage import PARAMETERS, Erasure
+from genaug.priors.loading import load_prior
 from genaug.priors.model import Prior
 from genaug.priors.random_weights import save_random_prior
 
@@ -26,7 +27,7 @@ CLASSES = ("cat", "dog", "dining table")
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory: pytest.TempPathFactory) -> Prior:
     folder = save_random_prior(tmp_path_factory.mktemp("erasure_prior"))
-    return Prior.load(PriorConfig(path=str(folder), image_size=32), "cpu")
+    return load_prior(PriorConfig(path=str(folder), image_size=32), "cpu")
 
 
 def patterns(per_class: int = 2) -> Dataset:

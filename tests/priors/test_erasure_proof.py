@@ -1,7 +1,7 @@
 """Erasing works on the shipped prior: the concept goes, its neighbours stay."""
 
 from benchmarks.erasure_tiny import learn_judge, shares, verdict
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.priors.deltas import applied
 from genaug.priors.erasure import erase
 

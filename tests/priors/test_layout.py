@@ -117,12 +117,12 @@ def test_weights_that_are_cut_off_are_named(copy, part):
 
 
 def test_a_tokenizer_without_an_end_of_the_prompt_is_found(copy):
-    from genaug.priors.model import Prior
+    from genaug.priors.loading import check_use, load_prior
 
-    prior = Prior.load(PriorConfig(path=str(copy), image_size=32), "cpu")
+    prior = load_prior(PriorConfig(path=str(copy), image_size=32), "cpu")
     prior.tokenizer.eos_token = None
     with pytest.raises(GenaugError, match="has no eos_token"):
-        prior.check_use()
+        check_use(prior)
 
 
 def test_trying_the_parts_counts_no_evaluation(folder):

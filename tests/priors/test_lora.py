@@ -9,8 +9,8 @@ from torch import nn
 
 from genaug.core.errors import GenaugError
 from genaug.priors.config import PriorConfig
+from genaug.priors.loading import _lora_file
 from genaug.priors.lora import merge_lora
-from genaug.priors.model import _lora_file
 from genaug.priors.random_weights import random_parts
 
 RANK = 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.priors.config import PriorConfig
 from genaug.priors.model import LearnedTokens, Prior
@@ -85,7 +85,7 @@ def test_an_absent_model_is_said_before_the_slow_imports_unless_a_pool_may_do_wi
     import huggingface_hub
 
     import genaug.run
-    from genaug.app import compose_typed
+    from genaug.composition import compose_typed
     from genaug.runs.cell import Cell
 
     def reached() -> None:

@@ -13,7 +13,7 @@ from genaug.core.identity import digest_bytes
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.sdedit.real_guidance import RealGuidance
 from genaug.priors.config import PriorConfig
-from genaug.priors.model import Prior
+from genaug.priors.loading import load_prior
 from genaug.priors.random_weights import save_random_prior
 
 
@@ -30,7 +30,7 @@ def test_taesd_takes_the_vaes_place_with_latents_of_the_same_shape(folder: Path,
         num_decoder_blocks=(1, 1, 1, 1),
     ).save_pretrained(tmp_path)
     config = PriorConfig(path=str(folder), vae_path=str(tmp_path), image_size=32)
-    prior = Prior.load(config, "cpu")
+    prior = load_prior(config, "cpu")
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     mean, std = prior.encode_moments(images)
     assert mean.shape == (2, 4, 4, 4) and not std.any()
@@ -41,7 +41,7 @@ def test_taesd_takes_the_vaes_place_with_latents_of_the_same_shape(folder: Path,
 
 @pytest.mark.parametrize("layout", ["kohya", "diffusers"])
 def test_a_lora_is_merged_into_the_weights_that_it_names(folder: Path, tmp_path: Path, layout: str) -> None:
-    plain = Prior.load(PriorConfig(path=str(folder), image_size=32), "cpu").unet
+    plain = load_prior(PriorConfig(path=str(folder), image_size=32), "cpu").unet
     layers = {name: layer for name, layer in plain.named_modules() if name.endswith(("attn2.to_k", "conv1"))}
     random = torch.Generator().manual_seed(0)
     tensors, rank, alpha = {}, 2, 4.0
@@ -59,7 +59,7 @@ def test_a_lora_is_merged_into_the_weights_that_it_names(folder: Path, tmp_path:
             tensors |= {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}
     save_file(tensors, tmp_path / "lora.safetensors")
     config = PriorConfig(path=str(folder), lora_path=str(tmp_path / "lora.safetensors"), lora_scale=0.5, image_size=32)
-    merged = dict(Prior.load(config, "cpu").unet.named_parameters())
+    merged = dict(load_prior(config, "cpu").unet.named_parameters())
     strength = 0.5 * (alpha / rank if layout == "kohya" else 1.0)
     for name, p in plain.named_parameters():
         change = merged[name] - p
@@ -77,7 +77,7 @@ def test_a_lora_is_merged_into_the_weights_that_it_names(folder: Path, tmp_path:
 def test_a_lora_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
     save_file({"lora_te_text_model.lora_up.weight": torch.zeros(2, 2)}, tmp_path / "lora.safetensors")
     with pytest.raises(GenaugError, match="lora_te_text_model"):
-        Prior.load(PriorConfig(path=str(folder), lora_path=str(tmp_path / "lora.safetensors"), image_size=32), "cpu")
+        load_prior(PriorConfig(path=str(folder), lora_path=str(tmp_path / "lora.safetensors"), image_size=32), "cpu")
 
 
 def test_a_prior_without_options_keeps_its_identity(folder: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_prior_without_options_keeps_its_identity(folder: Path) -> None:
 
 @pytest.mark.parametrize("scheduler", ["lcm", "ddim_trailing"])
 def test_samplers_of_few_steps_give_each_image_its_own_noise_whatever_the_batch(folder: Path, scheduler: str) -> None:
-    prior = Prior.load(PriorConfig(path=str(folder), image_size=32), "cpu")
+    prior = load_prior(PriorConfig(path=str(folder), image_size=32), "cpu")
     random = np.random.default_rng(0)
     samples = []
     for i in range(3):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.runs.cell import Cell
 from genaug.runs.collection import cell_states
 from tests.runs.finished_run import write_finished

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.runs.pools import dataset_of, find_pool, find_run
 from tests.runs.finished_run import write_finished

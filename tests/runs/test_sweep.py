@@ -9,8 +9,8 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from PIL import Image
 
-from genaug.app import compose_typed, register
-from genaug.composition import Composer
+from genaug.composition import Composer, compose_typed
+from genaug.config_source import register
 from genaug.core.errors import GenaugError
 from genaug.runs.cell import cell_fingerprint
 from genaug.runs.sweep import check_objective, is_optimising, objective

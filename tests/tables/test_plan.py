@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.cost import FORWARD_GFLOP
 from genaug.core.errors import GenaugError
 from genaug.tables.plan import COUNTED, plan, report_plan, stand_in

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from genaug.drawing.charts import Point, Series, line_chart, scatter_chart, ticks
+from genaug.tables.arrangement import collect
 from genaug.tables.report import write_report
 from genaug.tables.spec import read_spec
-from genaug.tables.table import collect
 from tests.tables.finished_cells import finish_all
 
 POOL = "0123456789abcdef"
@@ -25,7 +25,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 def write_pool(outputs: Path) -> None:
     """Two variants of ten real digits in the format of ``data.pool``."""
-    from genaug.app import compose_typed
+    from genaug.composition import compose_typed
 
     dataset = compose_typed(["dataset.shots=1", "seed=0"]).dataset.load()
     folder = outputs / "store" / "pools" / POOL

@@ -6,7 +6,7 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.runs.cell import Cell, setting_fingerprint
 from genaug.runs.collection import read_results

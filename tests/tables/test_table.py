@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from genaug.core.errors import GenaugError
+from genaug.tables.arrangement import collect
 from genaug.tables.overview import FIRST_SEED, row
 from genaug.tables.record import write_record
 from genaug.tables.render import as_json, comma_separated, latex, markdown, write_table
 from genaug.tables.spec import parse_spec, read_spec, to_fraction, to_unit
 from genaug.tables.sweep import PlannedCell, expand
-from genaug.tables.table import collect
 from tests.tables.finished_cells import EXPERIMENT, accuracy, finish, finish_all
 
 
@@ -71,7 +71,7 @@ def test_a_sweep_expands_to_all_its_cells_and_the_baseline_is_shared(sweep_of) -
 
 
 def test_values_set_one_after_the_other_give_the_cells_that_composing_gives(sweep_of) -> None:
-    from genaug.app import compose_typed
+    from genaug.composition import compose_typed
     from genaug.runs.cell import cell_fingerprint
 
     for cell in sweep_of("preset=smoke").cells[1:3]:

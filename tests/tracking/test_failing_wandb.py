@@ -31,7 +31,7 @@ def test_an_error_inside_logging_leaves_the_local_record_and_is_said_once(tmp_pa
 
 
 def test_online_without_a_network_gives_up_in_time_and_goes_on_offline(tmp_path, monkeypatch):
-    from genaug.app import compose_typed
+    from genaug.composition import compose_typed
 
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -50,7 +50,7 @@ def test_online_without_a_network_gives_up_in_time_and_goes_on_offline(tmp_path,
 def test_a_run_that_was_told_to_end_is_interrupted_and_a_failed_one_has_its_traceback(tmp_path):
     import signal
 
-    from genaug.app import compose_typed
+    from genaug.composition import compose_typed
     from genaug.core.interruption import Interrupted
     from genaug.runs.collection import read_status
 

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from genaug.data.detections import Detections
+from genaug.data.sample import Boxes, Sample
 from tests.tables.finished_cells import finish_all
 from tests.tables.test_report import write_pool
 
@@ -112,19 +116,16 @@ def test_a_sync_writes_each_cell_once_under_its_fingerprint(
 def test_boxes_arrive_with_their_classes_and_scores(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from PIL import Image
-
     from genaug.tracking.record import Record
-    from genaug.tracking.wandb_sync import Box
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
     settings = wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
     run = wandb.init(project="genaug", dir=str(tmp_path), settings=settings)
     record = Record(tmp_path, run)
-    picture = Image.new("RGB", (32, 24))
+    picture = np.zeros((24, 32, 3), dtype=np.uint8)
     if source == "pool":
-        picture.save(tmp_path / "0.png")
+        Image.fromarray(picture).save(tmp_path / "0.png")
         two, one = ({"bbox": [2, 3, 10, 8], "category": name, "crowd": False} for name in ("two", "one"))
         row = {"file_name": "0.png", "fingerprint": "f", "source_id": "s", "index": 0, "label": {}, "rejected": None,
                "seconds": 0.1}  # fmt: skip
@@ -132,8 +133,12 @@ def test_boxes_arrive_with_their_classes_and_scores(
         (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         record.pool(tmp_path)
     else:
-        truth, found = Box(xyxy=(2, 3, 12, 11), name="two"), Box(xyxy=(1, 3, 12, 10), name="one", score=0.75)
-        record.detections("test/boxes", [(picture, {"ground truth": [truth], "prediction": [found]})], ["one", "two"])
+        corners = np.array([[2, 3, 12, 11], [1, 3, 12, 10]], dtype=np.float32)
+        truth = Boxes(xyxy=corners[:1], labels=np.array([1]), crowd=np.array([False]))
+        found = Detections(xyxy=corners[1:], labels=np.array([0]), scores=np.array([0.75], dtype=np.float32))
+        empty = Detections(xyxy=corners[:0], labels=np.array([], dtype=np.int64), scores=corners[:0, 0])
+        samples = [Sample(id=f"{i}", digest="", image=picture, boxes=boxes) for i, boxes in enumerate((truth, None))]
+        record.detections("test/boxes", list(zip(samples, (found, empty), strict=True)), ["one", "two"])
     record.finish({})
     folder = next((tmp_path / "wandb").glob("offline-run-*"))
     run_file = read_offline(folder)

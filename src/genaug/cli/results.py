@@ -150,10 +150,10 @@ def _tables(
     command: str, words: list[str], where: list[str], last: bool, metric: str | None, outputs: Path
 ) -> "list[Table]":
     """The table of an experiment, or those of selected runs."""
+    from genaug.tables.arrangement import collect
     from genaug.tables.selection import is_condition, select, tables_of
     from genaug.tables.spec import is_experiment, read_spec
     from genaug.tables.sweep import expand
-    from genaug.tables.table import collect
 
     if words and not where and not last and "/" in words[0] and not is_condition(words[0]):
         spec = read_spec(words[0])

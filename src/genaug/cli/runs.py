@@ -36,8 +36,8 @@ def _train(arguments: list[str]) -> None:
 @app.command()
 def explain(choice: Annotated[str, typer.Argument(help="group=preset, e.g. generator=da_fusion")]) -> None:
     """The keys of a preset with their values, units, sources and what each may hold."""
-    from genaug.app import compose_typed
-    from genaug.config import explain_fields
+    from genaug.composition import compose_typed
+    from genaug.explanation import explain_fields
 
     group = choice.partition("=")[0]
     config = compose_typed([choice])
@@ -76,9 +76,9 @@ def sync(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Write an experiment's W&B runs anew from the local record; the same ids each time, so nothing is doubled."""
+    from genaug.tables.arrangement import collect
     from genaug.tables.spec import read_spec
     from genaug.tables.sweep import expand
-    from genaug.tables.table import collect
     from genaug.tables.verdict import verdicts
     from genaug.tracking.wandb_sync import sync as write_runs
 

@@ -22,6 +22,11 @@ class Detections:
         """Corners, label and score of each."""
         return zip(self.xyxy.tolist(), self.labels.tolist(), self.scores.tolist(), strict=True)
 
+    def at_least(self, score: float) -> "Detections":
+        """Those of at least this confidence."""
+        kept = self.scores >= score
+        return Detections(xyxy=self.xyxy[kept], labels=self.labels[kept], scores=self.scores[kept])
+
     def record(self) -> dict[str, Any]:
         """As plain values, rounded for a file: ``{"boxes", "scores", "labels"}``."""
         return {

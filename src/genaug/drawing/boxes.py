@@ -41,16 +41,10 @@ def draw_annotation(picture: Image.Image, sample: Sample, scale: float) -> None:
 
 
 def detection_sheet(
-    samples: Sequence[Sample],
-    predictions: Sequence[Detections],
-    class_names: Sequence[str],
-    num_images: int = 16,
-    cell: int = 160,
-    min_score: float = 0.3,
+    shown: Sequence[tuple[Sample, Detections]], class_names: Sequence[str], cell: int = 160
 ) -> Image.Image:
-    """Pairs of pictures: the truth, and beside it the detections of at least ``min_score`` (dashed, one colour per class)."""
+    """Pairs of pictures: the truth, and beside it what was detected (dashed, one colour per class)."""
     columns = 4
-    shown = list(zip(samples, predictions, strict=True))[:num_images]
     rows = -(-len(shown) // columns)
     width, height = 2 * cell + 3 * MARGIN, cell + CAPTION + MARGIN
     sheet = Image.new("RGB", (columns * width, CAPTION + rows * height), "white")
@@ -65,12 +59,11 @@ def detection_sheet(
         scale = cell / max(image.size)
         size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
         image = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR)
-        kept = predicted.scores >= min_score
         truth, found = image.copy(), image
         draw_annotation(truth, sample, scale)
-        colours = [COLOURS[label % len(COLOURS)] for label in predicted.labels[kept].tolist()]
-        draw_boxes(found, predicted.xyxy[kept].tolist(), colours, scale, dashed=True)
-        pen.text((x, y), f"{sample.id[-18:]}  |  {kept.sum()} found", fill="black")
+        colours = [COLOURS[label % len(COLOURS)] for label in predicted.labels.tolist()]
+        draw_boxes(found, predicted.xyxy.tolist(), colours, scale, dashed=True)
+        pen.text((x, y), f"{sample.id[-18:]}  |  {len(predicted.labels)} found", fill="black")
         sheet.paste(truth, (x, y + CAPTION))
         sheet.paste(found, (x + cell + MARGIN, y + CAPTION))
     return sheet

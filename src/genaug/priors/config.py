@@ -123,6 +123,6 @@ class PriorConfig:
 
 @functools.lru_cache(maxsize=1)
 def _load(fields: tuple[tuple[str, Any], ...], device: str) -> "Prior":
-    from genaug.priors.model import Prior
+    from genaug.priors.loading import load_prior
 
-    return Prior.load(PriorConfig(**dict(fields)), device)
+    return load_prior(PriorConfig(**dict(fields)), device)

@@ -1,24 +1,17 @@
-"""The cells of one sweep: a line each in ``outputs/sweeps/<time>/cells.jsonl``, and their table at the end."""
+"""The runs of one sweep: a line each in ``outputs/sweeps/<time>/cells.jsonl``, and what an optimising sweeper maximises."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
-
 from genaug.core.errors import GenaugError
-from genaug.core.files import read_rows
 
 if TYPE_CHECKING:
     from genaug.config import RunConfig
 
 OK, SKIPPED, FAILED = "ok", "skipped (complete already)", "failed"
 """What became of a run."""
-
-failed: list[str] = []
-"""The runs of this process's sweep that failed, in words: a callback of Hydra cannot raise, so ``app.main`` reads them."""
 
 
 def note_cell(sweep_dir: Path, folder: Path | None, overrides: Sequence[str], state: str) -> None:
@@ -62,25 +55,3 @@ def objective(result: dict[str, Any]) -> float:
     if value is None:
         raise GenaugError(f"{result['cell']} has no {name}, by which an optimising sweeper could choose.")
     return float(value)
-
-
-class SweepSummary(Callback):
-    """Prints what became of a sweep's runs and their table when it is over (conf/config.yaml, hydra.callbacks)."""
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from genaug.tables.terminal import show
-
-        needs = {"folder": str | None, "overrides": list, "state": str}
-        rows = read_rows(Path(config.hydra.sweep.dir) / "cells.jsonl", needs)
-        show(list(dict.fromkeys(Path(row["folder"]) for row in rows if row["state"] != FAILED)))
-        counts = ((state, sum(row["state"] == state for row in rows)) for state in (OK, SKIPPED, FAILED))
-        print(f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts if count))
-        failed.extend(
-            f"{' '.join(row['overrides'])} ({_log_of(row['folder'])})" for row in rows if row["state"] == FAILED
-        )
-
-
-def _log_of(folder: str | None) -> str:
-    """Where to read why a run failed."""
-    log = None if folder is None else Path(folder) / "log.txt"
-    return f"log: {log}" if log is not None and log.exists() else "refused before it started: see above"

@@ -17,9 +17,10 @@ from typing import Any
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_rows
 from genaug.runs.collection import HIDDEN, read_results, uses_images, value_at
+from genaug.tables.arrangement import collect
 from genaug.tables.spec import TableSpec
 from genaug.tables.sweep import PlannedCell, Sweep
-from genaug.tables.table import Table, collect, text_of
+from genaug.tables.table import Table, text_of
 
 COMPONENTS = ("dataset", "generator", "mix", "augment", "downstream", "prior", "leakage", "filter")
 ABSENT = "–"

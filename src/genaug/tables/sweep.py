@@ -10,15 +10,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from genaug.app import explain, register
 from genaug.composition import Composer, sets_value
 from genaug.config import RunConfig
+from genaug.config_source import register
 from genaug.core.combinations import combinations
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_json, read_rows
 from genaug.core.foreign import check_overrides
 from genaug.core.identity import Texts
 from genaug.core.registry import COMPONENTS
+from genaug.explanation import explain
 from genaug.runs.cell import cell_fingerprint
 from genaug.runs.collection import HIDDEN, run_folders, state_of
 from genaug.tables.spec import read_experiment

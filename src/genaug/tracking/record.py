@@ -18,9 +18,8 @@ from genaug.core.registry import component
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from PIL.Image import Image
-
-    from genaug.tracking.wandb_sync import Box
+    from genaug.data.detections import Detections
+    from genaug.data.sample import Sample
 
 ANSWER_TIME = 20.0  # seconds that W&B's server has to answer before a run goes on offline
 
@@ -120,17 +119,19 @@ class Record:
 
         self._mirror(send)
 
-    def detections(
-        self, key: str, images: "Sequence[tuple[Image, Mapping[str, Sequence[Box]]]]", names: "Sequence[str]"
-    ) -> None:
-        """Pictures with sets of boxes, of classes ``names``, that W&B draws and filters by score."""
+    def detections(self, key: str, found: "Sequence[tuple[Sample, Detections]]", names: "Sequence[str]") -> None:
+        """Images with their labelled boxes and what was found in them, of classes ``names``, which W&B filters by score."""
 
         def send(run: Any) -> None:
             import wandb
 
             from genaug.tracking.wandb_sync import boxes_of
 
-            run.log({key: [wandb.Image(image, boxes=boxes_of(sets, names)) for image, sets in images]})
+            sets = [{"ground truth": sample.boxes, "prediction": detections} for sample, detections in found]
+            images = [
+                wandb.Image(sample.open(), boxes=boxes_of(s, names)) for (sample, _), s in zip(found, sets, strict=True)
+            ]
+            run.log({key: images})
 
         self._mirror(send)
 

@@ -5,13 +5,16 @@ again and makes no duplicates.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from genaug.core.files import read_json, read_rows
 from genaug.core.store import Store
+from genaug.data.detections import Detections
 from genaug.data.pool import manifest_rows
+from genaug.data.sample import Boxes
 from genaug.tracking.record import run_tags, start_run, wandb_mode
 
 COLUMNS = ("source", "variant", "source id", "index", "t0", "label", "prompt", "rejected", "seconds", "scores")
@@ -110,7 +113,8 @@ def pool_table(folder: Path) -> Any:
     classes = sorted({item["category"] for row in rows for item in row.get("objects", [])})
     for row in rows:
         picture = wandb.Image(
-            str(folder / row["file_name"]), boxes=boxes_of({"synthetic": _objects(row)}, classes) if classes else None
+            str(folder / row["file_name"]),
+            boxes=boxes_of({"synthetic": _objects(row, classes)}, classes) if classes else None,
         )
         source = row["source_id"].rpartition("/")[2]
         objects = [item["category"] for item in row.get("objects", [])]
@@ -120,46 +124,42 @@ def pool_table(folder: Path) -> Any:
     return table
 
 
-@dataclass(kw_only=True, slots=True)
-class Box:
-    """One object for W&B to draw over a picture."""
-
-    xyxy: Sequence[float]
-    """Left, top, right, bottom in pixels."""
-    name: str
-    """Of its class."""
-    score: float | None = None
-    """Confidence of a detection."""
-
-
-def boxes_of(sets: Mapping[str, Sequence[Box]], names: Sequence[str]) -> dict[str, Any]:
+def boxes_of(sets: Mapping[str, Boxes | Detections | None], names: Sequence[str]) -> dict[str, Any]:
     """Sets of boxes (``ground truth``, ``prediction``, ``synthetic``) as ``wandb.Image`` takes them.
 
     Args:
+        sets: None where an image has no annotation.
         names: every class of the data set; pictures of one table must share them.
     """
     return {
-        key: {
-            "class_labels": dict(enumerate(names)),
-            "box_data": [
-                {
-                    "position": dict(zip(("minX", "minY", "maxX", "maxY"), map(float, box.xyxy), strict=True)),
-                    "domain": "pixel",
-                    "class_id": names.index(box.name),
-                    "box_caption": box.name if box.score is None else f"{box.name} {box.score:.2f}",
-                    **({} if box.score is None else {"scores": {"score": float(box.score)}}),
-                }
-                for box in boxes
-            ],
-        }
+        key: {"class_labels": dict(enumerate(names)), "box_data": [] if boxes is None else _box_data(boxes, names)}
         for key, boxes in sets.items()
     }
 
 
-def _objects(row: dict[str, Any]) -> list[Box]:
+def _box_data(boxes: Boxes | Detections, names: Sequence[str]) -> list[dict[str, Any]]:
+    scores = boxes.scores.tolist() if isinstance(boxes, Detections) else [None] * len(boxes.labels)
+    return [
+        {
+            "position": dict(zip(("minX", "minY", "maxX", "maxY"), corners, strict=True)),
+            "domain": "pixel",
+            "class_id": label,
+            "box_caption": names[label] if score is None else f"{names[label]} {score:.2f}",
+            **({} if score is None else {"scores": {"score": score}}),
+        }
+        for corners, label, score in zip(boxes.xyxy.tolist(), boxes.labels.tolist(), scores, strict=True)
+    ]
+
+
+def _objects(row: dict[str, Any], classes: Sequence[str]) -> Boxes:
     """Boxes of a manifest row, from x, y, width, height."""
-    corners = [(item["category"], *item["bbox"]) for item in row.get("objects", [])]
-    return [Box(xyxy=(x, y, x + width, y + height), name=name) for name, x, y, width, height in corners]
+    objects = row.get("objects", [])
+    xywh = np.asarray([item["bbox"] for item in objects], dtype=np.float64).reshape(-1, 4)
+    return Boxes(
+        xyxy=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
+        labels=np.asarray([classes.index(item["category"]) for item in objects], dtype=np.int64),
+        crowd=np.zeros(len(objects), dtype=bool),
+    )
 
 
 def _scores(folder: Path) -> dict[str, str]:

@@ -45,7 +45,7 @@ class CellSweeper(BasicSweeper):
 
     def _answered(self, overrides: Sequence[str], composer: "Composer", invalid: list[str]) -> bool:
         """Whether there is nothing to start: the run is complete, or it is refused, which is said and goes to ``invalid``."""
-        from genaug.app import explain
+        from genaug.explanation import explain
         from genaug.runs.cell import Cell
         from genaug.runs.sweep import FAILED, SKIPPED, note_cell
 

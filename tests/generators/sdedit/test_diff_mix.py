@@ -11,7 +11,7 @@ from genaug.data.sample import Dataset, Sample
 from genaug.generators.sdedit.diff_mix import DiffMix, mixed_label
 from genaug.generators.tokens.config import TextualInversion
 from genaug.priors.config import PriorConfig
-from genaug.priors.model import Prior
+from genaug.priors.loading import load_prior
 from genaug.priors.random_weights import save_random_prior
 
 CLASSES = ("cat", "dog", "dining table", "no image")
@@ -58,7 +58,7 @@ def test_targets_are_drawn_uniformly_from_the_classes_that_have_a_token() -> Non
 
 def test_images_carry_the_drawn_class_in_prompt_and_label(tmp_path: Path) -> None:
     folder = save_random_prior(tmp_path / "prior")
-    prior = Prior.load(PriorConfig(path=str(folder), image_size=32), "cpu")
+    prior = load_prior(PriorConfig(path=str(folder), image_size=32), "cpu")
     dataset, generator = patterns(), diff_mix(targets="others", t0=[0.5, 1.0])
     (tmp_path / "fitted").mkdir()
     generator.fit(dataset, prior, tmp_path / "fitted")

@@ -24,13 +24,12 @@ from genaug.downstream.learner import LightningLearner, scheduled, seed_device
 from genaug.downstream.trainer import TrainerConfig
 from genaug.downstream.training import Evaluations, build_trainer, fit
 from genaug.drawing.boxes import detection_sheet
-from genaug.tracking.wandb_sync import Box
 
 if TYPE_CHECKING:
     from genaug.tracking.record import Record
 
 SCORING_BATCH = 16  # images per forward pass when nothing is learned
-NUM_SHOWN, SHOWN_SCORE = 16, 0.3  # test images whose boxes W&B draws, and the least score of a drawn detection
+NUM_SHOWN, SHOWN_SCORE = 16, 0.3  # test images whose boxes are drawn, and the least score of a drawn detection
 
 
 class LightningDetector(LightningLearner):
@@ -160,12 +159,12 @@ def _train(
     for name in splits:
         numbers, found[name] = score(name, trainer)
         metrics |= numbers
+    pairs = list(zip(splits["test"], found["test"], strict=True))[:NUM_SHOWN]
+    shown = [(sample, detections.at_least(SHOWN_SCORE)) for sample, detections in pairs]
     sheet = folder / "detections.png"
-    detection_sheet(splits["test"], found["test"], dataset.class_names).save(sheet)
+    detection_sheet(shown, dataset.class_names).save(sheet)
     record.image("detections", sheet)
-    shown = list(zip(splits["test"], found["test"], strict=True))[:NUM_SHOWN]
-    names = dataset.class_names
-    record.detections("test/boxes", [(s.open(), _box_sets(s, boxes, names)) for s, boxes in shown], names)
+    record.detections("test/boxes", shown, dataset.class_names)
     return {
         "metrics": metrics,
         "protocol": {
@@ -181,20 +180,6 @@ def _train(
         "predictions": [
             {"id": sample.id, **_target(sample), **predicted.record()}
             for sample, predicted in zip(splits["test"], found["test"], strict=True)
-        ],
-    }
-
-
-def _box_sets(sample: Sample, found: Detections, names: Sequence[str]) -> dict[str, list[Box]]:
-    """Labelled and confidently detected objects of a test image."""
-    target = _target(sample)
-    labelled = zip(target["target_boxes"], target["target_labels"], strict=True)
-    return {
-        "ground truth": [Box(xyxy=box, name=names[int(label)]) for box, label in labelled],
-        "prediction": [
-            Box(xyxy=box, name=names[int(label)], score=score)
-            for box, label, score in found.rows()
-            if score >= SHOWN_SCORE
         ],
     }
 

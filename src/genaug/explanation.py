@@ -1,0 +1,194 @@
+"""What a user reads when something is wrong, and what a key means: Hydra's and OmegaConf's errors in our words."""
+
+import difflib
+import errno
+import re
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genaug.config import RunConfig
+from genaug.config_source import presets
+from genaug.core.errors import GenaugError, first_line, out_of_memory
+from genaug.core.paths import experiment_files, roots
+from genaug.core.registry import COMPONENTS
+
+
+def message(error: BaseException) -> str | None:
+    """What a user should read instead of a traceback; None for a fault of ours."""
+    for link in _chain(error):
+        if isinstance(link, GenaugError):
+            return str(link)
+        if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" ({link.filename})" if link.filename else ""
+            return f"The disk is full{where}. Free space and run the same command again: nothing already made is lost."
+        if out_of_memory(link):
+            return (
+                f"There is not enough memory ({first_line(link)}). In training, write a smaller downstream.batch_size or "
+                "trainer.precision=bf16-mixed; what is made already is kept, and the same command goes on from there."
+            )
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error)
+    return None
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    links: list[BaseException] = []
+    while error is not None:
+        links.append(error)
+        error = error.__cause__ or error.__context__
+    return links
+
+
+def explain(error: BaseException) -> str:
+    """Hydra's and OmegaConf's messages in our words, with suggestions."""
+    links = _chain(error)
+    for link in links:
+        if isinstance(link, GenaugError):
+            return str(link)
+    for link in links:
+        if isinstance(link, OverrideParseException):
+            reason = link.message.splitlines()[0]
+            return (
+                f"{link.override} cannot be read as KEY=VALUE ({reason}): close every bracket and quotation mark, and put a "
+                "value with special characters between two kinds of quotes, e.g. 'generator.prompt=\"a {name}, red\"'."
+            )
+    said = [text for link in links if (text := str(link).strip()) not in ("", "None")]
+    text = "\n".join(said)
+    if match := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'\s]+)'?", text):
+        return explain_key(match.group(1).rstrip(".").replace("/", "."))
+    if match := re.search(r"Could not find '([^'\s]+)'", text):
+        return _explain_unknown_preset(match.group(1))
+    if match := re.search(r"full_key: ([\w.]+)", text):
+        reason = next(message for message in said if "full_key:" in message).splitlines()[0]
+        if "missing mandatory value" in reason.lower():
+            return f"{match.group(1)} is needed here: write {match.group(1)}=VALUE."
+        return f"{match.group(1)}: {reason}."
+    return text
+
+
+def explain_key(key: str) -> str:
+    """One sentence on a key that the chosen presets do not have: the presets that do, or else the nearest keys."""
+    group, _, leaf = key.partition(".")
+    owners = _presets_with(group, leaf) if leaf else []
+    if not owners:
+        return _explain_unknown_key(key)
+    others = f" and {len(owners) - 6} more" if len(owners) > 6 else ""
+    return (
+        f"{key} belongs to {group}={', '.join(owners[:6])}{others}, and another {group} is chosen: "
+        f"choose one of these too, or leave {key} out."
+    )
+
+
+def _presets_with(group: str, leaf: str) -> list[str]:
+    """The presets of a group whose component has this key, those that need it first; none if all have it."""
+    components = COMPONENTS.get(group, {})
+    names = presets().get(group, [])
+    found: dict[str, tuple[bool, bool]] = {}
+    for name in names:
+        component = _schema(group, name)
+        needed = _is_needed(OmegaConf.structured(components[component]), leaf) if component in components else None
+        if needed is not None:
+            found[name] = (not needed, component != name)
+    return sorted(found, key=lambda name: found[name]) if len(found) < len(names) else []
+
+
+def _schema(group: str, name: str) -> str:
+    """The component that a preset configures, e.g. ``dreamda``: where the first lines of its ``defaults`` lead."""
+    while not name.startswith("_"):
+        files = [file for root in roots() if (file := root / "conf" / group / f"{name}.yaml").is_file()]
+        content = OmegaConf.load(files[0])
+        assert isinstance(content, DictConfig)
+        name = next((base for base in content.get("defaults", ()) if isinstance(base, str)), "_self_")
+    return name.removeprefix("_")
+
+
+def _is_needed(node: Any, leaf: str) -> bool | None:
+    """Whether a key such as ``heads.weak`` has no value of its own; None if there is no such key."""
+    part, _, rest = leaf.partition(".")
+    if not isinstance(node, DictConfig) or part not in list(node):
+        return None
+    if OmegaConf.is_missing(node, part) or not rest:
+        return OmegaConf.is_missing(node, part)
+    return None if OmegaConf.is_interpolation(node, part) else _is_needed(node[part], rest)
+
+
+def _explain_unknown_key(key: str) -> str:
+    """One sentence on a key that the configuration does not have, with the nearest ones that exist."""
+    keys = _known_keys()
+    parent, _, leaf = key.rpartition(".")
+    everything = [f"{group}.{name}" if group else name for group, names in keys.items() for name in names]
+    near = [
+        f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(leaf, sorted(keys.get(parent, ())), n=3)
+    ]
+    near += [k for k in difflib.get_close_matches(key, everything, n=3, cutoff=0.75) if k not in near]
+    if not near:
+        near = [k for k in sorted(everything) if k.rpartition(".")[2] == leaf]
+    hint = f" Did you mean {' or '.join(near[:3])}?" if near else ""
+    if not hint:
+        group = parent if parent in keys else ""
+        hint = f" {group or 'The top level'} has {', '.join(sorted(keys[group]))}."
+    return f"There is no key {key}.{hint}"
+
+
+def _known_keys() -> dict[str, set[str]]:
+    """Keys that some choice of each group accepts, e.g. ``{"mix": {"alpha", "m", "name"}, "": {"seed", …}}``."""
+    root = OmegaConf.structured(RunConfig)
+    keys: dict[str, set[str]] = {"": set(root)}
+    for group in map(str, root):  # those with one fixed type, e.g. paths
+        if not OmegaConf.is_missing(root, group) and isinstance(root[group], DictConfig):
+            keys[group] = set(root[group])
+    for group, components in COMPONENTS.items():
+        for component in components.values():
+            node = OmegaConf.structured(component)
+            keys.setdefault(group.replace("/", "."), set()).update(map(str, node))
+            for key in node:
+                if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, str(key)):
+                    continue
+                if isinstance(node[key], DictConfig):
+                    keys.setdefault(f"{group}.{key}", set()).update(map(str, node[key]))
+    return keys
+
+
+def _explain_unknown_preset(wanted: str) -> str:
+    group, _, name = wanted.rpartition("/")
+    options = presets().get(group, [])
+    if wanted.startswith("experiment/"):
+        group, _, name = wanted.partition("/")
+        options = sorted(experiment_files())
+    near = [option for option in options if name and name in option][:5]
+    near = near or difflib.get_close_matches(name, options, n=2)
+    hint = f" Did you mean {' or '.join(f'{group}={option}' for option in near)}?" if near else ""
+    all_of_them = f" There are: {', '.join(options)}." if options and not (near and group == "experiment") else ""
+    return f"There is no preset {group}={name}.{hint}{all_of_them}"
+
+
+def explain_fields(component: Any, indent: str = "") -> list[tuple[str, str, str, str]]:
+    """(key, value, docstring, rule) of every field of a config dataclass: its docstring read from the source, its rule in words
+    as it is enforced, e.g. ``at least 1``; each empty where there is none."""
+    import ast
+    import inspect
+    import textwrap
+
+    docs: dict[str, str] = {}
+    for cls in reversed(type(component).__mro__):
+        if not is_dataclass(cls):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
+        for statement, following in zip(body, [*body[1:], None], strict=True):
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                value = following.value if isinstance(following, ast.Expr) else None
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    docs[statement.target.id] = " ".join(value.value.split())
+    rows = []
+    for f in fields(component):
+        value = getattr(component, f.name)
+        if is_dataclass(value):
+            rows.append((indent + f.name, "", docs.get(f.name, ""), ""))
+            rows += explain_fields(value, indent + f.name + ".")
+        else:
+            rows.append((indent + f.name, str(value), docs.get(f.name, ""), str(f.metadata.get("rule", ""))))
+    return rows

@@ -1,0 +1,122 @@
+"""Loads a diffusion model from its parts in a folder, and tries it once before any long work."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from genaug.core.errors import GenaugError, boundary
+from genaug.priors.config import PriorConfig
+from genaug.priors.hub import check_unet, model_folder, other_folder
+from genaug.priors.layout import check_folder
+from genaug.priors.lora import FILES, merge_lora
+from genaug.priors.model import Prior
+
+
+def load_prior(config: PriorConfig, device: str) -> Prior:
+    """Load the parts from the config's folder, or from the Hub by way of the local cache.
+
+    Raises:
+        GenaugError: if a part is absent or damaged, or the Hub cannot be reached and holds no cached copy.
+    """
+    config.check()
+    folder = config.folder
+    if folder is None:
+        folder = model_folder(config.path, config.revision, config.variant)
+        if config.unet_sha256 is not None and config.variant is None:
+            check_unet(folder, config.unet_sha256)
+    check_folder(config.path, folder)
+    transformers.logging.disable_progress_bar()
+
+    def reading(part: str) -> contextlib.AbstractContextManager[None]:
+        return boundary(
+            f"prior.path={config.path}: {part}/ in {folder} cannot be loaded",
+            "Copy or download the model again, name its file variant (prior.variant=fp16 or null), or another folder.",
+        )
+
+    local: dict[str, Any] = {"local_files_only": True}
+    weights: dict[str, Any] = {"variant": config.variant, **local}
+    dtype, vae_dtype = getattr(torch, config.dtype), getattr(torch, config.vae_dtype)
+    with reading("unet"):
+        unet: Any = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **weights)
+    with reading("vae"):
+        vae: Any = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=vae_dtype, **weights)
+    with reading("text_encoder"):
+        text: Any = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32, **weights)
+    with reading("tokenizer"):
+        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **local)
+    with reading("scheduler"):
+        scheduler_config: Any = DDPMScheduler.load_config(folder, subfolder="scheduler", **local)
+    if config.vae_path is not None:
+        vae = _other_vae(config.vae_path, vae_dtype)
+    if config.lora_path is not None:
+        merge_lora({"unet": unet, "text_encoder": text}, _lora_file(config.lora_path), config.lora_scale)
+    with boundary(
+        f"prior.path={config.path}: its parts do not work together",
+        "They are parts of different models, or incomplete: copy or download the model again, or name another folder.",
+    ):
+        prior = Prior(
+            unet=unet,
+            vae=vae,
+            text_encoder=text,
+            tokenizer=tokenizer,
+            scheduler_config=scheduler_config,
+            image_size=config.image_size,
+            weights=config.identity()["path"],
+            device=device,
+            compile=config.compile,
+        )
+        check_use(prior)
+    return prior
+
+
+@torch.no_grad()
+def check_use(prior: Prior) -> None:
+    """One step of everything at the smallest size, which no later work should be the first to try.
+
+    Raises:
+        GenaugError: if the tokenizer has no start or end of a prompt, or weights give what is not a number.
+    """
+    for name in ("bos_token", "eos_token"):
+        if getattr(prior.tokenizer, f"{name}_id") is None:
+            raise GenaugError(f"The tokenizer of {prior.weights} has no {name}: copy or download tokenizer/ again.")
+    text = prior.embed(["a photo"])
+    side = prior.vae_factor * 2 ** (len(prior.unet.config.block_out_channels) - 1)
+    z = prior.encode(torch.zeros(1, 3, side, side))
+    eps = prior.unet(z.to(prior.unet.dtype), 1, encoder_hidden_states=text.to(prior.unet.dtype), return_dict=False)[0]
+    for part, numbers in (("text_encoder", text), ("vae", z), ("unet", eps), ("vae", prior.decode(z))):
+        if not torch.isfinite(numbers).all():
+            raise GenaugError(
+                f"{part}/ of {prior.weights} gives what is not a number: its weights are damaged, or too large for "
+                f"{prior.unet.dtype} (prior.dtype, prior.vae_dtype)."
+            )
+    if eps.shape != z.shape:
+        raise GenaugError(f"The U-Net of {prior.weights} gives {tuple(eps.shape)} for latents of {tuple(z.shape)}.")
+
+
+def _other_vae(path: str, dtype: torch.dtype) -> Any:
+    """An ``AutoencoderKL`` or ``AutoencoderTiny``, whichever its config names."""
+    folder = other_folder("vae_path", path, ("*.json", "*.safetensors"))
+    with boundary(
+        f"prior.vae_path={path}: {folder} holds no VAE of diffusers", "Write prior.vae_path=null, or another."
+    ):
+        name = json.loads((folder / "config.json").read_text())["_class_name"]
+        kind = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}[name]
+        return kind.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+
+
+def _lora_file(path: str) -> Path:
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    folder = other_folder("lora_path", path, ("*.safetensors", "adapter_config.json"))
+    found = [folder / name for name in FILES if (folder / name).is_file()] or sorted(folder.glob("*.safetensors"))
+    if len(found) != 1:
+        listed = ", ".join(file.name for file in found) or "no .safetensors file"
+        raise GenaugError(f"prior.lora_path={path} holds {listed}: write prior.lora_path={path}/FILE.safetensors.")
+    return found[0]
