@@ -36,7 +36,7 @@ def test_a_job_is_taken_for_the_cell_that_hydra_composes(job):
     with initialize_config_dir(str(register()), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        # as Hydra finds it: it imports its plug-ins anew
+        # as Hydra finds it: it runs the modules of its plug-ins once more
         sweeper = Plugins.instance().class_name_to_class["hydra_plugins.genaug_cells.sweeper.CellSweeper"](
             max_batch_size=None
         )

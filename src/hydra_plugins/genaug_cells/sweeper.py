@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, open_dict
 
-from genaug.core.combinations import BasicSweeper
+from genaug.core.combinations import basic_sweeper
 
 if TYPE_CHECKING:
     from genaug.composition import Composer
 
 
-class CellSweeper(BasicSweeper):
+class CellSweeper(basic_sweeper.BasicSweeper):
     """Chosen in conf/hydra/sweeper/cells.yaml."""
 
     def _parse_config(self) -> list[str]:
