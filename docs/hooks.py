@@ -16,10 +16,11 @@ import hydra
 from mkdocs.structure.files import File
 from omegaconf import DictConfig, OmegaConf
 
-from genaug.app import _schema, presets, register
-from genaug.config import RunConfig, explain_fields
+from genaug.config import RunConfig
+from genaug.config_source import presets, register
 from genaug.core.registry import COMPONENTS
 from genaug.evaluation.statistics import FEWEST
+from genaug.explanation import component_of, explain_fields
 
 ROOT = Path(__file__).parents[1]
 MADE = re.compile(r"^<!-- made: (\w+) ?(.*?) -->$", re.MULTILINE)
@@ -52,7 +53,7 @@ def keys_page(group: str, names: list[str]) -> str:
     lines += [f"* [`{name}`](#{group.replace('/', '_')}-{name}): {comment(group, name)}" for name in names]
     first_preset: dict[str, str] = {}
     for name in names:
-        first_preset.setdefault(_schema(group, name), name)
+        first_preset.setdefault(component_of(group, name), name)
     for schema, name in first_preset.items():
         if schema in COMPONENTS.get(group, {}):
             lines += keys_of(group, schema, "none" if group == "filter" and schema == "none" else name)

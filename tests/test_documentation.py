@@ -10,8 +10,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from typer.main import get_group
 
-from genaug.app import compose_typed
 from genaug.cli import app
+from genaug.composition import compose_typed
 from genaug.tables.spec import is_experiment, read_experiment
 from tests.conftest import ROOT
 from tests.data.pictures import classes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from genaug.app import presets
+from genaug.config_source import presets
 from tests.conftest import ROOT
 
 

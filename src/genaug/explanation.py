@@ -89,14 +89,14 @@ def _presets_with(group: str, leaf: str) -> list[str]:
     names = presets().get(group, [])
     found: dict[str, tuple[bool, bool]] = {}
     for name in names:
-        component = _schema(group, name)
+        component = component_of(group, name)
         needed = _is_needed(OmegaConf.structured(components[component]), leaf) if component in components else None
         if needed is not None:
             found[name] = (not needed, component != name)
     return sorted(found, key=lambda name: found[name]) if len(found) < len(names) else []
 
 
-def _schema(group: str, name: str) -> str:
+def component_of(group: str, name: str) -> str:
     """The component that a preset configures, e.g. ``dreamda``: where the first lines of its ``defaults`` lead."""
     while not name.startswith("_"):
         files = [file for root in roots() if (file := root / "conf" / group / f"{name}.yaml").is_file()]

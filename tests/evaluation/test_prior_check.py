@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genaug.app import compose_typed
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.core.store import Store
 from genaug.data.sample import Boxes, Dataset, Sample
