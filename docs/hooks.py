@@ -207,26 +207,24 @@ def made_stages() -> str:
     """The stages of a run as a picture: what each does, and where what it makes is kept."""
     from genaug import stages
 
-    classes = {
-        cls.name: cls
-        for cls in vars(stages).values()
-        if inspect.isclass(cls) and issubclass(cls, stages.Stage) and "name" in vars(cls)
+    classes = {cls.name: cls for cls in reversed(stages.Stage.__subclasses__())}  # of one name the first
+    told = {
+        "data": "Read the data set and draw the training images.",
+        "check": "Look at what the prior makes of a few of the images, and say so if it cannot draw such.",
     }
     places = {
+        "check": "store/checks",
         "erase": "store/erasures",
         "fit": "store/fitted",
         "generate": "store/images, store/pools",
         "filter": "beside the pool",
         "train": "runs/…/result.json",
     }
-    width, row, parts = 360, 84, []
+    width, row, parts = 360, 98, []
     for number, name in enumerate(stages.STAGES):
-        about = "Read the data set and draw the training images."
-        if name in classes:
-            about = inspect.cleandoc(classes[name].__doc__ or "").split("\n\n")[0]
+        about = told.get(name) or inspect.cleandoc(classes[name].__doc__ or "").split("\n\n")[0]
         top, place = 4 + number * row, html.escape(places.get(name, "kept nowhere"))
-        about = about if len(about) <= 96 else about[: about.rfind(" ", 0, 94)].rstrip(",:;") + " …"
-        lines = textwrap.wrap(about.replace("\n", " ").replace("``", ""), 50)[:2]
+        lines = textwrap.wrap(about.replace("\n", " ").replace("``", ""), 54, max_lines=3, placeholder=" …")
         parts.append(f'<rect x="4" y="{top}" width="{width - 8}" height="{row - 20}" rx="6"/>')
         parts.append(f'<text class="name" x="14" y="{top + 19}">{name}</text>')
         parts.append(f'<text class="place" x="{width - 14}" y="{top + 19}" text-anchor="end">{place}</text>')

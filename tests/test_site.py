@@ -49,6 +49,14 @@ def test_a_keys_rule_and_meaning_are_those_of_the_code(site):
     assert re.search(r"dataset\.root\s+\(needed\)", needed)
 
 
+def test_every_page_beside_the_code_is_on_the_site():
+    asked = re.findall(r"made: readme (\S+)", "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md")))
+    there = [
+        page.parent.relative_to(ROOT / "src" / "genaug").as_posix() for page in ROOT.glob("src/genaug/*/*/README.md")
+    ]
+    assert sorted(asked) == sorted(there)
+
+
 def test_recipes_methods_and_records_are_filled_in(site):
     for page, told in {
         "extend": "class Tint",
