@@ -5,6 +5,7 @@ import pytest
 from genaug.core.claims import GARBAGE, claim
 from genaug.core.errors import GenaugError
 from genaug.core.store import Store
+from genaug.downstream.classification.batches import decode
 from genaug.runs.garbage import YOUNG, alone, find_garbage, remove
 from tests.generators.test_publishing import Noise, build, dataset
 from tests.runs.finished_run import write_finished
@@ -39,6 +40,22 @@ def test_while_somebody_works_on_the_store_nothing_but_stale_partial_files_is_li
         assert find_garbage(tmp_path, now=later).paths == [partial]
     with claim(store, ["b" * 16]):
         assert find_garbage(tmp_path, now=later).paths == [partial]
+
+
+def test_decoded_images_are_counted_and_listed_when_asked_for_unless_somebody_reads_them(tmp_path):
+    store = Store(tmp_path / "store")
+    decode(dataset().train, 32, "squash", store).values[:1]
+    decode(dataset().train, 16, "crop", store)
+    write_finished(tmp_path / "runs" / "run-0")
+    found = find_garbage(tmp_path)
+    assert found.paths == [] and 0 < found.cached_bytes < 200_000
+    with store.lock("a" * 16):
+        assert find_garbage(tmp_path, decoded=True).paths == []
+    asked = find_garbage(tmp_path, decoded=True)
+    assert asked.paths == [store.root / "decoded" / name for name in ("16-crop", "32-squash")]
+    assert asked.num_bytes == found.cached_bytes and asked.cached_bytes == 0
+    remove(asked)
+    assert decode(dataset().train, 32, "squash", store).values[:1].shape == (1, 3, 32, 32)
 
 
 def test_without_any_run_no_pool_is_listed(tmp_path):

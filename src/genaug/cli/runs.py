@@ -93,18 +93,22 @@ def sync(
 @app.command()
 def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
+    decoded: Annotated[bool, typer.Option("--decoded", help="List the cache of decoded images, too.")] = False,
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Pools and images that no run uses and that are older than a day; removed with --delete."""
     from genaug.runs.garbage import alone, find_garbage, remove
 
     with alone(outputs):
-        found = find_garbage(outputs)
+        found = find_garbage(outputs, decoded=decoded)
         for path in found.paths:
             typer.echo(str(path))
         typer.echo(
             f"{len(found.paths)} unused, {found.num_bytes / 1e6:.1f} MB" + ("" if delete else "; remove with --delete")
         )
+        if found.cached_bytes:
+            size = f"{found.cached_bytes / 1e6:.1f} MB"
+            typer.echo(f"{size} of decoded images, which runs make again when they need them; list them with --decoded")
         if delete:
             remove(found)
 

@@ -22,14 +22,21 @@ class Garbage:
 
     paths: list[Path]
     num_bytes: int
+    cached_bytes: int = 0
+    """Room on disk of decoded images (``store/decoded``) that are not listed: a cache, which any run fills again."""
 
 
-def find_garbage(outputs: Path, now: float | None = None) -> Garbage:
+def find_garbage(outputs: Path, now: float | None = None, decoded: bool = False) -> Garbage:
     """Pools that no run needs and images that no pool holds, older than a day; fitted artefacts are small and stay.
 
     A run states what it needs (``artefacts``) as soon as it has read its data, so an unfinished one keeps its pool, too.
     Partial files and folders that nobody has touched for a day are listed with them. While somebody works on the store
     they alone are: its images may be in no pool yet.
+
+    Args:
+        outputs: the outputs folder.
+        now: seconds since 1970, for tests.
+        decoded: list the cache of decoded images as well, of any age.
 
     Raises:
         GenaugError: if there are pools and no runs below ``outputs``, where every pool would seem unused.
@@ -37,8 +44,9 @@ def find_garbage(outputs: Path, now: float | None = None) -> Garbage:
     store = Store(outputs / "store")
     oldest = (time.time() if now is None else now) - YOUNG
     partial = [p for top in (store.root, outputs / "runs") for p in top.rglob(f".*{PARTIAL}") if _age(p) < oldest]
+    cache = sorted((store.root / "decoded").glob("*"))
     if workers(store):
-        return Garbage(paths=partial, num_bytes=_size(partial))
+        return Garbage(paths=partial, num_bytes=_size(partial), cached_bytes=_size(cache))
     states = cell_states(outputs / "runs")
     if store.has_pools and not states:
         raise GenaugError(
@@ -54,7 +62,9 @@ def find_garbage(outputs: Path, now: float | None = None) -> Garbage:
     kept = {image.stem for pool in store.pools() if pool not in pools for image in pool.glob("*/*.png")}
     images = sorted(p for p in store.images() if p.stem not in kept and _age(p) < oldest)
     # an image and its hard link in a pool are one file on disk
-    return Garbage(paths=[*partial, *pools, *images], num_bytes=_size([*partial, *images]))
+    own = [*partial, *images, *(cache if decoded else [])]
+    listed = [*partial, *pools, *images, *(cache if decoded else [])]
+    return Garbage(paths=listed, num_bytes=_size(own), cached_bytes=0 if decoded else _size(cache))
 
 
 @contextlib.contextmanager
@@ -74,7 +84,13 @@ def _age(path: Path) -> float:
 
 def _size(paths: list[Path]) -> int:
     files = (file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]))
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sum(_room(file) for file in files if file.is_file())
+
+
+def _room(file: Path) -> int:
+    """Bytes on disk where that is less than the length: decoded images have holes."""
+    stat = file.stat()
+    return min(stat.st_size, stat.st_blocks * 512)
 
 
 def remove(garbage: Garbage) -> None:
