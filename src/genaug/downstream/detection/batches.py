@@ -15,13 +15,11 @@ from genaug.data.augmentation import seeded
 from genaug.data.geometry import Letterbox
 from genaug.data.mixing import Draw, Stream
 from genaug.data.sample import Sample
+from genaug.downstream.detection.copy_paste import Example, copy_paste
 
 MEMORY_LIMIT = 2**30  # bytes of decoded images that are kept in memory; others are decoded when they are drawn
 MIN_SIDE = 2.0  # pixels: what augmentation leaves of a box must be at least this wide and high
 MOSAIC_DRAWS = 2**31
-
-Example = tuple[Tensor, Tensor, Tensor]
-"""uint8 [3, h, w]; boxes float32 [n, 4], left, top, right, bottom; labels int64 [n]. Crowd regions are not in it."""
 
 
 class BoxedImages:
@@ -47,8 +45,23 @@ class BoxedImages:
             self.cache[sample.id], self.cache[f"{sample.id}\0scales"] = array, geometry.scales
         return self.cache[sample.id], self.cache[f"{sample.id}\0scales"]
 
+    def mask(self, sample: Sample) -> Tensor | None:
+        """The object mask of a sample at the size of its pixels, bool [h, w]; None where it has none."""
+        key = f"{sample.id}\0mask"
+        if key in self.cache:
+            return torch.from_numpy(self.cache[key].copy())
+        mask = sample.read_mask()
+        if mask is None:
+            return None
+        height, width = self.pixels(sample)[0].shape[:2]
+        scaled = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+        self.bytes += scaled.nbytes
+        if self.bytes <= MEMORY_LIMIT:
+            self.cache[key] = scaled
+        return torch.from_numpy(scaled.copy())
+
     def example(self, sample: Sample) -> Example:
-        """Image, boxes and labels of a sample."""
+        """Image, boxes (float32 [n, 4]: left, top, right, bottom) and labels of a sample; crowd regions are not in it."""
         pixels, scales = self.pixels(sample)
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         if sample.boxes is None:
@@ -114,16 +127,27 @@ class BoxedBatches(Dataset):
         first_label: int,
         transform: Transform | None = None,
         mosaic_prob: float = 0.0,
+        copy_paste_prob: float = 0.0,
+        copy_paste_visible: float = 0.3,
+        pasted_from: Sequence[Sample] = (),
         rank: int = 0,
         num_ranks: int = 1,
     ):
         self.stream, self.images, self.transform, self.mosaic_prob = stream, images, transform, mosaic_prob
+        self.copy_paste_prob, self.copy_paste_visible = copy_paste_prob, copy_paste_visible
+        self.pasted_from = [sample for sample in pasted_from if sample.has_class]
         self.batch_size, self.first_label, self.rank, self.num_ranks = batch_size, first_label, rank, num_ranks
 
     def example(self, draw: Draw) -> Example:
         """One augmented training example; the mosaic's other three are further draws of the same mix."""
         example = self.images.example(draw.sample)
         seed = draw.augment_seed
+        if self.copy_paste_prob > 0 and uniform(seed, "copy-paste") < self.copy_paste_prob:
+            source = self.pasted_from[choice(len(self.pasted_from), seed, "copy-paste source")]
+            masks = self.images.mask(draw.sample), self.images.mask(source)
+            example = copy_paste(
+                example, masks[0], self.images.example(source), masks[1], self.copy_paste_visible, seed
+            )
         if self.mosaic_prob > 0 and uniform(seed, "mosaic") < self.mosaic_prob:
             others = [self.stream[choice(MOSAIC_DRAWS, seed, "mosaic", i)].sample for i in range(3)]
             parts = [example, *(self.images.example(sample) for sample in others)]

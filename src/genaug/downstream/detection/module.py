@@ -50,6 +50,9 @@ class LightningDetector(LightningLearner):
             first_label=first_label(config),
             transform=self.data.augment.image_transform(config.image_size),
             mosaic_prob=config.mosaic_prob,
+            copy_paste_prob=config.copy_paste_prob,
+            copy_paste_visible=config.copy_paste_visible,
+            pasted_from=self.data.dataset.train,
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
         )
