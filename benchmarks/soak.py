@@ -1,99 +1,183 @@
-"""Kill runs at random moments and issue the same command again until it ends: what is lost, and does the result change?
+"""Kill runs at random moments and issue the same command again until it ends: is anything lost, and does the result change?
 
     python benchmarks/soak.py --kills 200
+    python benchmarks/soak.py --minutes 10 --only detection quality
 
-Each run is killed (SIGKILL, SIGTERM or SIGINT) up to --per-run times, then left to end, and its metrics and images are compared
-with those of a run that was never killed. Every second run has a twin process on the same store. At the end the store is
-verified. Prints one line per run and the sums.
+Each run is killed (SIGKILL, SIGTERM or SIGINT) up to --per-run times and then left to end. Its metrics and the pixels of its
+images, by content hash, are compared with those of the same run that was never killed. Every second run has a twin on the same
+store, killed at the same moment. At the end each store is verified. Prints one line per run, and the sums as JSON.
+
+Runs are forks of this process, which has imported everything, so that kills strike work and not imports.
 """
 
 import argparse
+import hashlib
+import importlib
 import json
+import multiprocessing
 import os
+import platform
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[1]
-SMALL = ["dataset.shots=1", "mix.m=2", "trainer.num_threads=1", "tracking=local"]
-STEPS = [*SMALL, "downstream.num_steps=30", "trainer.checkpoint_every=5"]
+from PIL import Image
+
+LEARNING = ["downstream.num_steps=30", "trainer.checkpoint_every=5", "trainer.accelerator=cpu", "trainer.num_threads=1"]
+SMALL = [*LEARNING, "dataset.shots=1", "mix.m=2", "tracking=local"]
+TOKENS = ["generator.tokens.num_steps=20", "generator.tokens.checkpoint_every=5"]
+ERASING = [f"leakage.erasure.{key}" for key in ("iterations=2", "trajectories=2", "num_steps=5", "batch_size=2")]
+SCENES = [
+    *LEARNING, "dataset=digit_scenes", "dataset.num_train=8", "dataset.num_test=20", "mix.m=1", "downstream=detector_tiny",
+    "downstream.batch_size=4", "tracking=local",
+]  # fmt: skip
 RUNS = {
-    "real_guidance": ["generator=real_guidance", *STEPS],
-    "da_fusion": [
-        "generator=da_fusion",
-        "generator.tokens.num_steps=20",
-        "generator.tokens.checkpoint_every=5",
-        *STEPS,
-    ],
-    "diff_mix": ["generator=diff_mix", "generator.tokens.num_steps=20", *STEPS],
-    "dreamda": ["generator=dreamda", *STEPS],
-    "erasure": ["generator=da_fusion", "leakage=model_centric", "generator.tokens.num_steps=5", *STEPS],
-    "filter": ["generator=real_guidance", "filter=blank", *STEPS],
-    "best_val": ["generator=none", "downstream.select=best_val", "downstream.eval_every=5", *STEPS],
-    "online": ["generator=latent_interpolation", *STEPS],
+    "best_val": ["generator=none", "downstream.select=best_val", "downstream.eval_every=5", *SMALL],
+    "real_guidance": ["generator=real_guidance", *SMALL],
+    "da_fusion": ["generator=da_fusion", *TOKENS, *SMALL],
+    "diff_mix": ["generator=diff_mix", *TOKENS, *SMALL],
+    "dreamda": ["generator=dreamda", *SMALL],
+    "psld": ["generator=psld", "generator.num_steps=10", "generator.teacher.num_steps=25", *SCENES],
+    "erasure": ["generator=da_fusion", "leakage=model_centric", *ERASING, *TOKENS, *SMALL],
+    "filter": ["generator=real_guidance", "filter=blank", *SMALL],
+    "interpolation": ["generator=latent_interpolation", "generator.training.num_steps=40", *SMALL],
+    "online": ["generator=latent_interpolation", "generator.online=true", "generator.training.num_steps=40", *SMALL],
+    "detection": ["generator=none", *SCENES],
+    "quality": ["generator=vae_reconstruction", *SMALL],
 }
+MEASURED = ("quality",)
+"""Runs whose pool ``genaug quality`` measures afterwards, under the same kills."""
+MODULES = (
+    "app", "cli", "run", "downstream.classification.module", "downstream.detection.module", "priors.model", "priors.erasure",
+    "evaluation.quality", "evaluation.filters", "generators.sdedit.sampler", "generators.tokens.textual_inversion",
+    "generators.dreamda.batches", "generators.psld.inpaint", "generators.latent_interpolation.images",
+    "generators.latent_interpolation.fit", "drawing.contact_sheet", "tables.terminal",
+)  # fmt: skip
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
+PATIENCE = 120.0
+"""Seconds beyond ten times its own that a run may take before it counts as hanging."""
 
 
-def start(overrides: list[str], outputs: Path) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "train.py"), *overrides, f"paths.outputs_dir={outputs}"]
-    log = (outputs / "soak.txt").open("a")
-    return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+def command(words: list[str], outputs: Path) -> BaseProcess:
+    """Start ``genaug WORDS`` or ``train.py WORDS`` with its output in ``soak.txt``."""
+
+    def main() -> None:
+        log = os.open(outputs / "soak.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        from genaug import app, cli
+
+        if words[0] == "verify":
+            sys.argv = ["genaug", *words, "--outputs", str(outputs)]
+            return cli.main()
+        sys.argv = ["train.py", *RUNS[words[0]], f"paths.outputs_dir={outputs}"]
+        app.main()
+        if words[0] in MEASURED:
+            sys.argv = ["genaug", "quality", "digits", "--features", "pixels", "--outputs", str(outputs)]
+            cli.main()
+        return None
+
+    process = multiprocessing.get_context("fork").Process(target=main)
+    process.start()
+    return process
 
 
-def finish(overrides: list[str], outputs: Path) -> tuple[dict | None, float]:
-    """The run's result (None if it does not end well) and its seconds."""
+def outcome(outputs: Path) -> dict[str, Any]:
+    """What a run leaves that must not depend on kills."""
+    results = [json.loads(path.read_text()) for path in outputs.glob("runs/*/result.json")]
+    images = sorted(outputs.glob("store/images/*/*.png"))
+    return {
+        "metrics": [result["metrics"] for result in results],
+        "images": {path.stem: hashlib.sha256(Image.open(path).tobytes()).hexdigest() for path in images},
+        "quality": [json.loads(path.read_text())["measures"] for path in outputs.glob("quality/*.json")],
+    }
+
+
+def finish(name: str, outputs: Path, patience: float) -> tuple[str, float]:
+    """Let a run end; ``ended``, ``failed`` or ``hung``, and its seconds."""
+    outputs.mkdir(exist_ok=True)
     started = time.monotonic()
-    code = start(overrides, outputs).wait()
-    paths = list(outputs.glob("runs/*/result.json"))
-    return (json.loads(paths[0].read_text()) if code == 0 and paths else None), time.monotonic() - started
+    process = command([name], outputs)
+    process.join(patience)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        return "hung", time.monotonic() - started
+    return "ended" if process.exitcode == 0 else "failed", time.monotonic() - started
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=200, help="0: each kind once, without any")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further run after this time")
     parser.add_argument("--per-run", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=list(RUNS), choices=list(RUNS))
+    parser.add_argument("--out", type=Path, help="a JSON file for the sums")
     options = parser.parse_args()
-    draw = random.Random(options.seed)
-    kills = ended = equal = wrong_codes = runs = damaged = 0
+    for module in MODULES:
+        importlib.import_module(f"genaug.{module}")
+    draw, started = random.Random(options.seed), time.monotonic()
+    sums, kills, kinds = Counter[str](), Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory() as top:
-        whole: dict[str, tuple[dict | None, float]] = {}
-        while kills < options.kills:
-            name = options.only[runs % len(options.only)]
-            if name not in whole:
-                (Path(top) / f"whole-{name}").mkdir()
-                whole[name] = finish(RUNS[name], Path(top) / f"whole-{name}")
+        whole: dict[str, tuple[dict[str, Any], float]] = {}
+        for name in options.only:
+            outputs = Path(top) / f"whole-{name}"
+            state, seconds = finish(name, outputs, 600.0)
+            if state != "ended":
+                sys.exit(f"{name} fails without any kill:\n{(outputs / 'soak.txt').read_text()}")
+            whole[name] = outcome(outputs), seconds
+            print(f"{name}: {seconds:.1f} s and {len(whole[name][0]['images'])} images without kills", flush=True)
+        while kills.total() < options.kills and time.monotonic() - started < 60 * options.minutes:
+            name = options.only[sums["runs"] % len(options.only)]
             expected, seconds = whole[name]
-            outputs = Path(top) / f"{runs}-{name}"
+            outputs = Path(top) / f"{sums['runs']}-{name}"
             outputs.mkdir()
-            for _ in range(min(options.per_run, options.kills - kills)):
-                processes = [start(RUNS[name], outputs) for _ in range(1 + runs % 2)]
-                time.sleep(draw.uniform(0.2, 0.9) * seconds)
+            for _ in range(min(options.per_run, options.kills - kills.total())):
+                processes = [command([name], outputs) for _ in range(1 + sums["runs"] % 2)]
+                time.sleep(draw.uniform(0.05, 0.95) * seconds)
                 signum = draw.choice(list(CODES))
-                alive = processes[0].poll() is None
-                processes[0].send_signal(signum)
-                code = processes[0].wait()
-                kills += alive
-                wrong_codes += alive and code not in (*CODES[signum], 0)  # 0: it ended first
-                for twin in processes[1:]:
-                    twin.kill()
-                    twin.wait()
-            result, _ = finish(RUNS[name], outputs)
-            same = result is not None and expected is not None and result["metrics"] == expected["metrics"]
-            program = "import sys; from genaug.cli import main; sys.argv = ['genaug', *sys.argv[1:]]; main()"
-            check = [sys.executable, "-c", program, "verify", "--outputs", str(outputs)]
-            damaged += subprocess.run(check, cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL).returncode != 0
-            runs, ended, equal = runs + 1, ended + (result is not None), equal + same
-            print(f"{name}: {'ended' if result else 'FAILED'}, {'equal' if same else 'DIFFERENT'}", flush=True)
-    print(f"{kills} kills over {runs} runs: {ended} ended, {equal} with the metrics of a run that was never killed,")
-    print(f"{wrong_codes} wrong exit codes, {damaged} stores with damage")
-    sys.exit(not (ended == equal == runs and not wrong_codes and not damaged))
+                for process in processes:
+                    if process.is_alive():
+                        os.kill(process.pid, signum)  # type: ignore[arg-type]
+                        process.join()
+                        kills[signum.name] += 1
+                        kinds[name] += 1
+                        sums["wrong exit codes"] += process.exitcode not in (*CODES[signum], 0)  # 0: it ended first
+            state, _ = finish(name, outputs, 10 * seconds + PATIENCE)
+            found = outcome(outputs)
+            checked = command(["verify"], outputs)
+            checked.join()
+            sums.update(["runs", state, f"{'equal' if found == expected else 'different'} result"])
+            sums["damaged stores"] += checked.exitcode != 0
+            differs = [key for key, value in expected.items() if found[key] != value]
+            print(f"{name}: {state}, {f'DIFFERENT {differs}' if differs else 'equal'}", flush=True)
+            if state != "ended" or differs or checked.exitcode != 0:
+                print((outputs / "soak.txt").read_text()[-3000:], flush=True)
+    figures = {
+        "kills": kills.total(),
+        "by signal": dict(kills),
+        "by kind of run": dict(kinds),
+        **{key: sums[key] for key in ("runs", "ended", "failed", "hung", "equal result", "different result")},
+        **{key: sums[key] for key in ("wrong exit codes", "damaged stores")},
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "machine": f"{os.cpu_count()} x {platform.machine()}",
+        "seed": options.seed,
+    }
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.out is not None:
+        options.out.write_text(text + "\n")
+    well = (
+        sums["equal result"] == sums["ended"] == sums["runs"] and not sums["wrong exit codes"] + sums["damaged stores"]
+    )
+    sys.exit(not well)
 
 
 if __name__ == "__main__":
