@@ -23,6 +23,7 @@ from genaug.data.summary import summary
 from genaug.downstream.base import TrainingData
 from genaug.drawing.contact_sheet import contact_sheet
 from genaug.evaluation.prior_check import source_identity, stored_check
+from genaug.following import followers
 from genaug.generators.labelling.config import REASONS
 from genaug.priors.config import TINY
 from genaug.runs.cell import Cell, Result, headline, setting_fingerprint
@@ -153,8 +154,8 @@ def look_at_prior(prior: WorkingPrior, dataset: Dataset, cell: Cell, record: Rec
         record.say(f"note: {error}")
         return None
     record.say(found.sentence)
-    shutil.copyfile(picture, cell.folder / picture.name)
-    record.image(picture.stem, cell.folder / picture.name)
+    shutil.copyfile(picture, record.folder / picture.name)
+    record.image(picture.stem, record.folder / picture.name)
     return None if found.can_draw else found.sentence
 
 
@@ -208,7 +209,7 @@ def generate(
             record.say(f"  rejected {number} as {reason}" + (f": {REASONS[reason]}" if reason in REASONS else ""))
         if pool.sharpness is not None:
             record.say(f"  outside the boxes the images have {pool.sharpness:.0%} of their sources' gradient")
-        sheet = cell.folder / "gallery.png"
+        sheet = record.folder / "gallery.png"
         contact_sheet(pool, stage.dataset, num_sources=10, num_variants=min(cell.config.mix.m, 8)).save(sheet)
         record.image("gallery", sheet)
     if select is not None:
@@ -230,7 +231,7 @@ def train(stage: Train, dataset: Dataset, synthetic: Synthetic, cell: Cell, reco
         store=cfg.paths.store,
     )
     synthetic.counts |= {"train_images": len(dataset.train), "test_images": len(dataset.test)}
-    with record.stage(stage.name):
+    with record.stage(stage.name), followers(cell):
         return stage.make(data, cell.folder, record)
 
 

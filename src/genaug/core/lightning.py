@@ -9,7 +9,8 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Lightning prints nothing inside: what matters is in the record."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric")]
+    names = ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(pytorch_)?lightning.*")

@@ -54,6 +54,8 @@ class Downstream:
     """Initialisation, data order and augmentation. Follows the trial's seed."""
     image_size: int = count(II("dataset.image_size"), 8, MOST_SIDE)
     """Side in pixels at which images are trained on and scored."""
+    batch_size: int = count(32)
+    """Images per step, over all devices together."""
 
     version: ClassVar[int] = 1
     task: ClassVar[str] = "classification"
@@ -79,6 +81,7 @@ class Downstream:
             online: whether the generator augments batches instead.
         """
         augment.check(self.task)
+        trainer.check(self.batch_size)
         if isinstance(mix, Separate):
             raise GenaugError(
                 f"mix=separate leaves the pool unlabelled, which downstream={self.name} cannot learn from. "

@@ -33,6 +33,8 @@ class LightningLearner(pl.LightningModule):
             if config.ema_decay > 0
             else None
         )
+        if self.average is not None:
+            self.average.requires_grad_(False)
 
     @property
     def scored(self) -> nn.Module:

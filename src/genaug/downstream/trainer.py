@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genaug.core.device import ACCELERATORS, best_device
+from genaug.core.errors import GenaugError
 from genaug.core.fields import choice, count
 from genaug.core.identity import NOT_IDENTITY
 from genaug.core.registry import component
@@ -22,7 +23,9 @@ class TrainerConfig:
     """``auto``, ``cpu``, ``gpu`` (or ``cuda``) or ``mps``; the generators' device follows it. Which GPU:
     ``CUDA_VISIBLE_DEVICES``."""
     devices: int = count(1, most=MOST_PROCESSES, metadata=NOT_IDENTITY)
-    """Number of devices inside one cell (Lightning DDP when above 1)."""
+    """Devices of this machine that train one model together (Lightning's DDP), each on its share of every batch:
+    ``downstream.batch_size`` is a multiple of it. Batch normalisation looks at the shares of all GPUs; on CPU, where torch
+    cannot, at each process's own."""
     precision: str = choice("32-true", PRECISIONS)
     """Lightning's names: ``32-true``, ``bf16-mixed``, ``16-mixed``, ``bf16-true``, ``16-true`` or ``64-true``."""
     num_workers: int = count(0, 0, MOST_PROCESSES, metadata=NOT_IDENTITY)
@@ -39,6 +42,24 @@ class TrainerConfig:
 
             torch.set_num_threads(self.num_threads)
         return best_device(self.accelerator)
+
+    def check(self, batch_size: int) -> None:
+        """Raise ``GenaugError`` where several devices cannot share the work."""
+        if self.devices == 1:
+            return
+        if batch_size % self.devices:
+            raise GenaugError(
+                f"trainer.devices={self.devices} cannot share downstream.batch_size={batch_size} evenly: write a multiple, "
+                f"e.g. downstream.batch_size={-(-batch_size // self.devices) * self.devices}."
+            )
+        import torch
+
+        device = best_device(self.accelerator)
+        present = torch.cuda.device_count() if device == "cuda" else 1 if device == "mps" else MOST_PROCESSES
+        if self.devices > present:
+            raise GenaugError(
+                f"trainer.devices={self.devices}, but torch sees {present} of {device}: write trainer.devices={present}."
+            )
 
     def lightning(self) -> dict[str, Any]:
         """Keyword arguments for ``pytorch_lightning.Trainer``."""

@@ -1,5 +1,7 @@
 """What all downstream models share around Lightning: a quiet, resumable Trainer, evaluations by step, the record."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+from lightning_fabric.plugins.environments import LightningEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.layer_sync import LayerSync
+from pytorch_lightning.strategies import DDPStrategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from genaug.core.checkpoints import Pace, WholeCheckpoints, read_checkpoint, save_checkpoint
+from genaug.core.device import best_device
 from genaug.core.errors import GenaugError
 from genaug.core.interruption import Interrupted, deferred, pending
 from genaug.downstream.classification.metrics import select_step
@@ -127,19 +133,24 @@ class Checkpoints(Callback):
 
     def __init__(self, path: Path, every: int):
         self.path, self.every = path, every
+        self.on_sigterm = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.pace = Pace(self.every)
+        # Lightning's handler, which by now stands before ours, would wait for the other devices in the middle of their work
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.on_sigterm)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        signum = pending()
+        signum = pending() or 0
         last = trainer.global_step == trainer.max_steps  # an interrupted scoring goes on from here
-        due = self.pace.due(trainer.global_step) or last or signum is not None
-        if trainer.world_size > 1:  # all devices write together or none
-            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+        due = self.pace.due(trainer.global_step) or last or signum > 0
+        if trainer.world_size > 1:  # all devices write and end together or none
+            both = torch.tensor([int(due), signum], device=trainer.strategy.root_device)
+            due, signum = trainer.strategy.reduce(both, reduce_op="max").tolist()  # type: ignore[union-attr]
         if due:
             trainer.save_checkpoint(self.path)
-        if signum is not None:
+        if signum:
             raise Interrupted(signum)
 
 
@@ -191,22 +202,47 @@ class Evaluations(Callback):
         self.history = state_dict["history"]
 
 
+class TogetherStrategy(DDPStrategy):
+    """Lightning's data-parallel training without its launcher, which would start the user's program again: the processes of
+    the other devices are there already (``genaug.following``)."""
+
+    def _configure_launcher(self) -> None:
+        self._launcher = None
+
+
+class SharedStatistics(LayerSync):
+    """Batch normalisation over the images of all GPUs; timm's way, which keeps the activations inside its layers."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        return convert_sync_batchnorm(model)
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        return model
+
+
 def build_trainer(
     config: TrainerConfig, num_steps: int, folder: Path, record: "Record", title: str, callbacks: list[Callback]
 ) -> pl.Trainer:
-    """A Trainer of a fixed number of optimiser steps that writes nothing but checkpoints, below ``folder``."""
+    """A Trainer of a fixed number of optimiser steps that writes nothing but checkpoints, below ``folder``.
+
+    With several devices, the process of the first one alone looks at losses and evaluates.
+    """
     resume = Checkpoints(folder / "checkpoints" / RESUME_NAME, config.checkpoint_every)
     config.device()  # sets the number of threads
+    environment = LightningEnvironment()  # also under SLURM: the leader starts the followers
+    leads = environment.local_rank() == 0
+    shared = [SharedStatistics()] if config.devices > 1 and best_device(config.accelerator) == "cuda" else []
     return pl.Trainer(
         **config.lightning(),
+        strategy=TogetherStrategy() if config.devices > 1 else "auto",
         max_steps=num_steps,
         logger=RecordLogger(record),
-        callbacks=[Bar(title), Losses(), *callbacks, resume],
+        callbacks=[Bar(title), Losses(), *callbacks, resume] if leads else [resume],
         default_root_dir=folder,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,  # Lightning's own callback: ours writes by time, too
-        plugins=[WholeCheckpoints(), _environment(config)],
+        plugins=[WholeCheckpoints(), environment, *shared],
         use_distributed_sampler=False,  # batches are shared out by StreamBatches
         num_sanity_val_steps=0,
     )
@@ -215,6 +251,8 @@ def build_trainer(
 def fit(trainer: pl.Trainer, model: pl.LightningModule, folder: Path, record: "Record") -> None:
     """Train to the last step, from the checkpoint of an interrupted run if there is one that can be read.
 
+    A process that trains for another device ends here: the first one scores the model.
+
     Raises:
         GenaugError: if the loss or a weight becomes NaN or infinite.
     """
@@ -222,17 +260,12 @@ def fit(trainer: pl.Trainer, model: pl.LightningModule, folder: Path, record: "R
     started = time.perf_counter()
     with deferred():
         trainer.fit(model, ckpt_path=checkpoint if _resumes(trainer, checkpoint, record) else None, weights_only=True)
+    if not trainer.is_global_zero:
+        raise SystemExit
     broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
         raise GenaugError(f"After step {trainer.global_step} weights are no numbers, {broken[0]} first. {REMEDY}")
     record.say(f"trained to step {trainer.global_step} in {time.perf_counter() - started:.1f} s")
-
-
-def _environment(config: TrainerConfig) -> ClusterEnvironment:
-    """One device is one process, whatever SLURM started beside it; we requeue, after our own checkpoint."""
-    if config.devices > 1 and SLURMEnvironment.detect():
-        return SLURMEnvironment(auto_requeue=False)
-    return LightningEnvironment()
 
 
 def _resumes(trainer: pl.Trainer, checkpoint: Path, record: "Record") -> bool:
