@@ -2,11 +2,11 @@
 
 import typer
 
-from genaug.cli import pools, results, runs
+from genaug.cli import data, pools, results, runs
 from genaug.cli.options import app
 from genaug.core.errors import GenaugError
 
-__all__ = ["app", "main", "pools", "results", "runs"]
+__all__ = ["app", "data", "main", "pools", "results", "runs"]
 
 
 def main() -> None:

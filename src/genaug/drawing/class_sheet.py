@@ -1,0 +1,37 @@
+"""Real images of each class, a row per class, with their labels or boxes: for a look at a data set."""
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw
+
+from genaug.data.sample import Dataset, Sample
+from genaug.data.splits import by_class
+from genaug.data.summary import short
+from genaug.drawing.boxes import COLOURS, draw_annotation
+
+CELL, CAPTION, GAP = 96, 14, 4
+
+
+def class_sheet(dataset: Dataset, per_class: int = 8, most_classes: int = 40) -> Image.Image:
+    """The first training images of each class; boxes in the colour of their class, crowd regions grey."""
+    groups = by_class(dataset.train, len(dataset.class_names))
+    rows = [(i, group[:per_class]) for i, group in enumerate(groups) if group][:most_classes]
+    size = (per_class * (CELL + GAP) + GAP, len(rows) * (CELL + CAPTION + GAP) + GAP)
+    sheet = Image.new("RGB", (size[0], max(size[1], 1)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, (index, samples) in enumerate(rows):
+        top = GAP + row * (CELL + CAPTION + GAP)
+        colour = COLOURS[index % len(COLOURS)] if dataset.task == "detection" else "black"
+        pen.text((GAP, top), f"{short(dataset.class_names[index])} ({len(groups[index])} images)", fill=colour)
+        _row(sheet, samples, top + CAPTION)
+    return sheet
+
+
+def _row(sheet: Image.Image, samples: Sequence[Sample], top: int) -> None:
+    for column, sample in enumerate(samples):
+        picture = sample.open()
+        scale = CELL / max(picture.size)
+        size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+        picture = picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR)
+        draw_annotation(picture, sample, scale)
+        sheet.paste(picture, (GAP + column * (CELL + GAP), top))

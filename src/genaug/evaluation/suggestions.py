@@ -1,0 +1,98 @@
+"""Settings for a data set, by rules that fit in a line each; ``genaug check`` prints them with their reasons.
+
+They make a first comparison that ends: in minutes to hours on a CPU, in hours on a GPU. They are no protocol of any paper.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from genaug.data.sample import Dataset
+from genaug.data.summary import per_class
+from genaug.evaluation.prior_check import PriorCheck
+
+CPU_SIDE, GPU_SIDE, DETECTOR_SIDE = 64, 224, 640
+"""Largest training sides: what a CPU trains in minutes, what pretrained backbones expect, and detectors."""
+MOST_GENERATED = {"cpu": 1000, "cuda": 20_000}
+"""Generated images per pool."""
+EPOCHS, BATCH = 50, 32
+STEPS = {"cpu": (200, 1000), "cuda": (400, 5000)}
+MOST_SHOTS = {"cpu": 64, "cuda": 1000}
+GOOD_RIGHT = 0.6
+"""Share of the gradients that the prior gets right from which it is given free rein."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """One setting."""
+
+    override: str
+    why: str
+
+
+def suggestions(dataset: Dataset, median_side: int, device: str, check: PriorCheck | None) -> list[Suggestion]:
+    """Settings of ``experiment=own/<task>`` for a data set.
+
+    Args:
+        median_side: longer side of the median image, in pixels.
+        device: ``cpu`` or ``cuda``.
+        check: what the prior makes of the images; None where that was not looked at.
+    """
+    device = device if device in STEPS else "cpu"
+    detects = dataset.task == "detection"
+    side = image_size(median_side, dataset.task, device)
+    found = [
+        Suggestion(f"dataset.image_size={side}", f"the median image has {median_side} px; {_limit(detects, device)}")
+    ]
+    num_train = len(dataset.train)
+    counts = [number for number in per_class(dataset.train).values() if number]
+    if detects:
+        if device == "cuda":
+            found.append(Suggestion("downstream=faster_rcnn", "a pretrained detector: there is a GPU"))
+        else:
+            found.append(Suggestion("downstream=detector_tiny", "a small detector: there is no GPU"))
+    else:
+        if device == "cuda":
+            found.append(Suggestion("downstream=resnet50", "a pretrained backbone: there is a GPU"))
+        else:
+            found.append(Suggestion("downstream=classifier_tiny", "a small network from scratch: there is no GPU"))
+        most = MOST_SHOTS[device]
+        if counts and max(counts) > most:
+            shots = min(most, min(counts))
+            num_train = shots * len(counts)
+            found.append(
+                Suggestion(
+                    f"dataset.shots={shots}", f"generated images help most where real ones are few; {most} at most here"
+                )
+            )
+    least, greatest = STEPS[device]
+    steps = int(np.clip(round(EPOCHS * num_train / BATCH / 50) * 50, least, greatest))
+    found.append(
+        Suggestion(
+            f"downstream.num_steps={steps}", f"about {EPOCHS} epochs of {num_train} images, {least} to {greatest}"
+        )
+    )
+    m = int(np.clip(MOST_GENERATED[device] // max(num_train, 1), 1, 10))
+    found.append(Suggestion(f"mix.m={m}", f"{m * num_train} generated images per method"))
+    if not detects:
+        free = check is None or check.right >= GOOD_RIGHT
+        t0 = 0.5 if free else 0.25
+        why = (
+            "the prior redraws such images well"
+            if free
+            else "the prior redraws such images poorly: stay near the source"
+        )
+        found.append(Suggestion(f"generator.t0={t0}", why))
+    return found
+
+
+def image_size(median_side: int, task: str, device: str) -> int:
+    """The multiple of 32 next below the median image's longer side, at least 32, at most what the device trains well."""
+    most = CPU_SIDE if device == "cpu" else DETECTOR_SIDE if task == "detection" else GPU_SIDE
+    return int(np.clip(median_side // 32 * 32, 32, most))
+
+
+def _limit(detects: bool, device: str) -> str:
+    if device == "cpu":
+        return f"at most {CPU_SIDE} without a GPU"
+    return f"at most {DETECTOR_SIDE if detects else GPU_SIDE} with one"

@@ -1,0 +1,116 @@
+"""What ``genaug check`` prints: tables of what is in a folder, what is wrong with it, what to choose and what it costs."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from genaug.core.cost import TRAIN_USE, USE, unet_gflop
+from genaug.data.summary import per_class, short
+from genaug.evaluation.folder_check import SPLITS, FolderCheck
+from genaug.evaluation.suggestions import Suggestion
+from genaug.priors.config import TINY, PriorConfig
+from genaug.tables.plan import Cost
+
+if TYPE_CHECKING:
+    from genaug.data.sources.layout import Layout
+    from genaug.priors.model import Prior
+
+MOST_ROWS = 40
+PROBE_BATCH, PROBE_PASSES = 4, 3
+LAYOUTS = {
+    "image_folder": "class folders",
+    "coco": "COCO annotations",
+    "voc": "PASCAL VOC annotations",
+    "yolo": "YOLO labels",
+    "table": "images with a table of labels",
+    "hf_detection": "a Hub imagefolder with boxes",
+}
+
+
+def print_contents(found: FolderCheck, layout: "Layout", console: Console) -> None:
+    """Layout, task, classes, counts per class and split, sizes, colour modes, and what is left out."""
+    console.print(f"{layout.root}: {LAYOUTS[layout.preset]} (dataset={layout.preset}), {layout.task}", markup=False)
+    dataset = found.dataset
+    if dataset is None:
+        return
+    counts = {split: per_class(getattr(dataset, split)) for split in SPLITS}
+    what = "boxes" if dataset.task == "detection" else "images"
+    grid = Table(box=box.SIMPLE_HEAD, title=f"{what} by class and split", title_justify="left", padding=(0, 1, 0, 0))
+    grid.add_column("class", overflow="fold")
+    for split in SPLITS:
+        grid.add_column(split, justify="right")
+    for i, name in enumerate(dataset.class_names[:MOST_ROWS]):
+        grid.add_row(Text(short(name)), *(str(counts[split][i]) for split in SPLITS))
+    if len(dataset.class_names) > MOST_ROWS:
+        grid.add_row(f"and {len(dataset.class_names) - MOST_ROWS} more", "", "", "")
+    grid.add_section()
+    grid.add_row(f"all {len(dataset.class_names)} classes", *(str(sum(counts[split].values())) for split in SPLITS))
+    grid.add_row("image files", *(str(len(getattr(dataset, split))) for split in SPLITS))
+    console.print(grid)
+    if found.looks:
+        least, median, most = found.sizes
+        console.print(f"longer sides: {least} to {most} px, median {median}")
+        modes = Counter(f"{look.format} {look.mode}".strip() for look in found.looks)
+        console.print("files: " + ", ".join(f"{count} {kind}" for kind, count in modes.most_common()), markup=False)
+    for reason, count in {**layout.left_out, **dataset.notes}.items():
+        console.print(f"{count} {reason.replace('_', ' ')}", markup=False)
+    for remark in dict.fromkeys((*layout.remarks, *dataset.remarks)):
+        console.print(remark, markup=False)
+
+
+def print_findings(found: FolderCheck, console: Console) -> None:
+    """Faults, then warnings, each in a sentence."""
+    if not found.faults and not found.warnings:
+        console.print("Nothing is wrong with it that could be found.")
+    for kind, lines in (("fault", found.faults), ("look at", found.warnings)):
+        for line in lines:
+            console.print(f"{kind}: {line}", markup=False)
+
+
+def print_suggestions(rows: Sequence[Suggestion], console: Console) -> None:
+    """Settings with their reasons."""
+    grid = Table(box=box.SIMPLE_HEAD, title="suggested settings", title_justify="left", padding=(0, 1, 0, 0))
+    grid.add_column("setting")
+    grid.add_column("because", overflow="fold")
+    for row in rows:
+        grid.add_row(Text(row.override), Text(row.why))
+    console.print(grid)
+
+
+def probed_gflops(prior: "Prior", config: PriorConfig) -> float:
+    """GFLOP/s that this machine reaches in the prior's U-Net, from a few forward passes."""
+    import torch
+
+    side = config.image_size // prior.vae_factor
+    z = torch.zeros(PROBE_BATCH, prior.unet.config.in_channels, side, side, device=prior.device)
+    text = prior.embed(["a photo"])
+    prior.predict_noise(z, 1, text)
+    started = time.perf_counter()
+    for _ in range(PROBE_PASSES):
+        prior.predict_noise(z, 1, text).sum().item()
+    seconds = time.perf_counter() - started
+    return PROBE_BATCH * PROBE_PASSES * unet_gflop(config.image_size, config.path == TINY) / seconds
+
+
+def cost_lines(cost: Cost, gpu: str, gflops: float | None) -> list[str]:
+    """Hours of an experiment on this machine and on a named GPU."""
+    tflop = sum(cost.tflop.values())
+    work = f"{cost.to_make['generate']:,} images to make, {cost.to_make['train']:,} runs to train, {tflop:,.0f} TFLOP"
+    lines = [f"cost of all of it: {work}"]
+    if gflops is not None:
+        lines.append(
+            f"here: about {_duration(tflop * 1000 / gflops)}, at {gflops:,.0f} GFLOP/s measured in the prior's U-Net"
+        )
+    spent = sum(cost.hours(gpu).values()) * 3600
+    shares = f"at {USE:.0%} of its half-precision rate, {TRAIN_USE:.0%} in training"
+    return [*lines, f"on one {gpu.upper()}: about {_duration(spent)}, {shares}"]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(seconds / 60, 0.1):.1f} min"

@@ -1,0 +1,85 @@
+"""Suggested settings compose, follow their rules, and shrink with the data and the machine."""
+
+import numpy as np
+import pytest
+
+from genaug.composition import compose_typed
+from genaug.data.sample import Boxes, Dataset, Sample
+from genaug.evaluation.prior_check import PriorCheck
+from genaug.evaluation.suggestions import image_size, suggestions
+
+
+def dataset(per_class, task="classification", classes=2):
+    blank = np.zeros((8, 8, 3), dtype=np.uint8)
+    one = Boxes(xyxy=np.array([[0, 0, 4, 4]], dtype=np.float32), labels=np.array([0]), crowd=np.array([False]))
+    train = tuple(
+        Sample(
+            id=f"{c}/{i}",
+            digest=f"{c}/{i}",
+            image=blank,
+            **({"boxes": one} if task == "detection" else {"label": {c: 1.0}}),
+        )
+        for c in range(classes)
+        for i in range(per_class)
+    )
+    names = tuple(f"name {c}" for c in range(classes))
+    return Dataset(name="some", task=task, class_names=names, train=train, val=(), test=())
+
+
+def settings(*arguments):
+    return dict(row.override.split("=") for row in suggestions(*arguments))
+
+
+def judged(right):
+    return PriorCheck(
+        prior="tiny",
+        image_size=64,
+        num_images=16,
+        psnr_db=20.0,
+        neighbour_db=10.0,
+        energy=0.5,
+        right=right,
+        can_draw=True,
+        sentence="",
+    )
+
+
+@pytest.mark.parametrize(
+    ("median", "task", "device", "side"),
+    [
+        (500, "classification", "cpu", 64),
+        (500, "classification", "cuda", 224),
+        (500, "detection", "cuda", 480),
+        (28, "classification", "cpu", 32),
+        (50, "classification", "cuda", 32),
+    ],
+)
+def test_images_are_not_enlarged_and_fit_the_machine(median, task, device, side):
+    assert image_size(median, task, device) == side
+
+
+def test_a_large_set_gets_few_shots_and_few_variants_on_a_cpu():
+    small, large = (settings(dataset(n), 64, "cpu", None) for n in (10, 500))
+    assert "dataset.shots" not in small and large["dataset.shots"] == "64"
+    assert small["mix.m"] == "10" and large["mix.m"] == "7"
+    assert small["downstream.num_steps"] == "200"
+    assert settings(dataset(500), 64, "cuda", None)["downstream"] == "resnet50"
+
+
+def test_a_prior_that_draws_badly_stays_near_the_source():
+    assert settings(dataset(10), 64, "cpu", judged(0.8))["generator.t0"] == "0.5"
+    assert settings(dataset(10), 64, "cpu", judged(0.3))["generator.t0"] == "0.25"
+
+
+@pytest.mark.parametrize("task", ["classification", "detection"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_all_suggestions_compose(task, device):
+    words = [row.override for row in suggestions(dataset(500, task), 300, device, judged(0.5))]
+    data = (
+        ["dataset=digit_scenes", "generator=psld"]
+        if task == "detection"
+        else ["dataset=digits", "generator=real_guidance"]
+    )
+    augment = ["augment=none"] if task == "detection" else []
+    config = compose_typed([*data, *augment, *words])
+    assert config.mix.m >= 1
