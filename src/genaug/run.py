@@ -30,6 +30,7 @@ from genaug.runs.cell import Cell, Result, headline, setting_fingerprint
 from genaug.runs.environment import check_libraries, describe_environment
 from genaug.stages import Artefact, Erase, Fit, Generate, Line, Select, Train, TrainPrior, WorkingPrior, line_of
 from genaug.tracking.record import Record
+from genaug.tracking.wandb_sync import summary_of
 
 
 class _CallableModule(types.ModuleType):
@@ -263,9 +264,7 @@ def finish(
         "overrides": list(cell.overrides),
         "config": cell.resolved,
     }
-    numbers = {key: value for key, value in result["metrics"].items() if isinstance(value, int | float)}
-    warning = {"prior_check": synthetic.warning} if synthetic.warning else {}
-    record.finish({**numbers, **counts, **{f"seconds/{k}": v for k, v in record.seconds.items()}, **warning})
+    record.finish(summary_of(result))
     write_json(cell.folder / "result.json", result)
     record.say(f"complete: {cell.folder.name} {headline(result)}")
     return result

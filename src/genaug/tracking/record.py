@@ -1,13 +1,17 @@
-"""The local record of a cell, which is the truth, and its mirror in Weights & Biases."""
+"""The local record of a run, which is the truth, and its mirrors in Weights & Biases and TensorBoard."""
 
 import contextlib
 import json
 import math
 import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import PIL.Image
 
 from genaug.core.console import console
 from genaug.core.errors import GenaugError, boundary, first_line
@@ -30,7 +34,9 @@ class Tracking:
     """Where a cell's metrics go besides its own folder."""
 
     wandb: bool = True
-    """Mirror every cell as one W&B run. Offline unless ``WANDB_MODE`` or a login says otherwise; never asks anything."""
+    """Mirror every run in W&B. Offline unless ``WANDB_MODE`` or a login says otherwise; never asks anything."""
+    tensorboard: bool = False
+    """Mirror every run in TensorBoard, below ``outputs/tensorboard`` (extra ``tensorboard``)."""
     project: str = "genaug"
     """W&B project."""
     entity: str | None = None
@@ -58,8 +64,8 @@ def _netrc_login() -> bool:
 class Record:
     """Takes everything that one cell reports while it runs."""
 
-    def __init__(self, folder: Path, run: Any = None):
-        self.folder, self.run = folder, run
+    def __init__(self, folder: Path, run: Any = None, board: Any = None):
+        self.folder, self.run, self.board = folder, run, board
         self.seconds: dict[str, float] = {}
         self.resumed: set[str] = set()
         """Rows of the step at which training goes on, some of which it logs again."""
@@ -85,6 +91,17 @@ class Record:
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(line + "\n")
         self._mirror(lambda run: run.log({**metrics, "step": step}))
+        self._to_board(lambda board: board.log_metrics(metrics, step))
+
+    def _to_board(self, send: "Callable[[Any], Any]") -> None:
+        """Hand something to TensorBoard. A failure there costs the mirror, never the run."""
+        if self.board is None:
+            return
+        try:
+            send(self.board)
+        except Exception as error:
+            self.board = None
+            self.say(f"TensorBoard failed ({first_line(error)}). The run goes on with its local record.")
 
     def _mirror(self, send: "Callable[[Any], Any]") -> None:
         """Hand something to W&B. A failure there costs the mirror, never the run."""
@@ -109,6 +126,14 @@ class Record:
         self.resumed |= {line for row, line in zip(rows, kept, strict=True) if row["step"] == step}
         write_text(path, "".join(f"{line}\n" for line in kept))
 
+        def again(board: Any) -> None:
+            for row in rows:
+                board.log_metrics(
+                    {key: value for key, value in row.items() if key != "step" and value is not None}, row["step"]
+                )
+
+        self._to_board(again)
+
     def image(self, key: str, path: Path) -> None:
         """A picture from a file of the cell's folder."""
 
@@ -117,7 +142,12 @@ class Record:
 
             run.log({key: wandb.Image(str(path))})
 
+        def draw(board: Any) -> None:
+            with PIL.Image.open(path) as picture:
+                board.experiment.add_image(key, np.asarray(picture.convert("RGB")), dataformats="HWC")
+
         self._mirror(send)
+        self._to_board(draw)
 
     def detections(self, key: str, found: "Sequence[tuple[Sample, Detections]]", names: "Sequence[str]") -> None:
         """Images with their labelled boxes and what was found in them, of classes ``names``, which W&B filters by score."""
@@ -164,7 +194,14 @@ class Record:
             run.summary.update(summary)
             run.finish(exit_code=exit_code)
 
+        def close(board: Any) -> None:
+            numbers = {key: value for key, value in summary.items() if type(value) in (int, float)}
+            names = {key: value for key, value in summary.items() if isinstance(value, str)}
+            board.log_hyperparams(names, numbers)
+            board.finalize("success" if exit_code == 0 else "failed")
+
         self._mirror(send)
+        self._to_board(close)
 
 
 class Tracked(Protocol):
@@ -185,9 +222,10 @@ class Tracked(Protocol):
 
 def open_record(tracking: Tracking, cell: "Tracked", attempt: int) -> Record:
     """The record of one attempt at a cell."""
-    if not tracking.wandb:
-        return Record(cell.folder)
     cfg = cell.config
+    board = open_board(cfg.paths.outputs / "tensorboard", cell.folder.name) if tracking.tensorboard else None
+    if not tracking.wandb:
+        return Record(cell.folder, board=board)
 
     def start(mode: str, again: bool) -> Record:
         # offline segments of one id overwrite each other when synced, so each attempt has its own
@@ -203,7 +241,7 @@ def open_record(tracking: Tracking, cell: "Tracked", attempt: int) -> Record:
             config={**cell.resolved, "fingerprint": cell.fingerprint},
             dir=str(cfg.paths.outputs),
         )
-        return Record(cell.folder, run)
+        return Record(cell.folder, run, board)
 
     if wandb_mode() != "online":
         return start(wandb_mode(), again=attempt > 0)
@@ -213,6 +251,22 @@ def open_record(tracking: Tracking, cell: "Tracked", attempt: int) -> Record:
         record = start("offline", again=True)
         record.say(f"{error} The run is recorded offline.")
         return record
+
+
+def open_board(folder: Path, name: str) -> Any:
+    """Lightning's logger for TensorBoard, writing to ``folder/name``; what an interrupted attempt wrote there goes, as
+    ``Record.rewind`` writes the rows that count.
+
+    Raises:
+        GenaugError: if TensorBoard is not installed.
+    """
+    with boundary(
+        "TensorBoard did not start", "Install it (pip install 'genaug[tensorboard]'), or write tracking=local."
+    ):
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        shutil.rmtree(folder / name, ignore_errors=True)
+        return TensorBoardLogger(folder, name="", version=name, default_hp_metric=False)
 
 
 def run_tags(names: "Mapping[str, str]", experiment: str | None, others: "Sequence[str]" = ()) -> list[str]:

@@ -70,7 +70,7 @@ def sync(
 
 
 def summary_of(result: dict[str, Any]) -> dict[str, Any]:
-    """Flat numbers and names that sort and group well in W&B's run table."""
+    """Flat numbers and names that sort and group well in W&B's run table; the same while a run runs and after a sync."""
     numbers = {key: value for key, value in result["metrics"].items() if isinstance(value, int | float)}
     seconds = {f"seconds/{key}": value for key, value in result["seconds"].items()}
     names = {f"name/{key}": value for key, value in result["names"].items()}
@@ -93,6 +93,7 @@ def summary_of(result: dict[str, Any]) -> dict[str, Any]:
         **({"prior_check": result["prior_check"]} if result.get("prior_check") else {}),
         "seed": result["seed"],
         "oracle": oracle(result),
+        **({"prior_check": result["prior_check"]} if result.get("prior_check") else {}),
     }
 
 
