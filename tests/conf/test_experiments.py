@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from genaug.tables.arrangement import collect
-from genaug.tables.overview import FIRST_SEED, num_combinations, stale
+from genaug.tables.overview import FIRST_SEED, OWN, num_combinations, stale
 from genaug.tables.render import markdown
 from genaug.tables.spec import items, read_spec
 from genaug.tables.sweep import Sweep, expand
@@ -18,7 +19,10 @@ def problems(sweep: Sweep) -> list[str]:
     return sorted({cell.reason for cell in sweep.cells if cell.state == "invalid"})
 
 
-@pytest.mark.parametrize("item", items())
+PAPERS = [item for item in items() if not item.startswith(OWN)]
+
+
+@pytest.mark.parametrize("item", PAPERS)
 def test_an_experiment_composes_and_its_table_section_reads_its_sweep(item: str, tmp_path: Path) -> None:
     sweep = expand(item, FIRST_SEED, tmp_path)
     assert not problems(sweep)
@@ -27,7 +31,20 @@ def test_an_experiment_composes_and_its_table_section_reads_its_sweep(item: str,
     assert not stale(item, sweep), "run: genaug experiments --write"
 
 
-@pytest.mark.parametrize("item", items())
+@pytest.mark.parametrize("extra", [[], ["preset=smoke"]], ids=["whole", "smoke"])
+def test_the_experiments_for_a_users_folder_compose_and_share_their_baseline(extra: list[str], tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("RGB", (40, 40), (i, 0, len(name))).save(tmp_path / "mine" / name / f"{i}.png")
+    sweep = expand("own/classification", [*extra, f"dataset.root={tmp_path / 'mine'}"], tmp_path / "outputs")
+    assert not problems(sweep)
+    assert {cell.config.dataset.name for cell in sweep.cells if cell.config} == {"mine"}
+    baselines = {c.fingerprint for c in sweep.cells if c.config and c.config.generator.name == "none"}
+    assert len(baselines) == len({(c.config.augment.name, c.config.seed) for c in sweep.cells if c.config})
+
+
+@pytest.mark.parametrize("item", PAPERS)
 def test_a_smoke_run_has_few_valid_cells_on_embedded_data_with_the_tiny_prior(item: str, tmp_path: Path) -> None:
     sweep = expand(item, ["preset=smoke"], tmp_path)
     assert not problems(sweep)
@@ -45,7 +62,7 @@ def test_combinations_are_counted_as_hydra_sweeps_them() -> None:
 
 def test_the_overview_lists_every_experiment_and_no_other() -> None:
     text = (ROOT / "experiments" / "README.md").read_text()
-    assert re.findall(r"^\| \[([\w/]+)\]", text, flags=re.MULTILINE) == items()
+    assert re.findall(r"^\| \[([\w/]+)\]", text, flags=re.MULTILINE) == PAPERS
 
 
 def test_every_record_belongs_to_an_experiment_and_names_its_run() -> None:

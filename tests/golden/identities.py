@@ -14,6 +14,7 @@ from genaug.config import RunConfig
 from genaug.core.errors import GenaugError
 from genaug.core.identity import canonical, fingerprint
 from genaug.runs.cell import cell_fingerprint
+from genaug.tables.overview import OWN
 from genaug.tables.spec import items
 from genaug.tables.sweep import expand
 from tests.conftest import ROOT
@@ -69,7 +70,8 @@ def of_run(config: RunConfig) -> str:
 
 def of_experiment(item: str) -> dict[str, str]:
     """Identities of the first and the last run of an experiment's sweep."""
-    configs = [cell.config for cell in expand(item, []).cells if cell.config is not None]
+    place = ["dataset.root=somewhere"] if item.startswith(OWN) else []
+    configs = [cell.config for cell in expand(item, place).cells if cell.config is not None]
     return {"first": of_run(configs[0]), "last": of_run(configs[-1])}
 
 

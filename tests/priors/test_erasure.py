@@ -232,7 +232,7 @@ def test_tokens_are_learned_on_the_erased_network_of_their_class(erased_prior: P
     [
         ({"parameters": "attn"}, "xattn"),
         ({"target": "esd"}, "esd2023"),
-        ({"eta": 0.0}, "above 0"),
+        ({"eta": 0.0}, r"must be in \(0, 1000\]"),
         ({"iterations": 0}, "at least 1"),
         ({"sampler_model": "student", "trajectories": 4}, "sampler_model=base"),
     ],

@@ -1,11 +1,12 @@
 """What the sweeper takes a job for is what Hydra composes for it: otherwise a cell would be answered with another's result."""
 
+import importlib
+
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from PIL import Image
 
@@ -37,9 +38,7 @@ def test_a_job_is_taken_for_the_cell_that_hydra_composes(job):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         # as Hydra finds it: it runs the modules of its plug-ins once more
-        sweeper = Plugins.instance().class_name_to_class["hydra_plugins.genaug_cells.sweeper.CellSweeper"](
-            max_batch_size=None
-        )
+        sweeper = importlib.reload(importlib.import_module("hydra_plugins.genaug_cells.sweeper")).CellSweeper(None)
         sweeper.hydra_context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
         sweeper.config = compose("config", return_hydra_config=True)
         composer = Composer(sweeper._compose)

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+import wandb
 
 from genaug.runs.cell import Cell
 from genaug.tracking import record as module
@@ -42,6 +43,7 @@ def test_online_without_a_network_gives_up_in_time_and_goes_on_offline(tmp_path,
     started = time.monotonic()
     record = open_record(Tracking(), cell, 0)
     record.finish({"accuracy": 0.5})
+    wandb.teardown()  # it remembers the address for the whole process
     assert time.monotonic() - started < 60
     assert "recorded offline" in (cell.folder / "log.txt").read_text()
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1

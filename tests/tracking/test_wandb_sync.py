@@ -121,7 +121,7 @@ def test_boxes_arrive_with_their_classes_and_scores(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
     settings = wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
-    run = wandb.init(project="genaug", dir=str(tmp_path), settings=settings)
+    run = wandb.init(project="genaug", dir=str(tmp_path), mode="offline", settings=settings)
     record = Record(tmp_path, run)
     picture = np.zeros((24, 32, 3), dtype=np.uint8)
     if source == "pool":

@@ -15,6 +15,8 @@ from genaug.tables.render import MISSING
 from genaug.tables.spec import TableSpec, experiment_root, items, read_experiment, read_spec
 from genaug.tables.sweep import Sweep, expand
 
+OWN = "own/"
+"""Experiments on a folder of the user's, of which neither cost nor result can be stated here: they are not on the page."""
 GPU = "h200"
 FIRST_SEED = ["seed=0"]
 HEAD = f"""# Experiments
@@ -32,7 +34,8 @@ One file per table or figure: what to run, how to read it, and what was publishe
 seed 0 alone, as `genaug plan <item> seed=0` counts it with nothing in the store: network evaluations of erasing, fitting and
 generating, images through the downstream network, and hours on one {GPU.upper()}, whose assumptions stand in
 [cost.py](../src/genaug/core/cost.py). *Ours* is the range of the means in the record; a run with `preset=smoke` shows that the
-way from command to table works and is never compared with published values.
+way from command to table works and is never compared with published values. The experiments of `own/` are for your own folder:
+see [docs/own_folder.md](../docs/own_folder.md).
 """
 HEADS = (
     *("item", "table", "command", "cells", "evaluations", "training images", f"{GPU.upper()} hours"),
@@ -45,7 +48,7 @@ def overview() -> str:
     """The whole text."""
     lines = [HEAD]
     paper = ""
-    for item in items():
+    for item in (item for item in items() if not item.startswith(OWN)):
         name = item.partition("/")[0]
         if name != paper:
             paper = name

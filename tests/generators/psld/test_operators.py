@@ -73,7 +73,7 @@ def test_the_released_gluing_of_super_resolution_enlarges_by_nearest_neighbour()
 
 
 def test_the_released_gluing_puts_the_noise_of_y_into_the_hole_and_ours_does_not():
-    x, y = images(0, 2, 3, 16, 16), images(1, 2, 3, 16, 16)  # y with values in the hole too
+    x, y = images(0, len(MASK), 3, 16, 16), images(1, len(MASK), 3, 16, 16)  # y with values in the hole too
     hole = (MASK == 0).expand_as(x)
     assert torch.equal(Inpainting(MASK).merge(x, y)[hole], x[hole])
     torch.testing.assert_close(Inpainting(MASK, identity_adjoint=True).merge(x, y)[hole], (x + y)[hole])
