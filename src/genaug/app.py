@@ -98,6 +98,11 @@ def job(config: DictConfig) -> float | None:
         result = cell.result()
         if result is not None:
             cell.say_complete(result)
+            if os.environ.get("WANDB_SWEEP_ID") and cell.config.tracking.wandb:  # its agent waits for a run of its own
+                from genaug.tracking.wandb_sync import sync
+
+                tracking, group = cell.config.tracking, cell.config.experiment or cell.config.dataset.name
+                sync([result], cell.config.paths.outputs, group, tracking.project, tracking.entity)
         else:
             from genaug.run import run
 
