@@ -69,7 +69,9 @@ def _for_each_run(words: list[str]) -> list[str]:
     for word in words:
         key, _, value = word.partition("=")
         of_component = sets_value(word) and "." in key and key.partition(".")[0] not in HIDDEN
-        once = f"{key}=null,null" if value == "null" else f"{key}=choice({value})"  # choice takes no null; equal runs are one
+        once = (
+            f"{key}=null,null" if value == "null" else f"{key}=choice({value})"
+        )  # choice takes no null; equal runs are one
         chosen.append(once if of_component and _is_single(word) else word)
     return chosen
 

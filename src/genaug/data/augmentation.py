@@ -163,6 +163,27 @@ class Augment:
         return v2.RandomApply([v2.RandomChoice(choices)], p=self.mix_prob)
 
 
+@component("augment", "copy_paste")
+@dataclass(kw_only=True, slots=True)
+class CopyPaste(Augment):
+    """Objects of other real training images pasted into images, along their masks where there are some and as boxes otherwise
+    (Simple Copy-Paste, arXiv 2012.07177), before mosaics and everything else: new images without a generator."""
+
+    paste_prob: float = probability(0.5)
+    """Probability that anything is pasted into an image."""
+    min_visible: float = probability(0.3)
+    """Share of an object's pixels that must stay in sight under pasted ones; others lose their box."""
+
+    version: ClassVar[int] = 1
+
+    def check(self, task: str) -> None:
+        Augment.check(self, task)
+        if task != "detection":
+            raise GenaugError(
+                f"augment={self.name} pastes objects, which {task} has not. Write e.g. augment=flip_crop."
+            )
+
+
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Torch's CPU random numbers come from ``seed`` inside, and go on as if nothing had happened afterwards."""

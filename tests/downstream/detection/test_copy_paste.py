@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.data.augmentation import Augment
+from genaug.core.errors import GenaugError
+from genaug.data.augmentation import CopyPaste
 from genaug.data.mixing import RealOnly, Stream
 from genaug.data.sample import Boxes, Sample
 from genaug.downstream.detection import copy_paste as module
@@ -119,9 +120,7 @@ def test_batches_paste_real_training_objects_as_often_as_asked_and_the_same_ever
 
     def images(prob):
         stream = Stream(RealOnly(), train, None, seed=0)
-        return BoxedBatches(
-            stream, BoxedImages(32), 8, 0, Augment().image_transform(32), copy_paste_prob=prob, pasted_from=train
-        )[0]
+        return BoxedBatches(stream, BoxedImages(32), 8, 0, paste=CopyPaste(paste_prob=prob), pasted_from=train)[0]
 
     plain, pasted = images(0.0), images(1.0)
     assert all(len(torch.unique(image)) == 1 for image in plain[0])
@@ -133,3 +132,9 @@ def test_batches_paste_real_training_objects_as_often_as_asked_and_the_same_ever
         int((image == 100).sum()) // 3 for image in pasted[0] if 50 in image and 100 in image and image[0, 31, 31] == 50
     ]
     assert few and max(few) <= 9  # the mask's four pixels at most half again as wide and high, not the box's 64
+
+
+def test_classification_cannot_paste_objects():
+    CopyPaste(name="copy_paste").check("detection")
+    with pytest.raises(GenaugError, match="augment=copy_paste pastes objects, which classification has not"):
+        CopyPaste(name="copy_paste").check("classification")

@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Transform
 
 from genaug.core.seeding import choice, uniform
-from genaug.data.augmentation import seeded
+from genaug.data.augmentation import CopyPaste, seeded
 from genaug.data.geometry import Letterbox
 from genaug.data.mixing import Draw, Stream
 from genaug.data.sample import Sample
@@ -127,27 +127,24 @@ class BoxedBatches(Dataset):
         first_label: int,
         transform: Transform | None = None,
         mosaic_prob: float = 0.0,
-        copy_paste_prob: float = 0.0,
-        copy_paste_visible: float = 0.3,
+        paste: CopyPaste | None = None,
         pasted_from: Sequence[Sample] = (),
         rank: int = 0,
         num_ranks: int = 1,
     ):
         self.stream, self.images, self.transform, self.mosaic_prob = stream, images, transform, mosaic_prob
-        self.copy_paste_prob, self.copy_paste_visible = copy_paste_prob, copy_paste_visible
-        self.pasted_from = [sample for sample in pasted_from if sample.has_class]
+        self.paste, self.pasted_from = paste, [sample for sample in pasted_from if sample.has_class]
         self.batch_size, self.first_label, self.rank, self.num_ranks = batch_size, first_label, rank, num_ranks
 
     def example(self, draw: Draw) -> Example:
         """One augmented training example; the mosaic's other three are further draws of the same mix."""
         example = self.images.example(draw.sample)
         seed = draw.augment_seed
-        if self.copy_paste_prob > 0 and uniform(seed, "copy-paste") < self.copy_paste_prob:
+        if self.paste is not None and uniform(seed, "copy-paste") < self.paste.paste_prob:
             source = self.pasted_from[choice(len(self.pasted_from), seed, "copy-paste source")]
-            masks = self.images.mask(draw.sample), self.images.mask(source)
-            example = copy_paste(
-                example, masks[0], self.images.example(source), masks[1], self.copy_paste_visible, seed
-            )
+            mask, source_mask = self.images.mask(draw.sample), self.images.mask(source)
+            pasted = self.images.example(source)
+            example = copy_paste(example, mask, pasted, source_mask, self.paste.min_visible, seed)
         if self.mosaic_prob > 0 and uniform(seed, "mosaic") < self.mosaic_prob:
             others = [self.stream[choice(MOSAIC_DRAWS, seed, "mosaic", i)].sample for i in range(3)]
             parts = [example, *(self.images.example(sample) for sample in others)]

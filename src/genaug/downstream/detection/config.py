@@ -68,11 +68,6 @@ class Detector(Downstream):
     images is repeated max(1, sqrt(t / f)) times in the real data; 0 is off. A baseline without synthetic images."""
     mosaic_prob: float = probability(0.0)
     """Probability that a training image is a mosaic of four draws (YOLOv4, arXiv 2004.10934), in [0, 1]."""
-    copy_paste_prob: float = probability(0.0)
-    """Probability that objects of another real training image are pasted into a training image, along their masks where it
-    has some and as boxes otherwise (Simple Copy-Paste, arXiv 2012.07177); before a mosaic. A baseline without a generator."""
-    copy_paste_visible: float = probability(0.3)
-    """Share of an object's pixels that must stay in sight under pasted ones; others lose their box."""
     min_score: float = bounded(0.01, 0, 1, below=True)
     """Detections below this score are dropped, in [0, 1)."""
     max_detections: int = count(100)

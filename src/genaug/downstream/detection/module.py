@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from genaug.core.lightning import quiet_lightning
 from genaug.core.seeding import derive
+from genaug.data.augmentation import CopyPaste
 from genaug.data.detections import Detections
 from genaug.data.sample import Sample
 from genaug.downstream.base import TrainingData
@@ -50,8 +51,7 @@ class LightningDetector(LightningLearner):
             first_label=first_label(config),
             transform=self.data.augment.image_transform(config.image_size),
             mosaic_prob=config.mosaic_prob,
-            copy_paste_prob=config.copy_paste_prob,
-            copy_paste_visible=config.copy_paste_visible,
+            paste=self.data.augment if isinstance(self.data.augment, CopyPaste) else None,
             pasted_from=self.data.dataset.train,
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
