@@ -2,11 +2,11 @@
 #
 #   docker build --target cpu  -t genaug:cpu  .
 #   docker build --target cuda -t genaug:cuda .
-#   docker run --rm -v "$PWD/outputs:/work/outputs" genaug:cpu run experiment=demo/compare seed=0
-#   docker run --rm --gpus all -v "$PWD/outputs:/work/outputs" genaug:cuda run prior=sd15 ...
+#   docker run --rm -v "$PWD/outputs:/genaug/outputs" genaug:cpu run experiment=demo/compare seed=0
+#   docker run --rm --gpus all -v "$PWD/outputs:/genaug/outputs" genaug:cuda run prior=sd15 ...
 FROM python:3.12-slim AS base
 ENV PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 WANDB_MODE=offline
-RUN useradd --create-home --uid 1000 genaug && mkdir -p /work/outputs && chown -R genaug:genaug /work
+RUN useradd --create-home --uid 1000 genaug && mkdir -p /genaug/outputs && chown -R genaug:genaug /genaug
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY conf conf
@@ -16,18 +16,18 @@ COPY src src
 # Without CUDA libraries: torch and torchvision of the same CPU build, as PyTorch's own instructions name it.
 FROM base AS cpu
 ARG TORCH_INDEX
-RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c constraints.txt torch torchvision \
+RUN ${TORCH_INDEX:+env PIP_INDEX_URL="$TORCH_INDEX"} pip install -c constraints.txt torch torchvision \
     && pip install -c constraints.txt .
 USER genaug
-WORKDIR /work
-VOLUME /work/outputs
+WORKDIR /genaug
+VOLUME /genaug/outputs
 ENTRYPOINT ["genaug"]
 CMD ["--help"]
 
 FROM base AS cuda
 RUN pip install -c constraints.txt .
 USER genaug
-WORKDIR /work
-VOLUME /work/outputs
+WORKDIR /genaug
+VOLUME /genaug/outputs
 ENTRYPOINT ["genaug"]
 CMD ["--help"]
