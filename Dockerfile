@@ -8,7 +8,7 @@ FROM python:3.12-slim AS base
 ENV PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 WANDB_MODE=offline
 RUN useradd --create-home --uid 1000 genaug && mkdir -p /genaug/outputs && chown -R genaug:genaug /genaug
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE constraints.txt ./
+COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE constraints.txt ./
 COPY conf conf
 COPY experiments experiments
 COPY src src
