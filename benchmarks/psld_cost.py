@@ -203,7 +203,7 @@ def protocol(args: Any, scenes: Dataset, prior: Prior) -> dict[str, Any]:
     print("baseline", result["baseline"], flush=True)
     with tempfile.TemporaryDirectory() as folder:
         teacher = (f"teacher.image_size={args.image_size}", "teacher.num_steps=120")
-        mode("psld", *teacher).fit(scenes, prior, Path(folder))
+        mode("psld", *teacher).fit(scenes, prior, Path(folder), prior.device.type)
         for name in MODES[1:]:
             config = mode(name, *teacher, audit="detector")
             ours = quality(several(config, scenes, prior, args.diverse, Path(folder)), scenes, prior)

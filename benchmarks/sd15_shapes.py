@@ -83,7 +83,7 @@ def measure(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str,
         if generator.fits:
             start = time.perf_counter()
             fitted = Path(work)
-            generator.fit(dataset, prior, fitted)
+            generator.fit(dataset, prior, fitted, prior.device.type)
             row["fit_s"] = round(time.perf_counter() - start, 2)
             row["fit_evaluations"] = prior.num_evaluations
             prior.num_evaluations = 0

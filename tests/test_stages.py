@@ -9,11 +9,13 @@ import pytest
 
 from genaug.composition import compose_typed
 from genaug.config import RunConfig
+from genaug.core.errors import GenaugError
+from genaug.line import line_of
 from genaug.run import run
 from genaug.runs.cell import Cell
 from genaug.runs.collection import state_of
 from genaug.runs.garbage import YOUNG, find_garbage
-from genaug.stages import STAGES, WorkingPrior, line_of
+from genaug.stages import STAGES, Artefact, WorkingPrior
 from genaug.tables.plan import plan
 from genaug.tables.spec import TableSpec
 from genaug.tables.sweep import PlannedCell, Sweep
@@ -117,3 +119,24 @@ def test_a_run_s_erasures_stay_out_of_the_cached_prior(tmp_path: Path) -> None:
     assert with_erasures is not None and plain is not None
     assert with_erasures.erasures == {"one": tmp_path} and plain.erasures == {}
     assert with_erasures.unet is plain.unet
+
+
+def test_generators_compute_where_the_trainer_does(tmp_path: Path) -> None:
+    """A generator without a prior is given the device, too."""
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    choices = ["generator=latent_interpolation_pixel", "generator.online=false", "mix.m=1", "dataset.shots=1"]
+    for accelerator in ("cpu", "gpu"):
+        config = compose_typed(
+            [*choices, f"trainer.accelerator={accelerator}", f"paths.outputs_dir={tmp_path / accelerator}"]
+        )
+        stage = line_of(config, config.dataset.load()).generate
+        assert stage is not None
+        make = lambda stage=stage, config=config: stage.make(WorkingPrior(config=config), Artefact(folder=None), print)
+        if accelerator == "cpu":
+            assert len(make().samples) == 10
+        else:
+            with pytest.raises(GenaugError, match="torch sees no GPU"):
+                make()

@@ -25,10 +25,11 @@ from genaug.drawing.contact_sheet import contact_sheet
 from genaug.evaluation.prior_check import source_identity, stored_check
 from genaug.following import followers
 from genaug.generators.labelling.config import REASONS
+from genaug.line import Line, line_of
 from genaug.priors.config import TINY
 from genaug.runs.cell import Cell, Result, headline, setting_fingerprint
 from genaug.runs.environment import check_libraries, describe_environment
-from genaug.stages import Artefact, Erase, Fit, Generate, Line, Select, Train, TrainPrior, WorkingPrior, line_of
+from genaug.stages import Artefact, Erase, Fit, Generate, Select, Train, TrainPrior, WorkingPrior
 from genaug.tracking.record import Record
 from genaug.tracking.wandb_sync import summary_of
 

@@ -7,7 +7,7 @@ dataset ─► erase ─► fit ─► generate ─► filter ─► train      
 ``genaug gc`` keeps what results name. None of them spells a key or a folder of its own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,6 @@ from genaug.core.names import safe_name
 from genaug.core.store import artefact
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset
-from genaug.data.splits import by_class
 from genaug.downstream.base import TrainingData
 from genaug.generators.base import Variant
 from genaug.generators.publishing import make_pool, pool_identity
@@ -179,7 +178,7 @@ class Fit(Stage):
         def fit(work: Path) -> dict[str, Any]:
             say(f"fitting {generator.name} on {len(self.dataset.train)} images")
             model = prior.load()
-            about = generator.fit(self.dataset, model, work)
+            about = generator.fit(self.dataset, model, work, self.config.trainer.device())
             # a fit that resumes states its evaluations itself, those of interrupted attempts included
             return {"network_evaluations": model.num_evaluations if model is not None else 0, **about}
 
@@ -234,6 +233,7 @@ class Generate(Stage):
             load_prior=prior.load,
             num_variants=self.config.mix.m,
             say=say,
+            device=self.config.trainer.device,
         )
 
 
@@ -300,47 +300,3 @@ class TrainPrior(Stage):
     def make(self) -> Path:
         """The folder in diffusers' layout."""
         return train_prior(self.config.recipe, self.place.parent)
-
-
-@dataclass(kw_only=True, slots=True)
-class Line:
-    """The stages that one run needs."""
-
-    erase: list[Erase]
-    fit: Fit | None
-    generate: Generate | None
-    select: Select | None
-    interpolate: Interpolate | None
-    train: Train | None
-
-    def __iter__(self) -> Iterator[Stage]:
-        later = (self.fit, self.generate, self.select, self.interpolate, self.train)
-        return iter([*self.erase, *(stage for stage in later if stage is not None)])
-
-    @property
-    def places(self) -> list[Path]:
-        """Where the artefacts lie that the run needs."""
-        return [stage.place for stage in self if stage.place is not None]
-
-
-def line_of(config: RunConfig, dataset: Dataset, texts: Texts | None = None) -> Line:
-    """The stages of a run on this data set (all tasks but ``prior``); ``texts`` remembers what many runs share."""
-    texts = texts or Texts()
-    line = Line(erase=[], fit=None, generate=None, select=None, interpolate=None, train=None)
-    if config.task == "train":
-        line.train = Train(config=config)
-    if not config.synthesises:
-        return line
-    if config.leakage.erasure is not None and config.generator.uses_prior:
-        groups = zip(dataset.class_names, by_class(dataset.train, len(dataset.class_names)), strict=True)
-        line.erase = [Erase(config=config, texts=texts, concept=name) for name, group in groups if group]
-    line.fit = Fit(config=config, texts=texts, dataset=dataset)
-    if config.task == "fit":
-        return line
-    if config.task == "train" and config.generator.online:
-        line.interpolate = Interpolate(config=config, dataset=dataset)
-        return line
-    line.generate = Generate(config=config, texts=texts, dataset=dataset, fitted=line.fit.key)
-    if config.task == "train" and config.filter.active:
-        line.select = Select(config=config, texts=texts, dataset=dataset, pool=line.generate.key)
-    return line

@@ -29,8 +29,8 @@ from tests.generators.test_publishing import Noise
 class Moody(Noise):
     """Rejects every second variant, and moves boxes by one pixel."""
 
-    def generate(self, variants, dataset, prior, fitted):
-        for item in Noise.generate(self, variants, dataset, prior, fitted):
+    def generate(self, variants, dataset, prior, fitted, device):
+        for item in Noise.generate(self, variants, dataset, prior, fitted, device):
             boxes = item.variant.source.boxes
             moved = None if boxes is None else Boxes(xyxy=boxes.xyxy + 1, labels=boxes.labels, crowd=boxes.crowd)
             rejected = "too dark" if item.variant.index == 1 else None

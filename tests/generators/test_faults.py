@@ -113,8 +113,8 @@ class Slow(Noise):
     log: str = field(default="", metadata=NOT_IDENTITY)
     pause: float = field(default=0.01, metadata=NOT_IDENTITY)
 
-    def generate(self, variants, dataset, prior, fitted):
-        for item in Noise.generate(self, variants, dataset, prior, fitted):
+    def generate(self, variants, dataset, prior, fitted, device):
+        for item in Noise.generate(self, variants, dataset, prior, fitted, device):
             with open(self.log, "a") as file:
                 file.write(f"{item.variant.fingerprint} {os.getpid()}\n")
             time.sleep(self.pause)
@@ -185,12 +185,12 @@ class Hungry(Noise):
     batch_size: int = field(default=16, metadata=NOT_IDENTITY)
     fits_in_memory: ClassVar[int] = 2
 
-    def generate(self, variants, dataset, prior, fitted):
+    def generate(self, variants, dataset, prior, fitted, device):
         for start in range(0, len(variants), self.batch_size):
             batch = variants[start : start + self.batch_size]
             if (start or not self.fits_in_memory) and self.batch_size > self.fits_in_memory:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            yield from Noise.generate(self, batch, dataset, prior, fitted)
+            yield from Noise.generate(self, batch, dataset, prior, fitted, device)
 
 
 def test_without_memory_for_a_batch_it_is_halved_and_the_images_stay_the_same(tmp_path):

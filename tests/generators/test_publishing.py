@@ -27,7 +27,7 @@ class Noise(Generator):
     def draw(self, source, index, dataset):
         return {"t0": self.levels[choice(len(self.levels), self.seed, source.digest, index, "t0")]}
 
-    def generate(self, variants, dataset, prior, fitted):
+    def generate(self, variants, dataset, prior, fitted, device):
         for variant in variants:
             noise = np.random.default_rng(derive(variant.fingerprint, "noise")).normal(0, 50, (8, 8, 3))
             pixels = np.asarray(variant.source.open()) + variant.draws["t0"] * noise
@@ -41,8 +41,8 @@ class Crashing(Noise):
 
     survives: ClassVar[int] = 3
 
-    def generate(self, variants, dataset, prior, fitted):
-        for done, item in enumerate(Noise.generate(self, variants, dataset, prior, fitted)):
+    def generate(self, variants, dataset, prior, fitted, device):
+        for done, item in enumerate(Noise.generate(self, variants, dataset, prior, fitted, device)):
             if done == self.survives:
                 raise KeyboardInterrupt
             yield item
@@ -51,8 +51,8 @@ class Crashing(Noise):
 @identified("generator/picky")
 @dataclass(kw_only=True, slots=True)
 class Picky(Noise):
-    def generate(self, variants, dataset, prior, fitted):
-        for item in Noise.generate(self, variants, dataset, prior, fitted):
+    def generate(self, variants, dataset, prior, fitted, device):
+        for item in Noise.generate(self, variants, dataset, prior, fitted, device):
             rejected = "too dark" if item.variant.index == 1 else None
             yield Generated(variant=item.variant, image=item.image, rejected=rejected, label={0: 0.5, 1: 0.5})
 

@@ -106,10 +106,13 @@ class Generator:
     def check_dataset(self, dataset: Dataset) -> None:
         """Raise ``GenaugError`` if the training images lack what this generator needs; called before anything is learned."""
 
-    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
+    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path, device: str = "cpu") -> dict[str, Any]:
         """Learn from ``dataset.train`` alone and write what was learned into ``folder``.
 
         ``folder`` may hold what an interrupted attempt left there: resume from it.
+
+        Args:
+            device: where torch computes (``trainer.accelerator``); ``prior`` is there already.
 
         Returns:
             facts for the record: losses, number of steps, network evaluations.
@@ -121,9 +124,9 @@ class Generator:
         return {}
 
     def generate(
-        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"
     ) -> Iterator[Generated]:
-        """Make the images. Batched as the generator likes; each depends on its own ``Variant`` only."""
+        """Make the images, on ``device`` as in ``fit``. Batched as the generator likes; each depends on its ``Variant``."""
         raise AssertionError(f"{type(self).__name__} makes no images")
 
     def forward_passes(self, variants: list[Variant]) -> ForwardPasses:

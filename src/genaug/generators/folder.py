@@ -111,7 +111,7 @@ class ImagesFromFolder(Generator):
         return counts | ({f"beyond mix.m={num_variants} per training image": beyond} if beyond else {})
 
     def generate(
-        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"
     ) -> Iterator[Generated]:
         items = {item.path.relative_to(self._root()).as_posix(): item for item in self._items()}
         classes = class_indices(dataset)

@@ -22,6 +22,7 @@ from genaug.data.sample import Boxes, Dataset
 from genaug.generators.base import Generated, Generator, Variant
 
 NUM_WRITERS = 2  # threads that compress and write PNG files beside the sampler
+Make = Callable[[list[Variant]], Iterable[Generated]]
 WAIT = 0.5  # seconds between looks at what other processes have made
 
 _seen: set[tuple[Path, str, int, int]] = set()
@@ -37,11 +38,12 @@ def make_pool(
     load_prior: Callable[[], Any],
     num_variants: int,
     say: Callable[[str], None] = print,
+    device: Callable[[], str] = lambda: "cpu",
 ) -> Pool:
     """The pool of ``generator`` on ``dataset.train`` with ``num_variants`` (M) images per source.
 
-    Only images that no earlier run has published are made, and those that are damaged; ``load_prior`` is called only if
-    there are some. Several processes share the work, each image is made by one of them.
+    Only images that no earlier run has published are made, and those that are damaged; ``load_prior`` and ``device`` (where
+    torch computes) are called only if there are some. Several processes share the work, each image is made by one of them.
     """
     pool_fingerprint = pool_identity(generator, dataset, fitted_fingerprint)
     folder = store.pool(pool_fingerprint)
@@ -58,7 +60,8 @@ def make_pool(
     if missing:
         prior = load_prior() if generator.uses_prior else None
         before = prior.num_evaluations if prior is not None else 0
-        made = fill(store, generator, dataset, fitted, prior, missing, say)
+        make = lambda share: generator.generate(share, dataset, prior, fitted, device())
+        made = fill(store, generator, dataset, make, missing, say)
         evaluations = prior.num_evaluations - before if prior is not None else 0
     with store.lock(pool_fingerprint, say):
         rows = _write_manifest(store, folder, variants, num_variants, abouts | made, say)
@@ -77,8 +80,7 @@ def fill(
     store: Store,
     generator: Generator,
     dataset: Dataset,
-    fitted: Path | None,
-    prior: Any,
+    make: Make,
     missing: list[Variant],
     say: Callable[[str], None],
 ) -> dict[str, dict[str, Any]]:
@@ -98,7 +100,7 @@ def fill(
     while todo:
         with claim(store, list(todo)) as (share, owners):
             if share:
-                made |= _make(store, generator, dataset, fitted, prior, [todo[name] for name in share], say)
+                made |= _publish_share(store, generator, dataset, make, [todo[name] for name in share], say)
         left = {name: variant for name, variant in todo.items() if not store.has_image(name)}
         if len(left) < len(todo):
             progressed = time.monotonic()
@@ -118,12 +120,11 @@ def fill(
     return made
 
 
-def _make(
+def _publish_share(
     store: Store,
     generator: Generator,
     dataset: Dataset,
-    fitted: Path | None,
-    prior: Any,
+    make: Make,
     share: list[Variant],
     say: Callable[[str], None],
 ) -> dict[str, dict[str, Any]]:
@@ -132,8 +133,7 @@ def _make(
     while wanted:
         size = None
         try:
-            images = generator.generate(wanted, dataset, prior, fitted)
-            made |= publish(store, images, len(wanted), generator, dataset)
+            made |= publish(store, make(wanted), len(wanted), generator, dataset)
         except Exception as error:
             size = generator.halve_batch() if out_of_memory(error) else None
             if size is None:

@@ -20,7 +20,8 @@ from genaug.core.paths import Paths
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import Source
 from genaug.generators.base import Variant
-from genaug.stages import UNET, VAE, Generate, Line, Train, line_of
+from genaug.line import Line, line_of
+from genaug.stages import UNET, VAE, Generate, Train
 from genaug.tables.spec import TableSpec
 from genaug.tables.sweep import PlannedCell, Sweep
 

@@ -13,7 +13,8 @@ from genaug.core.store import Store
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.digits import Digits
 from genaug.generators.base import Variant
-from genaug.generators.latent_interpolation.config import LatentInterpolation, Mixing, Networks, Training
+from genaug.generators.latent_interpolation.config import LatentInterpolation
+from genaug.generators.latent_interpolation.sections import Mixing, Networks, Training
 from genaug.generators.latent_interpolation.training import square_pixels, to_unit
 from genaug.generators.publishing import make_pool
 
@@ -30,7 +31,7 @@ SMALL = {
 
 def generator(**values) -> LatentInterpolation:
     """Small; keys of a section may be given without it, ``seed`` excepted."""
-    own = {"name": "latent_interpolation", "seed": 0, "image_size": SIZE, "accelerator": "cpu"}
+    own = {"name": "latent_interpolation", "seed": 0, "image_size": SIZE}
     sections = {key: dict(SMALL[key]) for key in SECTIONS}
     for key, value in values.items():
         of = [
@@ -150,8 +151,8 @@ def test_partners_are_of_the_wanted_kind_and_do_not_depend_on_m(digits):
             inter, intra = (generator(classes=kind).draw(source, j, digits) for kind in ("inter", "intra"))
             assert by_id[inter["partner_id"]].class_index != source.class_index
             assert by_id[intra["partner_id"]].class_index == source.class_index and intra["partner_id"] != source.id
-    law = generator(lam="grid", num_interp=3)
-    draws = [law.draw(digits.train[0], j, digits) for j in range(4)]
+    grid = generator(lam="grid", num_interp=3)
+    draws = [grid.draw(digits.train[0], j, digits) for j in range(4)]
     assert [d["lam"] for d in draws] == [0.25, 0.5, 0.75, 0.25]
     assert draws[0]["partner_id"] == draws[2]["partner_id"]
 

@@ -8,7 +8,6 @@ from scipy.stats import kstest
 from torchvision.transforms.v2.functional import to_image
 
 from genaug.core.errors import GenaugError
-from genaug.generators.latent_interpolation.config import Mixing
 from genaug.generators.latent_interpolation.mixing import (
     Interpolation,
     draw_partners,
@@ -17,6 +16,7 @@ from genaug.generators.latent_interpolation.mixing import (
     mix_labels,
     mix_uniform,
 )
+from genaug.generators.latent_interpolation.sections import Mixing
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0]], dtype=torch.float64)
 
@@ -25,9 +25,9 @@ def loss(*weights: float) -> float:
     return F.cross_entropy(LOGITS, torch.tensor([weights], dtype=torch.float64)).item()
 
 
-def online(encode=lambda x: x, decode=lambda z: z, law: float | str = 0.3, **options) -> Interpolation:
+def online(encode=lambda x: x, decode=lambda z: z, lam: float | str = 0.3, **options) -> Interpolation:
     code_range = options.pop("code_range", None)
-    mixing = Mixing(**{"lam": law, "classes": "any", **options})
+    mixing = Mixing(**{"lam": lam, "classes": "any", **options})
     return Interpolation(encode=encode, decode=decode, mixing=mixing, seed=1, image_size=4, code_range=code_range)
 
 
@@ -64,14 +64,14 @@ def test_lambda_outside_its_range_and_images_of_two_sizes_are_refused():
         mix(a, torch.zeros(2, 3, 8, 8), torch.tensor([0.5, 0.5]))
 
 
-@pytest.mark.parametrize("law", [0.5, 0.3, "uniform", "beta"])
-def test_variance_of_mixed_uniform_codes(law):
+@pytest.mark.parametrize("lam", [0.5, 0.3, "uniform", "beta"])
+def test_variance_of_mixed_uniform_codes(lam):
     rng = np.random.default_rng(0)
     u, v = torch.from_numpy(rng.uniform(-1, 1, (2, 100_000, 1)))
-    lam = torch.from_numpy(Mixing(lam=law, beta=2.0).weight(rng.random(100_000), 0))
+    weights = torch.from_numpy(Mixing(lam=lam, beta=2.0).weight(rng.random(100_000), 0))
     # (lambda^2 + (1-lambda)^2) / 3; its mean is 2/9 for uniform lambda and (a+1)/(3(2a+1)) for Beta(a, a)
-    expected = {0.5: 1 / 6, 0.3: 0.58 / 3, "uniform": 2 / 9, "beta": 0.2}[law]
-    assert mix(u, v, lam).var().item() == pytest.approx(expected, abs=0.002)
+    expected = {0.5: 1 / 6, 0.3: 0.58 / 3, "uniform": 2 / 9, "beta": 0.2}[lam]
+    assert mix(u, v, weights).var().item() == pytest.approx(expected, abs=0.002)
 
 
 def test_distribution_function_of_midpoints():
@@ -158,7 +158,7 @@ def test_an_affine_autoencoder_mixes_its_reconstructions():
     def decode(z):
         return decoder(z).unflatten(1, (3, 4, 4))
 
-    interpolation = online(encode, decode, keep_real=False, lam_per="sample", law="uniform")
+    interpolation = online(encode, decode, keep_real=False, lam_per="sample", lam="uniform")
     partners, lam = interpolation.draw(weights.argmax(1).numpy(), step=2)
     mixed, _ = interpolation(images, weights, step=2)
     with torch.no_grad():
@@ -170,19 +170,19 @@ def test_an_affine_autoencoder_mixes_its_reconstructions():
 
 def test_lambda_one_gives_reconstructions_with_their_own_labels():
     images, weights = batch()
-    mixed, labels = online(decode=lambda z: z / 2, law=1.0, keep_real=False)(images, weights, step=0)
+    mixed, labels = online(decode=lambda z: z / 2, lam=1.0, keep_real=False)(images, weights, step=0)
     assert torch.equal(mixed, images / 2) and torch.equal(labels, weights)
 
 
 def test_real_images_stay_behind_the_mixed_ones():
     images, weights = batch()
-    mixed, labels = online(num_interp=2, law="grid", keep_real=True)(images, weights, step=0)
+    mixed, labels = online(num_interp=2, lam="grid", keep_real=True)(images, weights, step=0)
     assert mixed.shape == (18, 3, 4, 4) and torch.equal(mixed[12:], images) and torch.equal(labels[12:], weights)
     torch.testing.assert_close(labels.sum(dim=1), torch.ones(18))
 
 
 def test_a_grid_lies_on_one_line_between_the_same_images():
-    interpolation = online(num_interp=3, law="grid")
+    interpolation = online(num_interp=3, lam="grid")
     classes = np.arange(6)
     draws = [interpolation.draw(classes, step=4, k=k) for k in range(3)]
     assert all((partners == draws[0][0]).all() for partners, _ in draws)
@@ -191,7 +191,7 @@ def test_a_grid_lies_on_one_line_between_the_same_images():
 
 def test_a_step_repeats_itself_and_differs_from_the_next():
     images, weights = batch()
-    first, again, other = (online(law="uniform")(images, weights, step)[0] for step in (1, 1, 2))
+    first, again, other = (online(lam="uniform")(images, weights, step)[0] for step in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 

@@ -8,7 +8,6 @@ from torch import nn
 
 from genaug.core.errors import GenaugError
 from genaug.data.sources.digits import Digits
-from genaug.generators.latent_interpolation.config import Networks, Training
 from genaug.generators.latent_interpolation.networks import (
     AdversarialAutoencoder,
     Critic,
@@ -22,6 +21,7 @@ from genaug.generators.latent_interpolation.networks import (
     num_halvings,
     reconstruction_loss,
 )
+from genaug.generators.latent_interpolation.sections import Networks, Training
 from genaug.generators.latent_interpolation.training import WEIGHTS, Batches, fit_autoencoder
 
 
@@ -210,9 +210,7 @@ def test_a_resumed_fit_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
                 return play(step, *args)
 
             aae.play = failing
-        fit_autoencoder(
-            aae, digit_batches(), 10, folder, checkpoint_every=every, accelerator="cpu", say=lambda text: None
-        )
+        fit_autoencoder(aae, digit_batches(), 10, folder, checkpoint_every=every, device="cpu", say=lambda text: None)
         return aae
 
     whole = fit(tmp_path / "whole")
@@ -231,12 +229,12 @@ def test_saturated_codes_stop_the_fit_with_a_hint(tmp_path):
     with torch.no_grad():
         aae.encoder.linear.bias.fill_(10.0)
     with pytest.raises(GenaugError, match=r"saturated.*generator.networks.code=linear"):
-        fit_autoencoder(aae, digit_batches(), 4, tmp_path, accelerator="cpu", say=lambda text: None)
+        fit_autoencoder(aae, digit_batches(), 4, tmp_path, device="cpu", say=lambda text: None)
 
 
 def test_a_damaged_checkpoint_is_named_and_counts_as_absent(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"not a checkpoint")
     said: list[str] = []
-    fit_autoencoder(players(), digit_batches(), 4, tmp_path, accelerator="cpu", say=said.append)
+    fit_autoencoder(players(), digit_batches(), 4, tmp_path, device="cpu", say=said.append)
     assert "last.ckpt cannot be read" in said[0] and (tmp_path / WEIGHTS).exists()

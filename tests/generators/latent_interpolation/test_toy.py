@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genaug.generators.latent_interpolation.config import Networks, Training
 from genaug.generators.latent_interpolation.diagnostics import describe_codes, describe_midpoints, empty_cells
 from genaug.generators.latent_interpolation.networks import AdversarialAutoencoder, LatentDiscriminator
+from genaug.generators.latent_interpolation.sections import Networks, Training
 
 SEED = 2
 NUM_STEPS = 2000
@@ -59,7 +59,7 @@ def test_the_prior_closes_the_holes():
     d = diagnostics(0.1, "none")
     assert d["ks_max"] < 0.06
     assert d["correlation_max"] < 0.15
-    assert 0.54 < d["std"] < 0.61  # of the uniform law: .577
+    assert 0.54 < d["std"] < 0.61  # of the uniform distribution: .577
     assert d["empty_of_1000"] < 0.06  # expected for uniform codes: .020
 
 

@@ -83,7 +83,7 @@ def test_images_are_diffusers_own_for_the_same_noise() -> None:
     config, data = pipeline(), make_dataset()
     variant = config.variant_of(data.train[0], 0, data, "weights")
     (ours,) = config.generate([variant], data, None, None)
-    theirs = images.load(config)(
+    theirs = images.load(config, "cpu")(
         prompt="a photo of a cat", image=data.train[0].open(), strength=0.5, num_inference_steps=4,
         generator=torch.Generator().manual_seed(ours.about["seed"]),
     ).images[0]  # fmt: skip
@@ -117,7 +117,7 @@ def test_images_of_several_strengths_share_a_call_only_with_their_equals(monkeyp
 
 def test_a_pipeline_that_shares_noise_over_a_batch_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     config, data = pipeline(), make_dataset()
-    pipe = images.load(config)
+    pipe = images.load(config, "cpu")
     pair = [config.variant_of(source, 0, data, "w") for source in data.train[:2]]
     assert images.batches_agree(pipe, config, pair, data)
     original = type(pipe).__call__
@@ -189,7 +189,7 @@ def test_a_path_that_is_no_pipeline_is_refused_before_anything_is_loaded(tmp_pat
 
 def test_a_lora_that_is_not_there_is_named() -> None:
     with pytest.raises(GenaugError, match=r"generator.lora.path=/nowhere.safetensors cannot be loaded"):
-        images.load(pipeline(lora=Lora(path="/nowhere.safetensors")))
+        images.load(pipeline(lora=Lora(path="/nowhere.safetensors")), "cpu")
 
 
 def test_the_condition_of_boxes_is_their_outline() -> None:

@@ -29,7 +29,7 @@ def train_auditor(config: Detector, dataset: Dataset, folder: Path, device: str)
     """Train on ``dataset.train`` alone and write the weights into ``folder``; returns facts for the record."""
     fold = dataclasses.replace(dataset, val=(), test=())
     data = TrainingData(dataset=fold, mix=RealOnly(name="real_only"), pool=None, augment=Augment(shift=0.1, zoom=0.2))
-    trainer = TrainerConfig(accelerator="gpu" if device == "cuda" else device)
+    trainer = TrainerConfig(accelerator=device)
     with torch.random.fork_rng(devices=[]), quiet_lightning():
         record = Record(folder)
         model = make_model(config, data, BoxedImages(config.image_size), trainer)

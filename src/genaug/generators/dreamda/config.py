@@ -177,7 +177,7 @@ class DreamDA(Generator):
         )
 
     def generate(
-        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"
     ) -> Iterator[Generated]:
         from genaug.generators.dreamda.batches import perturbed_images
 

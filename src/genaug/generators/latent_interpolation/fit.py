@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from genaug.core.console import console
-from genaug.core.device import best_device
 from genaug.core.files import write_json
 from genaug.core.seeding import derive
 from genaug.data.sample import Dataset, Sample
@@ -69,7 +68,7 @@ def _kaiming(layer: nn.Module) -> None:
 
 
 def fit_latent_space(
-    config: LatentInterpolation, dataset: Dataset, extra: Sequence[Sample], folder: Path
+    config: LatentInterpolation, dataset: Dataset, extra: Sequence[Sample], folder: Path, device: str
 ) -> dict[str, Any]:
     """Train on ``dataset.train`` and ``extra``, write weights and diagnostics; returns the record's facts."""
     samples = [*dataset.train, *extra]
@@ -81,8 +80,8 @@ def fit_latent_space(
         config.training.max_shift,
         config.training.flip_prob,
     )
-    aae = _fitted(config, batches, folder)
-    diagnostics, z, classes = diagnose(config, aae, dataset)
+    aae = _fitted(config, batches, folder, device)
+    diagnostics, z, classes = diagnose(config, aae, dataset, device)
     holes = has_holes(diagnostics)
     write_json(folder / "hole.json", {**diagnostics, "holes": holes, "histogram": _histogram(z)})
     write_json(folder / "losses.json", aae.history)
@@ -92,8 +91,8 @@ def fit_latent_space(
             twin_folder = folder / "twin"
             twin_folder.mkdir(exist_ok=True)
             plain = replace(config, training=replace(config.training, lambda_adv=0.0))
-            twin = _fitted(plain, batches, twin_folder)
-            panels.insert(0, ("without discriminator", diagnose(config, twin, dataset)[1], classes))
+            twin = _fitted(plain, batches, twin_folder, device)
+            panels.insert(0, ("without discriminator", diagnose(config, twin, dataset, device)[1], classes))
             shutil.rmtree(twin_folder)
         draw_codes(panels, folder / "codes.png")
     console.print(report(diagnostics, holes), markup=False)
@@ -107,7 +106,7 @@ def fit_latent_space(
     }
 
 
-def _fitted(config: LatentInterpolation, batches: Batches, folder: Path) -> AdversarialAutoencoder:
+def _fitted(config: LatentInterpolation, batches: Batches, folder: Path, device: str) -> AdversarialAutoencoder:
     aae = build_autoencoder(config)
     epoch = math.ceil(len(batches.samples) / config.training.batch_size)
     if config.networks.code == "tanh":
@@ -121,7 +120,7 @@ def _fitted(config: LatentInterpolation, batches: Batches, folder: Path) -> Adve
         config.training.num_steps,
         folder,
         checkpoint_every=config.training.checkpoint_every,
-        accelerator=config.accelerator,
+        device=device,
         num_workers=config.training.num_workers,
         say=lambda text: console.print(text, markup=False),
     )
@@ -130,10 +129,9 @@ def _fitted(config: LatentInterpolation, batches: Batches, folder: Path) -> Adve
 
 
 def diagnose(
-    config: LatentInterpolation, aae: AdversarialAutoencoder, dataset: Dataset
+    config: LatentInterpolation, aae: AdversarialAutoencoder, dataset: Dataset, device: str
 ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
     """Diagnostics on training and validation images, and their codes [n, z] in units of the prior with their classes."""
-    device = best_device(config.accelerator)
     aae.to(device)
     train, val = dataset.train[: MAX_DIAGNOSED // 2], dataset.val[: MAX_DIAGNOSED // 2]
     if len(val) < 2:  # no validation split: every other training image is asked about

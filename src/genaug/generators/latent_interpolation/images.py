@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from genaug.core.device import best_device
 from genaug.data.sample import Dataset
 from genaug.generators.base import Generated, Variant
 from genaug.generators.latent_interpolation.config import LatentInterpolation
@@ -19,10 +18,14 @@ from genaug.priors.model import Prior
 
 
 def interpolated_images(
-    config: LatentInterpolation, variants: Sequence[Variant], dataset: Dataset, prior: Prior | None, fitted: Path | None
+    config: LatentInterpolation,
+    variants: Sequence[Variant],
+    dataset: Dataset,
+    prior: Prior | None,
+    fitted: Path | None,
+    device: str,
 ) -> Iterator[Generated]:
     """The image of every variant, with its drawn partner and lambda."""
-    device = best_device(config.accelerator)
     pairs = interpolation(config, fitted, prior, device)
     by_id = {sample.id: sample for sample in dataset.train}
     for start in range(0, len(variants), config.batch_size):

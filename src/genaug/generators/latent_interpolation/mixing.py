@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genaug.core.errors import GenaugError
 from genaug.core.seeding import derive
-from genaug.generators.latent_interpolation.config import Mixing
+from genaug.generators.latent_interpolation.sections import Mixing
 
 
 def _spread(lam: Tensor, like: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genaug.core.errors import GenaugError
 from genaug.core.seeding import derive
-from genaug.generators.latent_interpolation.config import Networks, Training
+from genaug.generators.latent_interpolation.sections import Networks, Training
 
 INIT_STD = 0.02  # CAAE, ops.py
 LEAK = 0.2

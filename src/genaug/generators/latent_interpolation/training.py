@@ -125,7 +125,7 @@ def fit_autoencoder(
     folder: Path,
     *,
     checkpoint_every: int = 1000,
-    accelerator: str = "auto",
+    device: str,
     num_workers: int = 0,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -139,7 +139,7 @@ def fit_autoencoder(
         say(f"resuming after step {min(epochs * stretch, num_steps)} of {num_steps}")
     with quiet_lightning():
         trainer = pl.Trainer(
-            accelerator=accelerator,
+            accelerator=device,
             devices=1,
             max_epochs=-(-num_steps // stretch),
             reload_dataloaders_every_n_epochs=1,

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import II, MISSING
 
 from genaug.core.cost import ForwardPasses
-from genaug.core.device import best_device
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.fields import bounded, choice, count, positive
 from genaug.core.identity import CONTENT, DRAWN, NOT_IDENTITY
@@ -175,7 +174,7 @@ class Pipeline(EditsSource):
         return {"strength": float(levels[choose(len(levels), self.seed, source.digest, index, "strength")])}
 
     def generate(
-        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"
     ) -> Iterator[Generated]:
         from genaug.generators.labelling.finish import Finish
         from genaug.generators.pipeline.images import edit_images
@@ -183,8 +182,8 @@ class Pipeline(EditsSource):
         look = None
         if self.audits and dataset.task == "detection":
             assert fitted is not None
-            look = self.auditor.eye(len(dataset.class_names), fitted, best_device())
-        return edit_images(self, variants, dataset, Finish(self, dataset.class_names, look))
+            look = self.auditor.eye(len(dataset.class_names), fitted, device)
+        return edit_images(self, variants, dataset, Finish(self, dataset.class_names, look), device)
 
     def forward_passes(self, variants: list[Variant]) -> ForwardPasses:
         """Denoising steps, whatever one of them costs in this pipeline."""

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from genaug.core.device import best_device
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.identity import fingerprint
 from genaug.core.seeding import derive
@@ -37,7 +36,9 @@ MULTIPLE = 16
 """What the sides of a frame are multiples of: the VAE's factor times the patches of transformers."""
 
 
-def edit_images(config: Pipeline, variants: Sequence[Variant], dataset: Dataset, finish: Finish) -> Iterator[Generated]:
+def edit_images(
+    config: Pipeline, variants: Sequence[Variant], dataset: Dataset, finish: Finish, device: str
+) -> Iterator[Generated]:
     """The image of every variant, one strength and size after the other."""
     wanted = []
     for variant in variants:
@@ -50,7 +51,7 @@ def edit_images(config: Pipeline, variants: Sequence[Variant], dataset: Dataset,
             yield Generated(variant=variant, image=_framed(variant.source, config), boxes=boxes, rejected=refused)
     if not wanted:
         return
-    pipe = load(config)
+    pipe = load(config, device)
 
     def shape(variant: Variant) -> tuple[float, tuple[int, int]]:
         return variant.draws.get("strength", 1.0), frame_of(variant.source, config)
@@ -92,17 +93,17 @@ def prompt_of(config: Pipeline, variant: Variant, dataset: Dataset) -> str:
 _loaded: dict[str, Any] = {}  # the last pipeline that was loaded, by what it was loaded from
 
 
-def load(config: Pipeline) -> Any:
+def load(config: Pipeline, device: str) -> Any:
     """The pipeline, with LoRA, IP-Adapter and ControlNet if they are configured; loaded once per process."""
     weights = (config.path, config.revision, config.variant, config.dtype, config.pipeline_class, config.mask == "none")
-    identity = fingerprint(*weights, config.lora, config.ip_adapter, config.control, config.offload)
+    identity = fingerprint(*weights, config.lora, config.ip_adapter, config.control, config.offload, device)
     if identity not in _loaded:
         _loaded.clear()
-        _loaded[identity] = _load(config)
+        _loaded[identity] = _load(config, device)
     return _loaded[identity]
 
 
-def _load(config: Pipeline) -> Any:
+def _load(config: Pipeline, device: str) -> Any:
     import diffusers
 
     path = str(Path(config.path).expanduser()) if Path(config.path).expanduser().is_dir() else config.path
@@ -123,7 +124,7 @@ def _load(config: Pipeline) -> Any:
     if getattr(pipe, "safety_checker", None) is not None:
         pipe.safety_checker = None  # it would answer with black pictures, which would then be trained on
     _add_adapters(pipe, config)
-    _place(pipe, config)
+    _place(pipe, config, device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -142,8 +143,7 @@ def _add_adapters(pipe: Any, config: Pipeline) -> None:
             pipe.set_ip_adapter_scale(adapter.scale)
 
 
-def _place(pipe: Any, config: Pipeline) -> None:
-    device = best_device()
+def _place(pipe: Any, config: Pipeline, device: str) -> None:
     if config.offload == "none" or device == "cpu":
         pipe.to(device)
     elif config.offload == "model":

@@ -259,12 +259,11 @@ class Psld(Labelled):
     def fit_forward_passes(self, dataset: Dataset) -> ForwardPasses | None:
         return self.auditor.forward_passes() if dataset.task == "detection" else None
 
-    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
-        assert prior is not None
-        return self.learn_auditor(dataset, folder, prior.device.type)
+    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path, device: str = "cpu") -> dict[str, Any]:
+        return self.learn_auditor(dataset, folder, device)
 
     def generate(
-        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"
     ) -> Iterator[Generated]:
         from genaug.generators.psld.inpaint import inpaint
 

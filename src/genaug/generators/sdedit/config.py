@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from genaug.core import seeding
 from genaug.core.cost import ForwardPasses
-from genaug.core.device import best_device
 from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, choice, count
 from genaug.core.identity import DRAWN, NOT_IDENTITY
@@ -72,8 +71,8 @@ class EditsSource(Labelled):
                 "coco_classification with dataset.masks=true, or a detection set)."
             )
 
-    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
-        return self.learn_auditor(dataset, folder, best_device() if prior is None else prior.device.type)
+    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path, device: str = "cpu") -> dict[str, Any]:
+        return self.learn_auditor(dataset, folder, device)
 
     def fit_forward_passes(self, dataset: Dataset) -> ForwardPasses | None:
         return self.auditor.forward_passes() if self.audits and dataset.task == "detection" else None
@@ -157,7 +156,7 @@ class ImageToImage(EditsSource):
         raise AssertionError(f"{type(self).__name__} has no prompts")
 
     def generate(
-        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"
     ) -> Iterator[Generated]:
         from genaug.generators.sdedit.sampler import edited
 

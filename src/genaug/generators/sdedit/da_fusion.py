@@ -59,12 +59,12 @@ class DAFusion(ImageToImage):
         count = len(dataset.class_names) * self.tokens.num_steps * self.tokens.batch_size
         return ForwardPasses(network="U-Net", count=count, relative_cost=TO_INPUT)
 
-    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path) -> dict[str, Any]:
+    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path, device: str = "cpu") -> dict[str, Any]:
         from genaug.generators.tokens.learning import learn_tokens
 
         assert prior is not None
         about = learn_tokens(prior, dataset, self.tokens, folder, class_names=self.class_names, preset=self.name)
-        return {**about, **ImageToImage.fit(self, dataset, prior, folder)}
+        return {**about, **ImageToImage.fit(self, dataset, prior, folder, device)}
 
     def prompts(
         self, names: Sequence[str], prior: "Prior", fitted: Path | None

@@ -56,9 +56,9 @@ class DiffMix(DAFusion):
         return dataset.class_names.index(variant.draws["target"])
 
     def generate(
-        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"
     ) -> Iterator[Generated]:
-        for generated in ImageToImage.generate(self, variants, dataset, prior, fitted):
+        for generated in ImageToImage.generate(self, variants, dataset, prior, fitted, device):
             variant = generated.variant
             weight = variant.draws["t0"] ** self.gamma
             label = mixed_label(variant.source.label, self.prompted_class(variant, dataset), weight, self.label_sum)

@@ -32,7 +32,7 @@ class VaeReconstruction(Generator):
     tasks: ClassVar[tuple[str, ...]] = ("classification", "detection")
 
     def generate(
-        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"
     ) -> Iterator[Generated]:
         from genaug.generators.sdedit.sampler import reconstruct
 
