@@ -86,7 +86,7 @@ def _is_single(word: str) -> bool:
 
 
 def job(config: DictConfig) -> float | None:
-    """One Hydra job: one cell. An optimising sweeper is given its validation metric, others nothing that they use."""
+    """One Hydra job: one run. An optimising sweeper is given its validation metric, others nothing that they use."""
     from genaug.runs.cell import Cell
 
     hydra_config = HydraConfig.get()
@@ -119,7 +119,7 @@ def job(config: DictConfig) -> float | None:
         note_cell(sweep_dir, cell and cell.folder, overrides, FAILED)
         if optimised:
             raise  # the sweeper has no value to go on with
-        return None  # one bad cell must not cost the others
+        return None  # one bad run must not cost the others
     if sweep_dir is not None:
         note_cell(sweep_dir, cell.folder, overrides, state)
     else:

@@ -28,11 +28,11 @@ TASKS = ("train", "generate", "fit", "prior")
 @section("", "run")
 @dataclass(kw_only=True, slots=True)
 class RunConfig:
-    """Everything that one cell needs. Groups are chosen on the command line (``generator=da_fusion``)."""
+    """Everything that one run needs. Groups are chosen on the command line (``generator=da_fusion``)."""
 
     task: str = choice("train", TASKS)
     """``train``: the whole line, to a result. ``generate`` and ``fit`` stop after the pool and after fitting; ``prior``
-    trains the shipped tiny prior anew (recipe.* keys)."""
+    trains the shipped tiny prior again (recipe.* keys)."""
     seed: int = seed(0)
     """The trial. Few-shot draw, noise of the images, initialisation and data order follow it together."""
     dataset: Source = MISSING
@@ -47,18 +47,18 @@ class RunConfig:
     recipe: PriorRecipe = field(default_factory=PriorRecipe)
     """How the shipped prior is trained; used by ``task=prior`` alone."""
     experiment: str | None = field(default=None, metadata=NOT_IDENTITY)
-    """Name of the experiment that a cell was first run for, e.g. ``demo/compare``; groups runs in W&B."""
+    """Name of the experiment that it was first run for, e.g. ``demo/compare``; groups runs in W&B."""
     tracking: Tracking = field(default=MISSING, metadata=NOT_IDENTITY)
     paths: Paths = field(default_factory=Paths, metadata=NOT_IDENTITY)
 
     @property
     def pool_size(self) -> int:
-        """M of this cell: 0 when no synthetic image can reach training."""
+        """M of this run: 0 when no synthetic image can reach training."""
         return self.mix.m if self.generator.makes_pool and self.mix.uses_pool else 0
 
     @property
     def synthesises(self) -> bool:
-        """Whether this cell fits or runs its generator."""
+        """Whether this run fits or uses its generator."""
         used = self.task == "train" and (self.pool_size > 0 or self.generator.online)
         return used or self.task in ("fit", "generate")
 

@@ -1,33 +1,15 @@
 """Every preset and every experiment composes to a typed configuration."""
 
-import re
-
 import pytest
 
-from genaug.composition import compose_typed
-from genaug.core.errors import GenaugError
 from tests.conftest import ROOT
+from tests.golden.identities import compose
 
 GROUPS = ("dataset", "prior", "leakage", "generator", "mix", "augment", "downstream", "trainer", "tracking")
 PRESETS = [(group, path.stem) for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
 EXPERIMENTS = sorted(
     p.relative_to(ROOT / "experiments").with_suffix("").as_posix() for p in (ROOT / "experiments").rglob("*.yaml")
 )
-
-
-def compose(*overrides: str):
-    """Composed, with what the errors ask for: ``somewhere`` for a folder, class names for a preset that needs them."""
-    for _ in range(4):
-        try:
-            return compose_typed(list(overrides))
-        except GenaugError as error:
-            if needed := re.match(r"([\w.]+) is needed here", str(error)):
-                overrides = (*overrides, f"{needed[1]}=somewhere")
-            elif "leakage=none" in str(error):  # a preset that needs class names is refused under data_centric
-                overrides = (*overrides, "leakage=none")
-            else:
-                raise
-    raise AssertionError(f"{overrides} still lack something")
 
 
 @pytest.mark.parametrize(("group", "name"), PRESETS)

@@ -4,18 +4,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from genaug.data.augmentation import Augment
 from genaug.data.mixing import Mix, RealOnly
 from genaug.data.pool import Pool
-from genaug.data.sample import Dataset, SyntheticSample
+from genaug.data.sample import Dataset
 from genaug.data.sources.digits import Digits
 from genaug.downstream.base import TrainingData
 from genaug.downstream.classification.config import Classifier
 from genaug.downstream.trainer import TrainerConfig
+from tests.golden.predictions import inverted
 
 NUM_TEST, NUM_VAL = 60, 30
 torch.set_num_threads(1)
@@ -47,19 +47,7 @@ def digits() -> Dataset:
 @pytest.fixture(scope="session")
 def pool(digits: Dataset) -> Pool:
     """Two inverted copies of every training digit but the first."""
-    samples = tuple(
-        SyntheticSample(
-            id=f"synthetic/{source.id}/{j}",
-            digest=f"{source.digest}/{j}",
-            image=(255 - np.asarray(source.image)) // (j + 1),
-            label=source.label,
-            source_id=source.id,
-            index=j,
-        )
-        for j in range(2)
-        for source in digits.train[1:]
-    )
-    return Pool(fingerprint="0" * 16, folder=Path("nowhere"), samples=samples)
+    return inverted(digits)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Identities of every preset and of every experiment's first and last run, as they stand in ``fingerprints.json``.
 
-``python -m tests.golden.identities`` computes them anew, prints what differs and writes the file. A commit that moves code
+``python -m tests.golden.identities`` computes them again, prints what differs and writes the file. A commit that moves code
 changes nothing in it; a commit that means to change an identity says so and bumps the component's ``version``.
 """
 

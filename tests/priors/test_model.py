@@ -47,7 +47,7 @@ def test_weights_are_frozen_and_in_the_asked_precision(folder, prior):
 
 
 def test_generators_of_one_process_share_one_model(folder):
-    """B3: one U-Net whatever the number of generators."""
+    """one U-Net whatever the number of generators."""
     configs = [PriorConfig(path=str(folder), image_size=32) for _ in range(2)]
     assert configs[0].load("cpu") is configs[1].load("cpu")
 
@@ -178,7 +178,7 @@ def test_plain_prompts_have_the_ids_of_the_tokenizer(prior):
 
 
 def test_a_learned_token_gives_exactly_its_own_ids(prior, learned):
-    """B5: no expansion twice, no stray pieces such as _1."""
+    """no expansion twice, no stray pieces such as _1."""
     ids = prior.token_ids(["a photo of a <a>, my <b>"], learned)[0].tolist()
     first_new = prior.text_encoder.get_input_embeddings().num_embeddings
     plain = [*prior.word_ids("a photo of a"), *prior.word_ids(", my")]
@@ -187,7 +187,7 @@ def test_a_learned_token_gives_exactly_its_own_ids(prior, learned):
 
 
 def test_rows_of_a_token_need_not_be_adjacent(prior, learned):
-    """B21: tokens are found by their rows, wherever these are."""
+    """tokens are found by their rows, wherever these are."""
     rows = learned.rows[[3, 0, 1, 2]]
     moved = LearnedTokens(rows, {"<a>": (1, 2, 3), "<b>": (0,)})
     prompts = ["a photo of a <a>", "my <b>"]

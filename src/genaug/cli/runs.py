@@ -75,7 +75,7 @@ def sync(
     entity: Annotated[str | None, typer.Option(help="W&B user or team.")] = None,
     outputs: Outputs = Path("outputs"),
 ) -> None:
-    """Write an experiment's W&B runs anew from the local record; the same ids each time, so nothing is doubled."""
+    """Write an experiment's W&B runs again from the local record, under the same ids each time, so that none is doubled."""
     from genaug.tables.arrangement import collect
     from genaug.tables.spec import read_spec
     from genaug.tables.sweep import expand

@@ -5,7 +5,8 @@ metadata:
 
 * ``NOT_IDENTITY``: cannot change a result (device, batch size of the sampler, paths, names);
 * ``FIT``: changes what a generator learns, hence the fitted artefact and all its images;
-* ``DRAWN``: a law from which a value is drawn per image; the drawn value is part of the image's identity, the law is not;
+* ``DRAWN``: a distribution from which a value is drawn per image; that value is part of the image's identity, the distribution
+  is not;
 * ``CONTENT``: a path whose content counts, not its place: a file, or a folder with all that is below it. What is neither
   (a Hub id) counts as it is written. ``content_by(method)`` instead names the component's own method that gives the
   content, where only a part of the files counts or they are too many to be read.

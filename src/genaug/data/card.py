@@ -1,4 +1,4 @@
-"""The card of a data set of generated images: what they are, how they were made, how to open them, what to heed."""
+"""The card of a data set of generated images: what they are, how they were made, how to open them, what to know before use."""
 
 from collections.abc import Mapping
 from typing import Any

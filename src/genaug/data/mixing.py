@@ -49,7 +49,7 @@ class Order:
 
 
 class Stream:
-    """The training stream of one cell: ``stream[d]`` for d = 0, 1, …, without end."""
+    """The training stream of one run: ``stream[d]`` for d = 0, 1, …, without end."""
 
     def __init__(
         self, mix: "Mix", real: Sequence[Sample], pool: Pool | None, seed: int, with_replacement: bool = False

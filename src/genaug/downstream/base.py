@@ -68,7 +68,7 @@ class Downstream:
             raise GenaugError(f"downstream={self.name} is for {self.task}, but the data set is for {task}.")
 
     def used_mix(self, mix: Mix) -> Mix:
-        """The mix as this model uses it: what it ignores tells no cells apart."""
+        """The mix as this model uses it: two runs that differ only in what it ignores are one run."""
         return mix
 
     def check_training(self, mix: Mix, augment: "Augment", trainer: TrainerConfig, *, online: bool) -> None:
@@ -103,7 +103,7 @@ class Downstream:
         Args:
             data: samples and the policy that mixes them.
             trainer: hardware and numerics.
-            folder: the cell's own folder; ``checkpoints/`` below it survives an interruption and is resumed from.
+            folder: the run's own folder; ``checkpoints/`` below it survives an interruption and is resumed from.
             record: takes metrics while training.
 
         Returns:

@@ -33,7 +33,7 @@ class TrainerConfig:
     num_threads: int | None = count(None, most=MOST_PROCESSES, metadata=NOT_IDENTITY)
     """Threads of torch on CPU; null leaves torch's choice."""
     checkpoint_every: int = count(1000, metadata=NOT_IDENTITY)
-    """Optimiser steps between checkpoints from which an interrupted cell resumes."""
+    """Optimiser steps between checkpoints from which an interrupted run resumes."""
 
     def device(self) -> str:
         """The torch device of generators and priors; also sets torch's number of threads."""

@@ -36,7 +36,7 @@ REMEDY = "Write a smaller learning rate (downstream.lr), or trainer.precision=32
 
 
 class RecordLogger(Logger):
-    """Hands Lightning's metrics to the cell's record."""
+    """Hands Lightning's metrics to the run's record."""
 
     def __init__(self, record: "Record"):
         super().__init__()
@@ -51,7 +51,7 @@ class RecordLogger(Logger):
         return 0
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The resolved configuration is in the cell's folder already."""
+        """The resolved configuration is in the run's folder already."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         numbers = {key: float(value) for key, value in metrics.items() if key != "epoch"}

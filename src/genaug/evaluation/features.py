@@ -1,4 +1,4 @@
-"""Features of images by a chosen backbone, each image's kept in the store under its digest: whatever asks again reads.
+"""Features of images by a chosen backbone, each image's kept in the store under its digest, where later calls read them.
 
 The backbone is always an explicit choice: any timm name with its pretrained weights (``vit_small_patch14_dinov2.lvd142m`` at
 paper scale), the same name after ``random:`` (random weights of a fixed seed), or ``pixels`` (no network at all).

@@ -1,7 +1,7 @@
 """Filters: score every image of a pool once and keep the scores beside it; a threshold decides later what is trained on.
 
 The scores' identity is the pool's and the filter's fields without its thresholds, so a swept threshold generates and scores
-nothing again. The thresholds are part of the cell's identity, never of the pool's.
+nothing again. The thresholds are part of the run's identity, never of the pool's.
 """
 
 import dataclasses

@@ -31,7 +31,7 @@ ANSWER_TIME = 20.0  # seconds that W&B's server has to answer before a run goes 
 @component("tracking", "tracking")
 @dataclass(kw_only=True, slots=True)
 class Tracking:
-    """Where a cell's metrics go besides its own folder."""
+    """Where a run's metrics go besides its own folder."""
 
     wandb: bool = True
     """Mirror every run in W&B. Offline unless ``WANDB_MODE`` or a login says otherwise; never asks anything."""
@@ -62,7 +62,7 @@ def _netrc_login() -> bool:
 
 
 class Record:
-    """Takes everything that one cell reports while it runs."""
+    """Takes everything that one run reports while it works."""
 
     def __init__(self, folder: Path, run: Any = None, board: Any = None):
         self.folder, self.run, self.board = folder, run, board
@@ -135,7 +135,7 @@ class Record:
         self._to_board(again)
 
     def image(self, key: str, path: Path) -> None:
-        """A picture from a file of the cell's folder."""
+        """A picture from a file of the run's folder."""
 
         def send(run: Any) -> None:
             import wandb
@@ -188,7 +188,7 @@ class Record:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - started, 3)
 
     def finish(self, summary: dict[str, Any], exit_code: int = 0) -> None:
-        """Close the W&B run with its summary; every cell's run is finished before the next starts."""
+        """Close the W&B run with its summary; it is finished before the next starts."""
 
         def send(run: Any) -> None:
             run.summary.update(summary)
@@ -221,7 +221,7 @@ class Tracked(Protocol):
 
 
 def open_record(tracking: Tracking, cell: "Tracked", attempt: int) -> Record:
-    """The record of one attempt at a cell."""
+    """The record of one attempt at a run."""
     cfg = cell.config
     board = open_board(cfg.paths.outputs / "tensorboard", cell.folder.name) if tracking.tensorboard else None
     if not tracking.wandb:

@@ -1,6 +1,6 @@
 """Rebuild the W&B runs of an experiment from the local record, which is the truth.
 
-Ids are the cells' fingerprints and everything is written in the record's own order, so a second sync writes the same runs
+Ids are the runs' fingerprints and everything is written in the record's own order, so a second sync writes the same runs
 again and makes no duplicates.
 """
 

@@ -1,8 +1,8 @@
-"""The sweep: every combination of the parameters, minus the cells that are complete already.
+"""The sweep: every combination of the parameters, minus the runs that are complete already.
 
 Hydra's basic sweeper with one difference. That one composes each job once before the first starts, to catch mistakes
 early; this one also types and checks the configuration then, and answers from the store what is complete, so that a
-launcher (local, joblib, SLURM) is given nothing but missing cells.
+launcher (local, joblib, SLURM) is given nothing but missing runs.
 
 Hydra finds sweepers in the namespace package ``hydra_plugins`` only.
 """

@@ -58,10 +58,10 @@ BIG, SMALL = (slice(0, 10), slice(0, 10)), (slice(12, 16), slice(12, 16))
     ("objects", "expected"),
     [
         (values((*BIG, 1), (*SMALL, 2), (slice(18, 20), slice(0, 20), 255)), 5),  # with void
-        (values((*BIG, 1), (*SMALL, 2)), 5),  # without void: the release drops id 2 instead
+        (values((*BIG, 1), (*SMALL, 2)), 5),  # without void: the released code drops id 2 instead
         (values((*SMALL, 1), (*BIG, 2)), 7),  # the largest is the last id
-        (values((*SMALL, 2), fill=1), 5),  # no background: the release drops id 1
-        (values(fill=1), 5),  # one object fills the image: the release ends as class -1, television
+        (values((*SMALL, 2), fill=1), 5),  # no background: the released code drops id 1
+        (values(fill=1), 5),  # one object fills the image: the released code ends as class -1, television
         (values((*BIG, 255), (*SMALL, 2)), 7),  # void is larger than the object
     ],
 )

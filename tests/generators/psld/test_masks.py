@@ -1,4 +1,4 @@
-"""Mask rules against golden numbers and their laws."""
+"""Mask rules against golden numbers and what must hold for any box."""
 
 import json
 from pathlib import Path

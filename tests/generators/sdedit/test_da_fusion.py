@@ -35,7 +35,7 @@ def fitted(shared_prior, tmp_path_factory):
 
 
 def test_tokens_are_usable_straight_after_training(prior, dataset, tmp_path):
-    """B7, B19: fit, images and pool on a CPU without any step between."""
+    """fit, images and pool on a CPU without any step between."""
     store, generator = Store(tmp_path), da_fusion()
     fingerprint = generator.fit_fingerprint(dataset, "prior")
     folder, made = store.folder("fitted", "da", fingerprint, lambda work: generator.fit(dataset, prior, work))
@@ -101,7 +101,7 @@ def test_diffusers_reads_the_tokens_and_gives_the_same_features(prior, fitted, p
 
 
 def test_a_missing_or_incomplete_token_set_lists_the_classes(prior, dataset, fitted, tmp_path):
-    """B6: no silent run with the tokens that happen to be there."""
+    """no silent run with the tokens that happen to be there."""
     generator = da_fusion()
     variants = [generator.variant_of(source, 0, dataset, "f") for source in dataset.train]
     with pytest.raises(GenaugError, match="no complete token for: cat, dog, dining table"):

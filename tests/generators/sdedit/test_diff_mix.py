@@ -34,7 +34,7 @@ def diff_mix(**fields: object) -> DiffMix:
 def test_the_label_follows_the_papers_formula() -> None:
     s, gamma = 0.7, 0.8
     assert mixed_label({0: 1.0}, 2, s**gamma, 1.0) == pytest.approx({0: 1 - 0.7**0.8, 2: 0.7**0.8})
-    assert sum(mixed_label({0: 1.0}, 2, s**gamma, 0.9).values()) == pytest.approx(0.9)  # the release
+    assert sum(mixed_label({0: 1.0}, 2, s**gamma, 0.9).values()) == pytest.approx(0.9)  # the released code
     assert mixed_label({1: 1.0}, 1, 0.3, 1.0) == pytest.approx({1: 1.0})  # the source's own class
     assert mixed_label({0: 1.0}, 2, 1.0, 1.0) == {2: 1.0}  # s = 1: the target alone
     assert mixed_label({0: 0.5, 1: 0.5}, 1, 0.5, 1.0) == pytest.approx({0: 0.25, 1: 0.75})

@@ -55,7 +55,7 @@ def test_steps_taken_are_not_lost_to_rounding():
 
 @pytest.mark.parametrize("make", [real_guidance, da_fusion])
 def test_t0_is_a_number_or_a_list(make, dataset):
-    """B20: a number gives itself, a list one of its levels at equal rates."""
+    """a number gives itself, a list one of its levels at equal rates."""
     assert make(t0=0.5).draw(dataset.train[0], 3, dataset) == {"t0": 0.5}
     generator = make(t0=[0.25, 0.5, 0.75, 1.0])
     drawn = [generator.draw(source, j, dataset)["t0"] for source in dataset.train for j in range(200)]
@@ -110,7 +110,7 @@ def test_the_prompt_names_the_class_only_where_that_is_allowed(prior, dataset):
 
 
 def test_after_a_kill_the_same_images_and_raising_m_only_adds(prior, dataset, tmp_path, monkeypatch):
-    """B15: images already made are kept, missing ones come out as they would have."""
+    """images already made are kept, missing ones come out as they would have."""
     generator = real_guidance(t0=[0.3, 0.6], batch_size=4)
 
     def pool(store, m):

@@ -81,7 +81,7 @@ def test_strength_gives_first_timestep_and_calls_of_the_table(prior, monkeypatch
 @pytest.mark.parametrize("scheduler", ["ddim", "dpmsolver++", "unipc"])
 @pytest.mark.parametrize("t0", [0.25, 0.5, 1.0])
 def test_level_of_z_is_what_t_says_at_every_step(prior, monkeypatch, scheduler, t0):
-    """B12: with the true noise as prediction, z stays at sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps."""
+    """with the true noise as prediction, z stays at sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps."""
     z, eps = torch.randn(2, 2, 4, 4, 4)
     trace = spy(prior, monkeypatch, eps)
     cond = prior.embed(["a photo"])
@@ -147,7 +147,7 @@ def test_images_are_those_of_diffusers(prior, dataset, scheduler):
 
 @pytest.mark.parametrize("scheduler", ["ddim", "dpmsolver++", "unipc", "pndm_ref"])
 def test_batch_of_16_equals_batch_of_1_and_order_does_not_matter(prior, scheduler):
-    """B13, B15: an image depends on its own identity, not on its neighbours; interleaved classes equal grouped ones."""
+    """an image depends on its own identity, not on its neighbours; interleaved classes equal grouped ones."""
     variants = variants_of(make_dataset(per_class=2), [0.2, 0.6, 1.0], num_variants=3)
     prompts = [f"a photo of a {('cat', 'dog', 'table')[v.source.class_index]}" for v in variants]
     one = edit_images(prior, variants, prompts, settings(scheduler=scheduler, batch_size=1))

@@ -69,7 +69,7 @@ def test_absent_rows_keep_value_moments_and_count():
 
 @pytest.mark.parametrize("num_vectors", [1, 4])
 def test_every_vector_of_every_class_is_learned(prior, dataset, tmp_path, num_vectors):
-    """B4: each prompt holds all v ids of its class, each row changes by more than weight decay."""
+    """each prompt holds all v ids of its class, each row changes by more than weight decay."""
     config = settings(num_vectors=num_vectors, num_steps=3)
     groups, before, state = learn(prior, dataset, config, tmp_path)
     first_new = prior.text_encoder.get_input_embeddings().num_embeddings
@@ -159,7 +159,7 @@ def test_resuming_is_bit_equal(prior, dataset, tmp_path):
 
 
 def test_cached_latents_give_the_loss_of_fresh_encodes(prior, dataset):
-    """Same posterior noise: encode the drawn image (or its flip) anew and compare."""
+    """Same posterior noise: encode the drawn image (or its flip) again and compare."""
     config = settings()
     (group, *_), state = prepare(prior, dataset, config, False)
     cached, _ = step_groups(prior, [group], state.embeddings, config, step=3)
@@ -202,7 +202,6 @@ def test_draws_depend_on_seed_class_and_step_alone(prior, dataset):
 
 @pytest.mark.parametrize("pieces", ["mean", "last", "first"])
 def test_class_names_of_several_pieces_give_an_initial_vector(prior, dataset, pieces):
-    """B16."""
     config = settings(init="class_name", init_pieces=pieces, num_vectors=2)
     groups, state = prepare(prior, dataset, config, class_names=True)
     ids = prior.word_ids("dining table")
@@ -241,7 +240,7 @@ def test_neutral_words_do_not_count_as_names(prior):
 
 
 def test_two_trials_give_different_tokens(prior, dataset, tmp_path):
-    """B1: nothing is remembered from one trial to the next."""
+    """nothing is remembered from one trial to the next."""
     features = []
     for trial in (0, 1):
         (tmp_path / str(trial)).mkdir()

@@ -66,7 +66,7 @@ class HubClassification(RecordSource):
         return {split: name for split, name in named.items() if name is not None}
 
     def _parts(self) -> tuple[dict[str, list[Sample]], list[str], dict[str, int]]:
-        """Samples by split, class names, and counts of what was mended."""
+        """Samples by split, class names, and counts of what was corrected."""
         export = self.exported()
         rows = {split: list(export.rows(name, self.image)) for split, name in self._splits().items()}
         for split, items in rows.items():

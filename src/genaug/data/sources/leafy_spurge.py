@@ -28,7 +28,7 @@ class LeafySpurge(Published):
     ``{absent,apparent}/``.
 
     ``split=official``: the makers' train and test. ``split=reference``: DA-Fusion's, all images halved per class
-    anew by the trial's seed (folders sorted first; the release relies on the file system's order).
+    by the trial's seed (folders sorted first; the released code relies on the file system's order).
     """
 
     variant: str = choice("crop", VARIANTS)

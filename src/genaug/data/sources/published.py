@@ -1,5 +1,5 @@
 """What published data sets have in common: a root, a download that is the user's choice, named splits, and a message
-for who lacks the data."""
+for those who lack the data."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +60,7 @@ class Published(Source):
     version: ClassVar[int] = 1
     splits: ClassVar[tuple[str, ...]] = ("official",)
     halves: ClassVar[bool] = False
-    """Whether ``split=reference`` halves each class anew by the trial's seed."""
+    """Whether ``split=reference`` halves each class by the trial's seed."""
     origin: ClassVar[Origin]
 
     def __post_init__(self) -> None:

@@ -66,7 +66,7 @@ def array_samples(prefix: str, images: np.ndarray, labels: Sequence[int] | None)
 class Caltech101(TorchvisionSet):
     """There is no official split. ``split=genaug``: 101 classes without the background, ``train_per_class`` training
     images per class (3,030 in all, as DreamDA's total implies), the rest is the test. ``split=reference``:
-    DA-Fusion's 102 classes with ``background google``, each halved anew by the trial's seed."""
+    DA-Fusion's 102 classes with ``background google``, each halved by the trial's seed."""
 
     split: str = "genaug"
     train_per_class: int = count(30)
@@ -112,7 +112,7 @@ class Caltech101(TorchvisionSet):
 @dataclass(kw_only=True, slots=True)
 class Flowers102(TorchvisionSet):
     """102 classes. ``split=official``: 1,020 training, 1,020 validation and 6,149 test images. ``split=reference``:
-    DA-Fusion's, all images halved per class anew by the trial's seed."""
+    DA-Fusion's, all images halved per class by the trial's seed."""
 
     splits: ClassVar[tuple[str, ...]] = ("official", "reference")
     halves: ClassVar[bool] = True

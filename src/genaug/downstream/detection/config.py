@@ -35,7 +35,7 @@ class Detector(Downstream):
     """``faster_rcnn``, ``retinanet`` or ``fcos`` with a ResNet-50 FPN (torchvision), or ``tiny``: an FCOS with a backbone of
     0.2 million weights for images of about 64 px."""
     weights: str = choice("none", ("none", "backbone", "coco"))
-    """``none``: random. ``backbone``: ImageNet's in the ResNet. ``coco``: a detector of COCO, its class layer made anew."""
+    """``none``: random. ``backbone``: ImageNet's in the ResNet. ``coco``: a detector of COCO with a new class layer."""
     weights_path: str | None = field(default=None, metadata=CONTENT)
     """File of those weights (torchvision's state dict) for machines without a network; null downloads them."""
     trainable_layers: int = count(5, 0, 5)

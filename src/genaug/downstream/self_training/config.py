@@ -63,7 +63,7 @@ class SelfTraining(Classifier):
     confidence: str = choice("mean", ("mean", "min"))
     """Confidence of an image: ``mean`` or ``min`` over the heads."""
     accumulate: bool = False
-    """Keep the labels of earlier rounds; false labels anew in every round."""
+    """Keep the labels of earlier rounds; false labels every image again in every round."""
     fraction_real: float | None = bounded(None, 0, 1, above=True)
     """Share of real images in a labelled batch, in (0, 1]; null draws uniformly from real and accepted images."""
 

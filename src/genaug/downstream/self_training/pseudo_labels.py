@@ -137,7 +137,7 @@ def given_weights(previous: Tensor, accepted: Tensor, labels: Tensor, accumulate
 
     Args:
         previous: those of the round before.
-        accumulate: keep earlier labels of images that are not accepted now; false starts anew.
+        accumulate: keep earlier labels of images that are not accepted now; false forgets them.
     """
     fresh = F.one_hot(labels, previous.shape[1]).to(previous.dtype) * accepted[:, None]
     return torch.where(accepted[:, None], fresh, previous) if accumulate else fresh
