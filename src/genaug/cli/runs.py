@@ -119,14 +119,12 @@ def verify(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Compare every artefact, image, pool and state file with what was published; exit code 1 if something is damaged."""
-    from rich.progress import Progress
-
+    from genaug.core.progress import Progress
     from genaug.runs.verification import repair as remove_damage
     from genaug.runs.verification import verify as look
 
-    with Progress(transient=True) as progress:
-        task = progress.add_task("verifying", total=None)
-        count, found = look(outputs, lambda done, total: progress.update(task, completed=done, total=total))
+    with Progress("verifying", None, unit="files") as progress:
+        count, found = look(outputs, progress.update)
     for damage in found:
         typer.echo(f"{damage.path}: {damage.why}")
     then = "" if not found else "; removed, runs make them again" if repair else "; remove them with --repair"

@@ -14,8 +14,6 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.layer_sync import LayerSync
 from pytorch_lightning.strategies import DDPStrategy
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
@@ -23,6 +21,7 @@ from genaug.core.checkpoints import Pace, WholeCheckpoints, read_checkpoint, sav
 from genaug.core.device import best_device
 from genaug.core.errors import GenaugError
 from genaug.core.interruption import Interrupted, deferred, pending
+from genaug.core.progress import Progress
 from genaug.downstream.classification.metrics import select_step
 from genaug.downstream.trainer import TrainerConfig
 
@@ -60,28 +59,17 @@ class RecordLogger(Logger):
 
 
 class Bar(Callback):
-    """One line at the terminal while training: steps, steps per second, time left."""
+    """While training: steps, steps per second, time left."""
 
     def __init__(self, title: str):
         self.title = title
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:.1f} steps/s"),
-            TimeRemainingColumn(),
-        )
-        self.first, self.started = trainer.global_step, time.perf_counter()
-        console = Console()
-        self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.progress.add_task(self.title, total=trainer.max_steps, completed=self.first, rate=0.0)
+        self.progress = Progress(self.title, trainer.max_steps, completed=trainer.global_step)
         self.progress.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        rate = (trainer.global_step - self.first) / (time.perf_counter() - self.started)
-        self.progress.update(self.task, completed=trainer.global_step, rate=rate)
+        self.progress.update(trainer.global_step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.progress.stop()

@@ -16,6 +16,7 @@ from genaug.core.claims import claim
 from genaug.core.errors import GenaugError, first_line, out_of_memory, release_memory
 from genaug.core.files import as_json, say_damaged, whole, write_text
 from genaug.core.identity import fingerprint
+from genaug.core.progress import Progress
 from genaug.core.store import Store, file_hash
 from genaug.data.pool import ACCEPTED, REJECTED, Pool, manifest_rows, pool_of
 from genaug.data.sample import Boxes, Dataset
@@ -190,20 +191,11 @@ def publish(
     Returns:
         what was published with each image, by fingerprint.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     started = time.perf_counter()
     pending: dict[str, Future[dict[str, Any]]] = {}
     made: dict[str, dict[str, Any]] = {}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.1f} images/s"),
-        TimeRemainingColumn(),
-    )
-    with ThreadPoolExecutor(NUM_WRITERS) as writers, Progress(*columns, transient=True) as progress:
-        task = progress.add_task(f"generating ({generator.name})", total=total, rate=0.0)
+    title = f"generating ({generator.name})"
+    with ThreadPoolExecutor(NUM_WRITERS) as writers, Progress(title, total, unit="images") as progress:
         done, last = 0, started
         for item in images:
             now = time.perf_counter()
@@ -211,7 +203,7 @@ def publish(
             name = item.variant.fingerprint
             pending[name] = writers.submit(store.put_image, name, item.image, row)
             done, last = done + 1, now
-            progress.update(task, completed=done, rate=done / (now - started))
+            progress.update(done)
             if len(pending) > 64:
                 first = next(iter(pending))
                 made[first] = pending.pop(first).result()  # raises here what failed in a thread, e.g. a full disk

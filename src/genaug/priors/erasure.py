@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from genaug.core.errors import GenaugError
+from genaug.core.progress import Progress
 from genaug.core.seeding import choice, derive
 from genaug.priors.deltas import DELTA, save_delta, weights_of
 from genaug.priors.leakage import Erasure
@@ -131,12 +132,9 @@ def erase(
 
 def erase_into(folder: Path, prior: "Prior", concept: str, config: Erasure) -> dict[str, Any]:
     """Unlearn a concept and write the change of weights into ``folder``; returns facts for the record."""
-    from rich.progress import Progress
-
     before = prior.num_evaluations
-    with Progress(transient=True) as progress:
-        task = progress.add_task(f"erasing {concept!r}", total=config.iterations)
-        delta, facts = erase(prior, concept, config, lambda step: progress.update(task, completed=step))
+    with Progress(f"erasing {concept!r}", config.iterations) as progress:
+        delta, facts = erase(prior, concept, config, progress.update)
     about = {
         **facts,
         "prior": prior.weights,

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from genaug.core.checkpoints import WholeCheckpoints, read_checkpoint
 from genaug.core.lightning import quiet_lightning
+from genaug.core.progress import Progress
 from genaug.core.seeding import choice, derive, uniform
 from genaug.data.mixing import Order
 from genaug.data.sample import Sample
@@ -108,11 +109,22 @@ class _Batches(pl.LightningDataModule):
 
 
 class _Progress(Callback):
-    def __init__(self, num_steps: int, say: Callable[[str], None]):
+    def __init__(self, num_steps: int, say: Callable[[str], None], first: int):
         self.num_steps, self.say = num_steps, say
+        self.progress = Progress("training the autoencoder", num_steps, completed=first)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.progress.start()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.progress.stop()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.progress.stop()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = batch[0] + 1
+        self.progress.update(step)
         if step % max(self.num_steps // 10, 1) == 0:
             losses = ", ".join(f"{key} {value:.4f}" for key, value in pl_module.history[-1].items() if key != "step")
             self.say(f"autoencoder: step {step} of {self.num_steps}; {losses}")
@@ -134,9 +146,11 @@ def fit_autoencoder(
     checkpoints = folder / "checkpoints"
     last = checkpoints / "last.ckpt"
     progress = _progress_of(last, say)
+    first = 0
     if progress is not None:
         epochs, stretch = progress
-        say(f"resuming after step {min(epochs * stretch, num_steps)} of {num_steps}")
+        first = min(epochs * stretch, num_steps)
+        say(f"resuming after step {first} of {num_steps}")
     with quiet_lightning():
         trainer = pl.Trainer(
             accelerator=device,
@@ -147,7 +161,7 @@ def fit_autoencoder(
                 ModelCheckpoint(
                     dirpath=checkpoints, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
                 ),
-                _Progress(num_steps, say),
+                _Progress(num_steps, say, first),
             ],
             plugins=[WholeCheckpoints(), LightningEnvironment()],
             logger=False,

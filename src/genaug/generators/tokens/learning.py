@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress, TaskID
 
 from genaug.core.names import safe_name
+from genaug.core.progress import Progress
 from genaug.data.sample import Dataset
 from genaug.data.splits import by_class
 from genaug.generators.tokens.config import TextualInversion
@@ -41,15 +41,11 @@ def learn_tokens(
     groups, vectors, all_losses = [], {}, []
     network_evaluations, seconds_before = 0, 0.0
     for concept, part in parts.items():
-        with prior.erased(concept), Progress(transient=True) as progress:
+        with prior.erased(concept):
             some, state = prepare(prior, part, config, class_names)
-            task = progress.add_task(f"learning {len(some)} token(s) ({preset})", total=config.num_steps)
             checkpoint = folder / (CHECKPOINT if concept is None else f"{safe_name(concept, 'token')}.{CHECKPOINT}")
-
-            def on_step(step: int, progress: Progress = progress, task: TaskID = task) -> None:
-                progress.update(task, completed=step)
-
-            state = train_tokens(prior, some, state, config, checkpoint, on_step)
+            with Progress(f"learning {len(some)} token(s) ({preset})", config.num_steps) as progress:
+                state = train_tokens(prior, some, state, config, checkpoint, progress.update)
             save_state(state, checkpoint)  # a run that is interrupted later finds this part done
         network_evaluations += state.network_evaluations
         seconds_before += state.seconds_before
