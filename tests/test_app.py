@@ -3,9 +3,11 @@ import subprocess
 import sys
 
 import pytest
+from hydra.errors import ConfigCompositionException
 
-from genaug.composition import compose_typed
+from genaug.composition import compose_typed, compose_whole
 from genaug.core.errors import GenaugError
+from genaug.explanation import explain, explain_presets
 from genaug.runs.cell import Cell, cell_fingerprint
 from tests.conftest import ROOT
 
@@ -26,6 +28,11 @@ WRONG = {
     "augment.zoom=1": r"augment\.zoom=1\.0 must be in \[0, 1\)",
     "filter=blank filter.min_std=-1": r"filter\.min_std=-1\.0 must be in \[0, 255\]",
     "prior.dtype=float8": r"prior\.dtype=float8 must be one of float32, bfloat16, float16",
+    "generator=dafusion": r"Did you mean generator=da_fusion\? There are",
+    "downstream=resnet": r"Did you mean downstream=resnet50 or",
+    "generator.strength=0.5": r"belongs to generator=pipeline.*Did you mean generator\.t0\?$",
+    "downstream.learning_rate=1": r"no key downstream\.learning_rate\. Did you mean downstream\.lr\?$",
+    "hydra/launcher=nothing": r"no preset hydra/launcher=nothing",
     "mix.alhpa=0.5": r"no key mix\.alhpa.*Did you mean mix\.alpha",
     "+mix.alhpa=0.5": r"no key mix\.alhpa.*Did you mean mix\.alpha",
     "+typo=1": r"no key typo",
@@ -49,9 +56,9 @@ WRONG = {
     "nowhere.key=1": r"no key nowhere\.key\. The top level has .*generator",
     "generator.num_steps=2.5": r"generator\.num_steps: .*2\.5.*Integer",
     "prior=sd1.5": r"no preset prior=sd1\.5\. Did you mean prior=sd15.* There are: lcm_sd15, [\w, ]+\.$",
-    "leakage=data-centric": r"no preset leakage=data-centric\. Did you mean leakage=data_centric ",
+    "leakage=data-centric": r"no preset leakage=data-centric\. Did you mean leakage=data_centric\? ",
     "generator.t0=[0.5": r"^generator\.t0=\[0\.5 cannot be read as KEY=VALUE .*close every bracket.*red\"'\.$",
-    "experiment=da_fusion/fig9": r"Did you mean experiment=da_fusion/fig9_alpha or experiment=da_fusion/fig9_m\?$",
+    "experiment=da_fusion/fig9": r"Did you mean experiment=da_fusion/fig9_m or experiment=da_fusion/fig9_alpha\?$",
     "experiment=dafusion/fig9_m": r"Did you mean experiment=da_fusion/fig9_m",
     "experiment=nothing_like_it": r"There are: .*da_fusion/fig9_m",
 }
@@ -61,6 +68,30 @@ WRONG = {
 def test_a_wrong_override_is_answered_in_one_sentence_with_the_remedy(override):
     with pytest.raises(GenaugError, match=WRONG[override]):
         Cell.of(compose_typed(override.split()))
+
+
+@pytest.mark.parametrize(("launcher", "extra"), [("joblib", "joblib"), ("submitit_slurm", "slurm"), ("ray", "ray")])
+def test_a_launcher_that_is_not_installed_names_its_extra(launcher, extra):
+    error = ConfigCompositionException(f"Could not find 'hydra/launcher/{launcher}'")
+    assert f"pip install 'genaug[{extra}]'" in explain(error)
+
+
+@pytest.mark.parametrize(
+    ("choice", "key", "value"),
+    [
+        ("dataset=image_folder", "root", "NEEDED"),
+        ("dataset=hf", "path", "NEEDED"),
+        ("downstream=detector_tiny", "image_size", 64),
+    ],
+)
+def test_a_preset_is_explained_with_what_it_needs(choice, key, value):
+    assert getattr(getattr(compose_whole(choice), choice.partition("=")[0]), key) == value
+
+
+def test_the_presets_of_a_group_are_explained_by_the_heads_of_their_files():
+    heads = dict(explain_presets("prior"))
+    assert "Stable Diffusion 1.4, the base model of DA-Fusion." in heads["sd14"]
+    assert all(heads.values())
 
 
 def test_a_key_is_never_proposed_for_itself():

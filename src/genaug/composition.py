@@ -20,9 +20,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from genaug.config import RunConfig
-from genaug.config_source import register
+from genaug.config_source import presets, register
 from genaug.core.errors import GenaugError
-from genaug.explanation import explain, explain_key
+from genaug.core.registry import COMPONENTS
+from genaug.explanation import component_of, explain, explain_key
 
 
 def sets_value(override: str) -> bool:
@@ -172,6 +173,24 @@ def compose_typed(overrides: list[str]) -> RunConfig:
             return typed(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise GenaugError(explain(error)) from error
+
+
+def compose_whole(choice: str) -> RunConfig:
+    """The configuration of one preset, for a look at its keys: a key that a user has to give holds ``NEEDED``, and a detector
+    stands with data that have boxes."""
+    group, _, name = choice.partition("=")
+    words = [choice]
+    if group == "downstream" and name in presets()[group]:
+        detects = COMPONENTS[group][component_of(group, name)].task == "detection"  # type: ignore[attr-defined]
+        words += ["dataset=digit_scenes", "augment=none"] if detects else []
+    while True:
+        try:
+            return compose_typed(words)
+        except GenaugError as error:
+            needed = re.match(r"([\w.]+) is needed here", str(error))
+            if needed is None:
+                raise
+            words.append(f"{needed[1]}=NEEDED")
 
 
 def typed(config: DictConfig) -> RunConfig:

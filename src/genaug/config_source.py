@@ -110,7 +110,7 @@ def list_presets() -> str:
     papers: dict[str, list[str]] = {}
     for paper, _, item in (name.rpartition("/") for name in sorted(experiment_files())):
         papers.setdefault(paper, []).append(item)
-    lines += [f"experiment={paper}/…  {', '.join(found)}" for paper, found in papers.items()]
+    lines += [f"experiment={f'{paper}/…' if paper else ''}  {', '.join(found)}" for paper, found in papers.items()]
     return "\n".join(lines)
 
 

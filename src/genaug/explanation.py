@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import itertools
 import re
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -15,6 +16,22 @@ from genaug.config_source import presets
 from genaug.core.errors import GenaugError, first_line, out_of_memory
 from genaug.core.paths import experiment_files, roots
 from genaug.core.registry import COMPONENTS
+
+EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "ray_aws": "ray"}
+"""The extra of this package that brings a Hydra launcher."""
+ELSEWHERE = {
+    "strength": "t0",
+    "num_inference_steps": "num_steps",
+    "steps": "num_steps",
+    "epochs": "num_steps",
+    "guidance_scale": "guidance",
+    "learning_rate": "lr",
+    "size": "image_size",
+    "num_variants": "m",
+    "model": "backbone",
+    "k": "shots",
+}
+"""What other libraries call our keys."""
 
 
 def message(error: BaseException) -> str | None:
@@ -77,9 +94,11 @@ def explain_key(key: str) -> str:
     if not owners:
         return _explain_unknown_key(key)
     others = f" and {len(owners) - 6} more" if len(owners) > 6 else ""
+    ours = ELSEWHERE.get(leaf)
+    hint = f" Did you mean {group}.{ours}?" if ours in _known_keys().get(group, ()) else ""
     return (
         f"{key} belongs to {group}={', '.join(owners[:6])}{others}, and another {group} is chosen: "
-        f"choose one of these too, or leave {key} out."
+        f"choose one of these too, or leave {key} out.{hint}"
     )
 
 
@@ -121,9 +140,10 @@ def _explain_unknown_key(key: str) -> str:
     keys = _known_keys()
     parent, _, leaf = key.rpartition(".")
     everything = [f"{group}.{name}" if group else name for group, names in keys.items() for name in names]
-    near = [
-        f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(leaf, sorted(keys.get(parent, ())), n=3)
-    ]
+    siblings = sorted(keys.get(parent, ()))
+    if ELSEWHERE.get(leaf) in siblings:
+        return f"There is no key {key}. Did you mean {parent}.{ELSEWHERE[leaf]}?"
+    near = [f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(leaf, siblings, n=3)]
     near += [k for k in difflib.get_close_matches(key, everything, n=3, cutoff=0.75) if k not in near]
     if not near:
         near = [k for k in sorted(everything) if k.rpartition(".")[2] == leaf]
@@ -159,11 +179,31 @@ def _explain_unknown_preset(wanted: str) -> str:
     if wanted.startswith("experiment/"):
         group, _, name = wanted.partition("/")
         options = sorted(experiment_files())
-    near = [option for option in options if name and name in option][:5]
+    if wanted.startswith("hydra/launcher/") and name in EXTRAS:
+        return (
+            f"hydra/launcher={name} comes with an extra that is not installed: pip install 'genaug[{EXTRAS[name]}]'. Without "
+            "it, a sweep runs one after the other."
+        )
+    near = [option for option in options if _letters(option) == _letters(name)]
+    near = near or sorted((option for option in options if name and name in option), key=len)[:5]
     near = near or difflib.get_close_matches(name, options, n=2)
     hint = f" Did you mean {' or '.join(f'{group}={option}' for option in near)}?" if near else ""
     all_of_them = f" There are: {', '.join(options)}." if options and not (near and group == "experiment") else ""
     return f"There is no preset {group}={name}.{hint}{all_of_them}"
+
+
+def explain_presets(group: str) -> list[tuple[str, str]]:
+    """The presets of a group, each with the comment at the head of its file."""
+    found = []
+    for name in presets()[group]:
+        path = next(file for root in roots() if (file := root / "conf" / group / f"{name}.yaml").is_file())
+        head = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+        found.append((name, " ".join(line.lstrip("# ") for line in head)))
+    return found
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def explain_fields(component: Any, indent: str = "") -> list[tuple[str, str, str, str]]:

@@ -103,3 +103,20 @@ def test_of_a_published_set_only_the_test_keeps_repeated_images():
         "train_images_repeated_in_val_or_test_dropped": 5,
         "val_images_repeated_in_test_dropped": 3,
     }
+
+
+def test_too_few_training_images_are_explained_by_what_was_carved_from_them():
+    groups = {"train": 19, "val": 5}
+    samples = {
+        split: tuple(
+            Sample(id=f"{split}{c}{i}", digest=f"{split}{c}{i}", image=np.zeros((1, 1, 3), np.uint8), label={c: 1.0})
+            for c in range(2)
+            for i in range(count)
+        )
+        for split, count in groups.items()
+    }
+    fields = {"name": "x", "task": "classification", "class_names": ("a", "b"), "test": (), **samples}
+    with pytest.raises(GenaugError, match=r"19 training image\(s\), as 5 for validation .* carved from its 24\."):
+        few_shot(Dataset(**fields, carved=("val",)), 24, seed=0)
+    with pytest.raises(GenaugError, match=r"19 training image\(s\)\. Write dataset\.shots=19"):
+        few_shot(Dataset(**fields), 24, seed=0)

@@ -11,7 +11,7 @@ import pytest
 
 from genaug.core.errors import GenaugError
 from genaug.tables.arrangement import collect
-from genaug.tables.overview import FIRST_SEED, row
+from genaug.tables.overview import FIRST_SEED, overview, row
 from genaug.tables.record import write_record
 from genaug.tables.render import as_json, comma_separated, latex, markdown, write_table
 from genaug.tables.spec import parse_spec, read_spec, to_fraction, to_unit
@@ -46,6 +46,11 @@ def test_a_published_value_without_source_or_evidence_is_refused() -> None:
     section["publication"] = {"source": "a paper"}
     with pytest.raises(GenaugError, match="evidence="):
         parse_spec(section, "x")
+
+
+def test_a_single_row_key_may_stand_without_a_list() -> None:
+    spec = parse_spec({"title": "x", "rows": "generator", "metric": "test/map"}, "x")
+    assert spec.rows == ["generator"]
 
 
 def test_units_are_converted_both_ways() -> None:
@@ -274,3 +279,10 @@ def test_the_overview_shows_records_and_marks_smoke_runs(project: Path, sweep_of
     assert (
         "24 of 24 cells; " in after and "published values reproduced" in after and "(results/paper/item.json)" in after
     )
+
+
+def test_a_broken_experiment_file_breaks_only_itself(project: Path) -> None:
+    (project / "experiments" / "paper" / "broken.yaml").write_text("table: [\n")
+    assert read_spec("paper/item").title
+    text = overview()
+    assert "| paper/broken | " in text and "cannot be read as YAML" in text and "[paper/item](paper/item.yaml)" in text

@@ -34,15 +34,41 @@ def _train(arguments: list[str]) -> None:
 
 
 @app.command()
-def explain(choice: Annotated[str, typer.Argument(help="group=preset, e.g. generator=da_fusion")]) -> None:
-    """The keys of a preset with their values, units, sources and what each may hold."""
-    from genaug.composition import compose_typed
-    from genaug.explanation import explain_fields
+def explain(
+    choice: Annotated[
+        str, typer.Argument(help="group=preset, e.g. generator=da_fusion, experiment=ITEM, or a group alone.")
+    ],
+) -> None:
+    """The keys of a preset with their values, units, sources and what each may hold; the presets of a group; an experiment."""
+    from genaug.composition import compose_whole
+    from genaug.config_source import presets
+    from genaug.explanation import explain_fields, explain_presets
+    from genaug.tables.spec import items, read_experiment
 
-    group = choice.partition("=")[0]
-    config = compose_typed([choice])
+    group, _, name = choice.partition("=")
+    if group == "experiment":
+        if name:
+            import yaml
+
+            typer.echo(yaml.safe_dump(read_experiment(name), sort_keys=False, allow_unicode=True, width=120))
+            return
+        for item in items():
+            try:
+                typer.echo(
+                    f"experiment={item}\n    {(read_experiment(item).get('table') or {}).get('title', 'no table')}"
+                )
+            except GenaugError as error:  # a broken file breaks its own line
+                typer.echo(f"experiment={item}\n    {error}")
+        return
+    if group not in presets():
+        raise GenaugError(f"{group} is not a group. Write one of {', '.join(presets())}, or experiment.")
+    if not name:
+        for preset, head in explain_presets(group):
+            typer.echo(f"{group}={preset}\n    {head}")
+        return
+    config = compose_whole(choice)
     if not hasattr(config, group):
-        raise GenaugError(f"{group} is not a group. Write e.g. genaug explain generator=da_fusion.")
+        raise GenaugError(f"{group} has no keys of its own to explain; its presets: {', '.join(presets()[group])}.")
     for key, value, doc, rule in explain_fields(getattr(config, group)):
         typer.echo(f"{group}.{key}={value}" if value else f"{group}.{key}")
         typer.echo(f"    {doc}" + (f" Must be {rule}." if rule else ""))

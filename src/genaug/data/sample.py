@@ -123,6 +123,8 @@ class Dataset:
     """Images without annotation, for semi-supervised learners; no generator and no mix reads them."""
     notes: dict[str, int] = field(default_factory=dict)
     """Counts of what was left out or changed while reading, by reason."""
+    carved: tuple[str, ...] = ()
+    """Splits (``val``, ``test``) that were taken from the training images, as the files have none."""
     remarks: tuple[str, ...] = ()
     """What else a user should know of how the files were understood, in sentences."""
     _identity: list[str] = field(default_factory=list, init=False, repr=False, compare=False)

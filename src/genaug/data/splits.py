@@ -31,11 +31,24 @@ def few_shot(dataset: Dataset, shots: int, seed: int) -> Dataset:
     for name, group in zip(dataset.class_names, by_class(dataset.train, len(dataset.class_names)), strict=True):
         if len(group) < shots:
             raise GenaugError(
-                f"dataset.shots={shots}, but class {name!r} of {dataset.name} has only {len(group)} training image(s). "
-                f"Write dataset.shots={max(len(group), 1)} or less, or null to take all."
+                f"dataset.shots={shots}, but class {name!r} of {dataset.name} has only {len(group)} training image(s)"
+                f"{_carved_from(dataset, name, len(group))}. Write dataset.shots={max(len(group), 1)} or less, or null to take "
+                "all."
             )
         chosen += [group[i] for i in rng.permutation(len(group))[:shots]]
     return dataclasses.replace(dataset, train=tuple(chosen))
+
+
+def _carved_from(dataset: Dataset, name: str, num_train: int) -> str:
+    """Of how many images of a class the training images are, where splits were carved from them."""
+    index, names = dataset.class_names.index(name), {"val": "validation", "test": "the test"}
+    taken = {
+        split: sum(s.has_class and s.class_index == index for s in getattr(dataset, split)) for split in dataset.carved
+    }
+    if not taken:
+        return ""
+    parts = " and ".join(f"{number} for {names[split]} (dataset.{split}_fraction)" for split, number in taken.items())
+    return f", as {parts} were carved from its {num_train + sum(taken.values())}"
 
 
 def fraction_of(dataset: Dataset, fraction: float, seed: int) -> Dataset:

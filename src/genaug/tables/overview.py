@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from genaug.core.errors import GenaugError
 from genaug.priors.config import TINY
 from genaug.tables.plan import Cost, plan
 from genaug.tables.record import read_record, record_path
@@ -54,7 +55,10 @@ def overview() -> str:
             paper = name
             lines += ["", f"## {paper}", "", f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS)]
         with tempfile.TemporaryDirectory() as nothing:
-            lines.append(row(item, expand(item, FIRST_SEED, Path(nothing))))
+            try:
+                lines.append(row(item, expand(item, FIRST_SEED, Path(nothing))))
+            except GenaugError as error:  # a broken file breaks its own line
+                lines.append(f"| {item} | {str(error).replace('|', ' ')} |" + " |" * (len(HEADS) - 2))
     return "\n".join(lines) + "\n"
 
 

@@ -134,6 +134,8 @@ def read_spec(item: str) -> TableSpec:
 def parse_spec(content: Any, where: str) -> TableSpec:
     """Check and type the plain values of a ``table:`` section; ``where`` names the file in errors."""
     values = _fields(TableSpec, content, f"{where}: table")
+    for key in ("rows", "columns"):  # one key may stand alone
+        values |= {key: [values[key]]} if isinstance(values.get(key), str) else {}
     if values.get("curve") is not None:
         values["curve"] = Curve(**_fields(Curve, values["curve"], f"{where}: table.curve"))
     values["scale"] = {

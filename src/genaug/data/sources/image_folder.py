@@ -71,6 +71,7 @@ class ImageFolder(FolderSource):
                     for path in readable
                 )
         num_classes = len(index)
+        carved = [s for s, share in (("val", self.val_fraction), ("test", 1)) if s not in samples and share]
         if "test" not in samples:
             samples["train"], samples["test"] = carve(
                 samples["train"], num_classes, self.test_fraction, self.split_seed
@@ -85,5 +86,6 @@ class ImageFolder(FolderSource):
             val=tuple(samples.get("val", ())),
             test=tuple(samples["test"]),
             notes={reason: count for reason, count in notes.items() if count},
+            carved=tuple(carved),
             remarks=layout.remarks,
         )

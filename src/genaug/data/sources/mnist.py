@@ -65,6 +65,7 @@ class Mnist(Source):
             train=tuple(train),
             val=tuple(val),
             test=tuple(self._samples("test")),
+            carved=("val",) if val else (),
         )
 
     def _samples(self, split: str) -> list[Sample]:

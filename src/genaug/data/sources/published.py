@@ -125,7 +125,8 @@ class Published(Source):
     ) -> Dataset:
         """The data set; without ``val``, validation images are carved from train unless the split is the
         reference's."""
-        if val is None and self.split != "reference" and self.val_fraction:
+        carved = val is None and self.split != "reference" and bool(self.val_fraction)
+        if carved:
             train, val = carve(train, len(class_names), self.val_fraction, self.split_seed)
         dataset = Dataset(
             name=self.name or type(self).__name__.lower(),
@@ -135,6 +136,7 @@ class Published(Source):
             val=tuple(val or ()),
             test=tuple(test),
             unlabelled=tuple(unlabelled),
+            carved=("val",) if carved else (),
             notes=notes or {},
         )
         return drop_repeats(dataset)

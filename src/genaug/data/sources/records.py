@@ -141,8 +141,9 @@ class RecordSource(Source):
     ) -> Dataset:
         """The data set of its ``train``, ``val`` and ``test`` samples; a split that is missing is carved from train."""
         splits = dict(parts)
+        carved = tuple(split for split in ("val", "test") if split not in splits)
         for split, fraction in (("test", self.test_fraction), ("val", self.val_fraction)):
-            if split not in splits:
+            if split in carved:
                 splits["train"], splits[split] = self.carve(splits["train"], len(class_names), fraction)
         return drop_repeats(
             Dataset(
@@ -152,6 +153,7 @@ class RecordSource(Source):
                 train=tuple(splits["train"]),
                 val=tuple(splits["val"]),
                 test=tuple(splits["test"]),
+                carved=carved,
                 notes=dict(notes),
             )
         )

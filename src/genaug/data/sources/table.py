@@ -85,8 +85,9 @@ class ImageTable(FolderSource):
                 f"dataset.root={self.root}: {len(samples.get('train', []))} training images in {len(names)} class(es) are too "
                 "few. Name the columns with dataset.label and dataset.split."
             )
+        carved = tuple(split for split in ("val", "test") if split not in samples)
         for split, fraction in (("test", self.test_fraction), ("val", self.val_fraction)):
-            if split not in samples:
+            if split in carved:
                 samples["train"], samples[split] = carve(samples["train"], len(names), fraction, self.split_seed)
         tree = walk(root)
         left_out = tree.every_unusable()
@@ -98,6 +99,7 @@ class ImageTable(FolderSource):
             train=tuple(samples["train"]),
             val=tuple(samples["val"]),
             test=tuple(samples["test"]),
+            carved=carved,
             notes={reason: number for reason, number in left_out.items() if number},
         )
 
