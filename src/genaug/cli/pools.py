@@ -27,24 +27,32 @@ def gallery(
     pools: Annotated[
         list[str], typer.Argument(help="Pools' fingerprints (first digits), or words of runs' folder names.")
     ],
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("gallery.png"),
+    out: Annotated[Path | None, typer.Option(help="The file to write; gallery.png or gallery.html without.")] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="One HTML page with zoom, filters and keys; needs no network.")
+    ] = False,
     sources: Annotated[int, typer.Option(help="Number of rows.")] = 20,
     variants: Annotated[int, typer.Option(help="Number of variants per row.")] = 8,
     outputs: Outputs = Path("outputs"),
 ) -> None:
-    """A contact sheet of sources and variants as PNG; several pools side by side, e.g. one per sigma."""
+    """Sources and variants, rejected ones too, with label, level and reason; several pools side by side, e.g. one per sigma."""
+    from genaug.core.files import write_text
     from genaug.drawing.contact_sheet import contact_sheet, side_by_side
+    from genaug.drawing.gallery_page import gallery_page
     from genaug.runs.pools import find_pool
 
-    sheets = []
+    path, seen = out or Path("gallery.html" if html else "gallery.png"), []
     for pool in pools:
-        found, dataset = find_pool(outputs, pool, variants)
-        sheets.append(contact_sheet(found, dataset, sources, variants))
+        found, dataset = find_pool(outputs, pool, variants, with_rejected=True)
+        seen.append((f"{dataset.name}: {found.fingerprint}", found, dataset))
         typer.echo(
             f"{found.fingerprint}: {min(sources, len(found.by_source()))} sources, up to {variants} variants each"
         )
-    side_by_side(sheets).save(out)
-    typer.echo(out)
+    if html:
+        write_text(path, gallery_page(seen, sources, variants))
+    else:
+        side_by_side([contact_sheet(found, dataset, sources, variants) for _, found, dataset in seen]).save(path)
+    typer.echo(path)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Contact sheets: real sources on the left, their variants in a row, boxes drawn where there are some."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import by_class
 from genaug.drawing.boxes import draw_annotation
 
-MARGIN, CAPTION = 4, 14
+MARGIN, CAPTION, LINE = 4, 26, 12
 
 
 def contact_sheet(
@@ -47,7 +48,10 @@ def contact_sheet(
             )
             draw_annotation(picture, sample, enlarged)
             sheet.paste(picture, (left, top + CAPTION))
-            pen.text((left, top), _fitting(pen, title if column == 0 else caption(sample), cell), fill="black")
+            lines = (title, "real") if column == 0 else (label_text(sample, dataset.class_names), caption(sample))
+            colour = "#a00000" if getattr(sample, "about", {}).get("rejected") else "black"
+            for line, text in enumerate(lines):
+                pen.text((left, top + line * LINE), _fitting(pen, text, cell), fill=colour)
     return sheet
 
 
@@ -63,13 +67,30 @@ def _title(sample: Sample, dataset: Dataset) -> str:
 
 
 def caption(sample: Sample) -> str:
-    """What was drawn for a variant: level, noise, mask or weight."""
+    """What was drawn for a variant (level, noise, mask, weight), its second source, and why it is rejected where it is."""
     about = getattr(sample, "about", {})
+    parts = []
     for key, text in (("sigma", "sigma {}"), ("t0", "t0 {}"), ("mask", "{}"), ("lam", "lambda {}")):
         if key in about:
             value = about[key]
-            return text.format(f"{value:g}" if isinstance(value, float | int) else value)
-    return ""
+            parts.append(text.format(f"{value:g}" if isinstance(value, float | int) else value))
+    if "partner_id" in about:
+        parts.append(f"with {Path(about['partner_id']).name}")
+    if about.get("rejected"):
+        parts.append(f"rejected: {about['rejected']}")
+    return ", ".join(parts)
+
+
+def label_text(sample: Sample, class_names: Sequence[str]) -> str:
+    """The class of an image, its classes with their weights where there are several, or how many boxes of each."""
+    if sample.boxes is not None:
+        counts = Counter(class_names[i] for i in sample.boxes.labels.tolist())
+        return ", ".join(f"{number} {name}" for name, number in counts.items()) or "no box"
+    if len(sample.label) == 1:
+        return class_names[next(iter(sample.label))]
+    return " + ".join(
+        f"{weight:.2f} {class_names[i]}" for i, weight in sorted(sample.label.items(), key=lambda x: -x[1])
+    )
 
 
 def side_by_side(sheets: Sequence[Image.Image]) -> Image.Image:

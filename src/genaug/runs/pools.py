@@ -13,9 +13,9 @@ from genaug.data.sample import Dataset
 from genaug.runs.collection import read_results
 
 
-def find_pool(outputs: Path, wanted: str, num_variants: int) -> tuple[Pool, Dataset]:
+def find_pool(outputs: Path, wanted: str, num_variants: int, with_rejected: bool = False) -> tuple[Pool, Dataset]:
     """The pool that ``find_run`` finds, and its real data."""
-    return pool_of(outputs, find_run(outputs, wanted), num_variants)
+    return pool_of(outputs, find_run(outputs, wanted), num_variants, with_rejected)
 
 
 def find_run(outputs: Path, wanted: str) -> dict[str, Any]:
@@ -45,10 +45,12 @@ def _lines(results: Iterable[dict[str, Any]]) -> str:
     return "".join(f"\n  {result['pool']}  {result['cell']}" for result in sorted(results, key=lambda r: r["cell"]))
 
 
-def pool_of(outputs: Path, result: dict[str, Any], num_variants: int) -> tuple[Pool, Dataset]:
+def pool_of(
+    outputs: Path, result: dict[str, Any], num_variants: int, with_rejected: bool = False
+) -> tuple[Pool, Dataset]:
     """The first ``num_variants`` images per source of the pool that a finished run used, and its real data."""
     dataset = dataset_of(result)
-    return read_pool(Store(outputs / "store").pool(result["pool"]), dataset, num_variants), dataset
+    return read_pool(Store(outputs / "store").pool(result["pool"]), dataset, num_variants, with_rejected), dataset
 
 
 def dataset_of(result: dict[str, Any]) -> Dataset:
