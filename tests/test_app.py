@@ -9,7 +9,7 @@ from genaug.composition import compose_typed, compose_whole
 from genaug.core.errors import GenaugError
 from genaug.explanation import explain, explain_presets
 from genaug.runs.cell import Cell, cell_fingerprint
-from tests.conftest import ROOT
+from tests.conftest import ROOT, genaug
 
 WRONG = {
     "seed=-1": r"seed=-1 must be at least 0",
@@ -86,6 +86,11 @@ def test_a_launcher_that_is_not_installed_names_its_extra(launcher, extra):
 )
 def test_a_preset_is_explained_with_what_it_needs(choice, key, value):
     assert getattr(getattr(compose_whole(choice), choice.partition("=")[0]), key) == value
+
+
+def test_a_preset_is_explained_by_the_command() -> None:
+    """In a process that has composed nothing before."""
+    assert "downstream.image_size=64" in genaug("explain", "downstream=detector_tiny")
 
 
 def test_the_presets_of_a_group_are_explained_by_the_heads_of_their_files():

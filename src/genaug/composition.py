@@ -22,7 +22,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from genaug.config import RunConfig
 from genaug.config_source import presets, register
 from genaug.core.errors import GenaugError
-from genaug.core.registry import COMPONENTS
+from genaug.core.registry import COMPONENTS, load_components
 from genaug.explanation import component_of, explain, explain_key
 
 
@@ -180,6 +180,7 @@ def compose_whole(choice: str) -> RunConfig:
     stands with data that have boxes."""
     group, _, name = choice.partition("=")
     words = [choice]
+    load_components()
     if group == "downstream" and name in presets()[group]:
         detects = COMPONENTS[group][component_of(group, name)].task == "detection"  # type: ignore[attr-defined]
         words += ["dataset=digit_scenes", "augment=none"] if detects else []
