@@ -57,8 +57,10 @@ def main() -> None:
 
 
 def _for_each_run(words: list[str]) -> list[str]:
-    """In a sweep, values of components concern each run, whose components may have the key, and not the sweep as a whole: Hydra
-    does not look at them before the runs are told apart if they are choices of one."""
+    """Let a value of a component hold for those runs of a sweep whose component has the key.
+
+    Hydra would refuse such a value for the sweep as a whole. Written as a choice of one, it is looked at run by run.
+    """
     from genaug.tables.spec import is_experiment, read_experiment
 
     items = [word.partition("=")[2] for word in words if word.startswith("experiment=")]

@@ -230,7 +230,7 @@ class _Counter:
         self._add_work("generate", first.cost_of(missing), first.config)
 
     def _add_work(self, stage: str, passes: list[ForwardPasses], config: RunConfig) -> None:
-        """Add forward passes; a network that nobody counted adds no hours, but a line to the plan."""
+        """Add forward passes; a network of unknown cost adds no hours, but a line to the plan."""
         for work in passes:
             gflop = self.spec.gflop.get(config.generator.name, work.gflop) if work.network == UNET else work.gflop
             if gflop is None:
