@@ -33,3 +33,17 @@ def test_a_run_on_images_that_the_prior_cannot_draw_says_so_and_goes_on(tmp_path
     assert result["prior_check"] in table.notes
     stored = list((train.outputs / "store" / "checks").glob("prior-*/prior_check.json"))
     assert len(stored) == 1 and not json.loads(stored[0].read_text())["can_draw"]
+
+
+def test_a_refused_run_of_an_own_sweep_is_reported_and_the_others_go_on(tmp_path, train):
+    root = noise(tmp_path / "fields")
+    said = train(
+        *("-m", "experiment=own/classification", f"dataset.root={root}", "dataset.shots=3,900", "seed=0"),
+        *("generator=none,real_guidance", "augment=none", "generator.t0=0.25", "generator.num_steps=4", "mix.m=1"),
+        *("downstream.num_steps=5", "tracking=local"),
+        code=2,
+    )
+    assert "generator.t0 applies to real_guidance, not to none" in said
+    assert "has only 5 training image(s), as" in said and "4 runs: 2 ok, 2 failed" in said
+    results = read_results(sorted((train.outputs / "runs").iterdir()))
+    assert sorted(result["names"]["generator"] for result in results) == ["none", "real_guidance"]
