@@ -35,6 +35,8 @@ def compose(*overrides: str) -> RunConfig:
         except GenaugError as error:
             if needed := re.match(r"([\w.]+) is needed here", str(error)):
                 overrides = (*overrides, f"{needed[1]}=somewhere")
+            elif "allow_reference_bugs=true" in str(error):
+                overrides = (*overrides, "generator.tokens.allow_reference_bugs=true")
             elif "leakage=none" in str(error):  # a preset that needs class names is refused under data_centric
                 overrides = (*overrides, "leakage=none")
             else:

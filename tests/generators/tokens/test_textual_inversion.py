@@ -256,3 +256,29 @@ def test_wrong_token_settings_name_their_key():
         for value in values:
             with pytest.raises(GenaugError, match=re.escape(f"generator.tokens.{key}={value} must be")):
                 settings(**{key: value})
+
+
+def test_the_released_codes_faults_train_the_first_vector_and_let_the_others_decay(prior, dataset):
+    config = TextualInversion(
+        seed=0, num_steps=3, batch_size=2, num_vectors=3, learning_rate=0.01, weight_decay=0.1,
+        reference_bugs=True, allow_reference_bugs=True,
+    )  # fmt: skip
+    groups, state = prepare(prior, dataset, config, class_names=True)
+    initial = state.embeddings.clone()
+    for step in range(config.num_steps):
+        _, grad = step_groups(prior, groups, state.embeddings, config, step)
+        rows = [row for group in groups for row in group.rows]
+        adamw_rows(state, rows, grad, config.learning_rate, config.weight_decay)
+    for group in groups:
+        first, *others = group.rows
+        decayed = initial[others] * (1 - config.learning_rate * config.weight_decay) ** config.num_steps
+        torch.testing.assert_close(state.embeddings[others], decayed)
+        assert not torch.allclose(state.embeddings[first], initial[first] * (1 - 0.001) ** 3, atol=1e-4)
+
+
+def test_the_released_codes_faults_are_refused_unless_they_are_meant():
+    with pytest.raises(GenaugError, match="allow_reference_bugs=true"):
+        TextualInversion(seed=0, reference_bugs=True)
+    faulty = TextualInversion(seed=0, num_vectors=4, reference_bugs=True, allow_reference_bugs=True)
+    assert faulty.in_prompt("<dog>") == "<dog> <dog>_1 <dog>_2 <dog>_3"
+    assert TextualInversion(seed=0, num_vectors=4).in_prompt("<dog>") == "<dog>"

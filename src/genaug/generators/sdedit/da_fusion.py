@@ -72,7 +72,7 @@ class DAFusion(ImageToImage):
         from genaug.generators.tokens.learning import learned_tokens
 
         assert fitted is not None
-        prompts = [self.prompt.replace("{token}", token_of(name)) for name in names]
+        prompts = [self.prompt.replace("{token}", self.tokens.in_prompt(token_of(name))) for name in names]
         if not self.class_names:
             check_prompts(prompts, names, prior.word_ids)
         return prompts, learned_tokens(fitted, names)

@@ -1,9 +1,10 @@
 """How the tokens of classes are learned: the settings of textual inversion (arXiv 2208.01618)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from genaug.core import fields
+from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, choice, count
 from genaug.core.identity import NOT_IDENTITY
 from genaug.core.registry import section
@@ -32,9 +33,27 @@ class TextualInversion:
     """Of AdamW, on the learned rows alone."""
     resize: str = choice("squash", ("squash", "crop", "tile"))
     """``squash``, ``crop`` or ``tile``, as ``generator.resize``."""
+    reference_bugs: bool = False
+    """The two faults of DA-Fusion's released path of several vectors, for comparing with the camera-ready alone: training
+    prompts hold the first vector, so the others only decay; prompts of images hold the text ``R R_1 R_2 R_3`` (R: all)."""
+    allow_reference_bugs: bool = field(default=False, metadata=NOT_IDENTITY)
+    """Say that those faults are wanted."""
     groups_per_batch: int = count(4, metadata=NOT_IDENTITY)
     """Classes in one U-Net call. Changes speed and memory only: classes are independent."""
     checkpoint_every: int = count(100, metadata=NOT_IDENTITY)
     """Steps between the states that an interrupted run resumes from."""
 
     version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.reference_bugs and not self.allow_reference_bugs:
+            raise GenaugError(
+                "generator.tokens.reference_bugs=true learns tokens with the faults of DA-Fusion's released code. Write "
+                "generator.tokens.allow_reference_bugs=true if that is meant, or generator/tokens=ti_iclr for the right form."
+            )
+
+    def in_prompt(self, token: str) -> str:
+        """What a prompt of an image says for a learned token."""
+        if not self.reference_bugs:
+            return token
+        return " ".join([token, *(f"{token}_{i}" for i in range(1, self.num_vectors))])

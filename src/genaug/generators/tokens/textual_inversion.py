@@ -90,7 +90,8 @@ def prepare(prior: Prior, dataset: Dataset, config: TextualInversion, class_name
         tokens[c]: tuple(range(i * config.num_vectors, (i + 1) * config.num_vectors)) for i, c in enumerate(classes)
     }
     initial = torch.cat([_initial_vectors(prior, dataset.class_names[c], config, class_names) for c in classes])
-    learned = LearnedTokens(initial, places)
+    prompted = {token: rows[:1] if config.reference_bugs else rows for token, rows in places.items()}
+    learned = LearnedTokens(initial, prompted)
     groups = []
     for c in classes:
         name = dataset.class_names[c]
