@@ -28,7 +28,7 @@ def test_a_training_that_ends_with_broken_weights_has_no_result(tmp_path, record
     """The last update comes after the last loss."""
 
     class Done:
-        global_step = 7
+        global_step, is_global_zero = 7, True
 
         def fit(self, model, **settings):
             nn.init.constant_(model.bias, math.nan)

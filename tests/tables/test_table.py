@@ -273,11 +273,11 @@ def test_the_overview_shows_records_and_marks_smoke_runs(project: Path, sweep_of
     assert "| 24 | " in before and "`python train.py -m experiment=paper/item`" in before
     write_record(collect(finish_all(sweep_of("preset=smoke")), spec))
     smoke = row("paper/item", first_seed)
-    assert "| preset=smoke: [" in smoke and "reduced run alone, 4 of 4 cells |" in smoke
+    assert "| preset=smoke: [" in smoke and "reduced run alone, 4 of 4 runs |" in smoke
     write_record(collect(finish_all(sweep_of()), spec))
     after = row("paper/item", first_seed)
     assert (
-        "24 of 24 cells; " in after and "published values reproduced" in after and "(results/paper/item.json)" in after
+        "24 of 24 runs; " in after and "published values reproduced" in after and "(results/paper/item.json)" in after
     )
 
 
