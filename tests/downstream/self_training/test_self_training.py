@@ -1,6 +1,7 @@
 """AMST and its peers at tiny size: phases, what may reach the weights, resumption, reports, and what is refused."""
 
 import dataclasses
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -175,8 +176,8 @@ def test_every_auxiliary_head_starts_from_its_own_seed():
     assert abs(float(torch.cat(weights).detach().std()) - 0.01) < 1e-3
 
 
-def batches(digits, pool, config, parts, num_given=0, tmp=Path(".")):
-    inputs = decode((*digits.train, *pool.samples), 32, "squash", Store(tmp))
+def batches(digits, pool, config, parts, num_given=0):
+    inputs = decode((*digits.train, *pool.samples), 32, "squash", Store(Path(tempfile.mkdtemp())))
     targets = class_weights(digits.train, 10)
     rows = torch.arange(len(digits.train))
     unlabelled = torch.arange(len(pool.samples)) + len(rows)
