@@ -145,6 +145,17 @@ def test_a_selection_has_a_verdict_which_names_its_data(tmp_path):
     assert verdict.answer == "better" and verdict.sentences[0].startswith("On digits")
 
 
+def test_what_a_prior_cannot_draw_is_said_once_and_not_once_per_method(tmp_path):
+    words = ("generator=none", "generator=real_guidance", "generator=real_guidance generator.t0=0.25")
+    found = results(tmp_path, *words)
+    for result in found:
+        if result["names"]["generator"] != "none":
+            result["prior_check"] = "prior=tiny cannot draw such images."
+    (verdict,) = [one for table in tables_of(found) for one in verdicts(table, tmp_path, deep=False)]
+    assert verdict.warnings.count("prior=tiny cannot draw such images.") == 1
+    assert sum("cannot draw" in warning for warning in verdict.warnings) == 1
+
+
 def test_a_setting_is_what_runs_share_but_their_seeds():
     fingerprints = [setting_fingerprint(compose_typed(["generator=da_fusion", f"seed={seed}"])) for seed in (0, 1)]
     assert fingerprints[0] == fingerprints[1]

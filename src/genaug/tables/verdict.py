@@ -72,7 +72,7 @@ def _warnings(table: Table, entries: list[Entry], outputs: Path, features: str, 
         rejected = Counter[str]()
         for result in own:
             rejected.update(result["rejected"])
-            lines += [f"{name}: {text}" for text in [result.get("prior_check")] if text]
+            lines += [text for text in [result.get("prior_check")] if text]  # of prior and data, whatever the method
         if text := rejected_warning(name, rejected, entry.images):
             lines.append(text)
         pooled = [result for result in own if result["pool"]]
