@@ -72,19 +72,19 @@ def of_run(config: RunConfig) -> str:
 
 def of_experiment(item: str) -> dict[str, str]:
     """Identities of the first and the last run of an experiment's sweep."""
-    place = ["dataset.root=somewhere"] if item.startswith(OWN) else []
-    configs = [cell.config for cell in expand(item, place).cells if cell.config is not None]
+    configs = [cell.config for cell in expand(item, []).cells if cell.config is not None]
     return {"first": of_run(configs[0]), "last": of_run(configs[-1])}
 
 
 def identities() -> dict[str, dict[str, str]]:
-    """``{"generator/psld": {"component": …, "fit": …, "image": …}, "experiment/demo/compare": {"first": …, "last": …}}``."""
+    """Those of all presets and experiments but the ones on a user's images, whose settings depend on these:
+    ``{"generator/psld": {"component": …, "fit": …, "image": …}, "experiment/demo/compare": {"first": …, "last": …}}``."""
     presets = {
         f"{group}/{path.stem}": of_preset(group, path.stem)
         for group in GROUPS
         for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
     }
-    return presets | {f"experiment/{item}": of_experiment(item) for item in items()}
+    return presets | {f"experiment/{item}": of_experiment(item) for item in items() if not item.startswith(OWN)}
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
