@@ -123,6 +123,11 @@ class RunConfig:
                     f"leakage={self.leakage.name} erases each class from the U-Net, which generator={self.generator.name} "
                     "does not use. Write leakage=data_centric or leakage=none, or a generator such as da_fusion."
                 )
+            if self.leakage.erasure is not None and self.prior.compile and self.prior.fuse_qkv:
+                raise GenaugError(
+                    f"prior.fuse_qkv=true keeps a copy of the weights that leakage={self.leakage.name} changes. Write "
+                    "prior.fuse_qkv=false."
+                )
         if not self.generator.makes_pool and self.mix.name == "synthetic_only":
             raise GenaugError(
                 f"mix=synthetic_only with generator={self.generator.name} leaves nothing to train on, as it publishes no "

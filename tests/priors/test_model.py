@@ -11,6 +11,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.priors.config import PriorConfig
+from genaug.priors.deltas import applied
 from genaug.priors.model import LearnedTokens, Prior
 from genaug.priors.random_weights import SHAPES, random_parts, save_random_prior
 
@@ -236,14 +237,72 @@ def test_each_sample_has_its_own_timestep(prior):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)  # fp32, another batch size
 
 
-def test_a_padded_tail_changes_nothing_and_is_not_counted(prior):
-    z, cond, uncond = torch.randn(3, 4, 4, 4), prior.embed(["a photo of a cat"] * 3), prior.embed([""])
+@pytest.mark.parametrize("num_samples", [3, 8, 11])
+def test_a_compiled_unet_sees_multiples_of_the_batch_and_the_filled_tail_changes_nothing(num_samples, monkeypatch):
+    prior = from_parts()
+    z, cond = torch.randn(num_samples, 4, 4, 4), prior.embed(["a photo of a cat"] * num_samples)
+    uncond, sizes, forward = prior.embed([""]), [], prior.unet.forward
+    monkeypatch.setattr(
+        prior.unet, "forward", lambda z, *rest, **more: sizes.append(len(z)) or forward(z, *rest, **more)
+    )
     with torch.no_grad():
         plain = prior.predict_noise(z, 500, cond, uncond, 2.0)
+        prior.compiled = "default"
         before = prior.num_evaluations
-        padded = prior.predict_noise(z, 500, cond, uncond, 2.0, pad_to=8)
-    assert prior.num_evaluations - before == 6
+        with prior.sampling(8):
+            padded = prior.predict_noise(z, 500, cond, uncond, 2.0)
+    assert prior.num_evaluations - before == 2 * num_samples
+    assert sizes == [2 * num_samples, 16 if num_samples <= 8 else 32]
     torch.testing.assert_close(padded, plain, rtol=1e-4, atol=1e-5)  # fp32, another batch size
+
+
+def test_while_sampling_keys_and_values_of_a_prompt_are_computed_once_and_the_noise_is_bit_equal(prior, monkeypatch):
+    z, cond, uncond = torch.randn(3, 4, 4, 4), prior.embed(["a photo of a cat"] * 3), prior.embed([""])
+    calls, linear = [], torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, *rest: calls.append(x.shape[1]) or linear(x, *rest))
+    with torch.no_grad():
+        plain = [prior.predict_noise(z, t, cond, uncond, 2.0) for t in (900, 500, 100)]
+        projections = calls.count(77)
+        calls.clear()
+        with prior.sampling(3):
+            kept = [prior.predict_noise(z, t, cond, uncond, 2.0) for t in (900, 500, 100)]
+        assert projections == 3 * calls.count(77) > 0
+        other = prior.embed(["a photo of a dog"] * 3)
+        with prior.sampling(3):  # another text, and nothing of the first one
+            changed = prior.predict_noise(z, 100, other, uncond, 2.0)
+            unguided = prior.predict_noise(z, 100, other)
+        assert torch.equal(changed, prior.predict_noise(z, 100, other, uncond, 2.0))
+        assert torch.equal(unguided, prior.predict_noise(z, 100, other))
+        with applied_change(prior):
+            assert not torch.equal(prior.predict_noise(z, 100, other), unguided)
+    assert all(torch.equal(a, b) for a, b in zip(plain, kept, strict=True))
+    assert not any("forward" in vars(layer) for layer in prior.unet.modules())
+
+
+def applied_change(prior):
+    """The U-Net with other keys."""
+    name = next(name for name, _ in prior.unet.named_parameters() if "attn2.to_k" in name)
+    return applied(prior.unet, {name: torch.ones_like(dict(prior.unet.named_parameters())[name])})
+
+
+@pytest.mark.parametrize(("mode", "fuse_qkv"), [("default", True), ("repeated_blocks", False)])
+def test_compiled_networks_give_the_same_pictures(mode, fuse_qkv, monkeypatch):
+    in_place, traced = torch.nn.Module.compile, []
+
+    def without_a_compiler(module, mode="default"):  # traced into graphs, whose kernels would take minutes to build
+        traced.append(type(module).__name__)
+        in_place(module, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", without_a_compiler)
+    plain, compiled = from_parts(), from_parts()
+    compiled.compile(mode, fuse_qkv)
+    whole = ["UNet2DConditionModel", "Encoder", "Decoder"]
+    assert traced == whole if mode == "default" else set(traced) == {"BasicTransformerBlock"}
+    z, cond, uncond = torch.randn(3, 4, 4, 4), plain.embed(["a photo of a cat"] * 3), plain.embed([""])
+    with torch.no_grad(), plain.sampling(4), compiled.sampling(4):
+        expected = plain.predict_noise(z, 500, cond, uncond, 2.0)
+        torch.testing.assert_close(compiled.predict_noise(z, 500, cond, uncond, 2.0), expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(compiled.decode(z), plain.decode(z), rtol=1e-3, atol=1e-4)
 
 
 def test_a_unet_that_predicts_v_gives_noise():

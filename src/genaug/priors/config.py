@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TINY = "tiny"
 PRECISIONS = ("float32", "bfloat16", "float16")
+COMPILE_MODES = ("default", "max-autotune-no-cudagraphs", "repeated_blocks")
 MOST_SIDE = 8192
 """Pixels of the longest side that a prior can be asked for."""
 
@@ -41,9 +42,12 @@ class PriorConfig:
     unet_sha256: str | None = field(default=None, metadata=NOT_IDENTITY)
     """SHA-256 of the U-Net's weights file without a variant; a Hub model with other weights is refused. Null checks nothing."""
     dtype: str = choice("float32", PRECISIONS)
-    """U-Net precision: ``float32``, ``bfloat16`` or ``float16``. VAE, text encoder and schedule stay in float32."""
+    """U-Net precision: ``float32``, ``bfloat16`` or ``float16``; the schedule stays in float32."""
     vae_dtype: str = choice("float32", PRECISIONS)
     """VAE precision."""
+    text_dtype: str | None = choice(None, PRECISIONS)
+    """Text encoder precision. Null is ``float32``: each prompt is encoded once, so that only the learning of tokens is faster
+    in another."""
     vae_path: str | None = field(default=None, metadata=CONTENT)
     """Another VAE of the same latents: a folder or a Hub id (``owner/model@revision``). With TAESD (``AutoencoderTiny``),
     previews in a fraction of the time; not for methods that differentiate through the VAE. Null takes the model's own."""
@@ -57,7 +61,12 @@ class PriorConfig:
     max_image_size: int | None = count(None, 8, MOST_SIDE)
     """Side that the model was trained for: a larger ``image_size`` is brought down to it. Null takes every size."""
     compile: bool = field(default=False, metadata=NOT_IDENTITY)
-    """Compile the U-Net (torch.compile, constant batch shape). Pays for thousands of images on a GPU."""
+    """Compile the networks (torch.compile; the U-Net with a constant batch shape). Pays for thousands of images on a GPU."""
+    compile_mode: str = choice("default", COMPILE_MODES, metadata=NOT_IDENTITY)
+    """``default``; ``max-autotune-no-cudagraphs`` tries several kernels for each product first, for minutes; or
+    ``repeated_blocks``: the U-Net's transformer blocks alone, ready in seconds."""
+    fuse_qkv: bool = field(default=False, metadata=NOT_IDENTITY)
+    """With ``compile``: query, key and value of each attention by one product. Not with ``leakage=model_centric``."""
 
     version: ClassVar[int] = 1
 
@@ -96,7 +105,7 @@ class PriorConfig:
         """Fields and weights: files and folders by their content, a Hub id by its revision."""
         self.check()
         fields = canonical(self)
-        for key in ("vae_path", "lora_path"):
+        for key in ("vae_path", "lora_path", "text_dtype"):
             if getattr(self, key) is None:
                 fields.pop(key)  # a prior as it always was keeps its identity
         if self.lora_path is None:

@@ -195,9 +195,10 @@ def _walk(prior: "Prior", config: Erasure, x: Tensor, cond: Tensor, uncond: Tens
     schedule.set_timesteps(config.num_steps)
     timesteps = schedule.timesteps if config.level_match == "exact" else schedule.timesteps[1:]
     states = [x]
-    for t in timesteps[:num_walked]:
-        eps_hat = prior.predict_noise(states[-1], t, cond, uncond, config.guidance)
-        states.append(schedule.step(eps_hat, t, states[-1], return_dict=False)[0])
+    with prior.sampling(len(x)):
+        for t, t_unet in zip(timesteps[:num_walked], timesteps[:num_walked].to(prior.device), strict=True):
+            eps_hat = prior.predict_noise(states[-1], t_unet, cond, uncond, config.guidance)
+            states.append(schedule.step(eps_hat, t, states[-1], return_dict=False)[0])
     return states
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genaug.core.errors import GenaugError
 from genaug.priors.deltas import DELTA, applied, load_delta
+from genaug.priors.kept import kept_projections
 
 PLACEHOLDER = re.compile(r"<[^<>\s]+>")
 
@@ -59,7 +60,6 @@ class Prior:
         image_size: int,
         weights: str = "",
         device: str = "cpu",
-        compile: bool = False,
     ):
         layout = torch.channels_last if device.startswith("cuda") else torch.contiguous_format
         self.unet = unet.to(device=device, memory_format=layout).eval().requires_grad_(False)
@@ -69,13 +69,13 @@ class Prior:
         self.device = torch.device(device)
         self.image_size = image_size
         self.weights = weights
-        self.compiled = compile
+        self.compiled: str | None = None
+        """How the networks are compiled; see ``compile``."""
         self.num_evaluations = 0
         self.vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         """Pixels per latent, along each side."""
         self.erasures: dict[str, Path] = {}
         """Folder of the change of U-Net weights that erases a concept, by concept; set by ``with_erasures``."""
-        self._unet = torch.compile(self.unet) if compile else self.unet
 
         schedule: Any = DDPMScheduler.from_config(dict(scheduler_config))
         self.prediction_type: str = schedule.config.prediction_type
@@ -93,8 +93,33 @@ class Prior:
         """float32 [num_train_timesteps]."""
         self.alphas_cumprod = torch.cumprod(1 - schedule.betas.double(), dim=0)
         """alpha_bar, float64 [num_train_timesteps], on the CPU (some devices have no float64)."""
+        # where v is converted at every step: on the device, which else would wait for the CPU
+        table = self.alphas_cumprod if device == "cpu" else self.alphas_cumprod.float().to(device)
+        self._signal, self._noise = table.sqrt(), (1 - table).sqrt()
+        self._batch_size: int | None = None
+        self._text: tuple[Tensor, Tensor | None, int, Tensor] | None = None
+        """While sampling: text features of the last call, the number of its samples, and what the U-Net was given."""
         self.scaling_factor: float = vae.config.scaling_factor
         self.prompt_length = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
+
+    def compile(self, mode: str = "default", fuse_qkv: bool = False) -> None:
+        """Compile the networks in place; their next calls do the work.
+
+        Args:
+            mode: ``repeated_blocks`` compiles the U-Net's transformer blocks, each kind once; any other mode of
+                ``torch.compile`` the whole U-Net and both halves of the VAE.
+            fuse_qkv: query, key and value of each attention by one product. The U-Net's weights cannot be changed then.
+        """
+        self.compiled = mode
+        if fuse_qkv:
+            self.unet.fuse_qkv_projections()
+            if hasattr(self.vae, "fuse_qkv_projections"):  # not TAESD, which has no attention
+                self.vae.fuse_qkv_projections()
+        if mode == "repeated_blocks":
+            self.unet.compile_repeated_blocks()
+        else:
+            for network in (self.unet, self.vae.encoder, self.vae.decoder):
+                network.compile(mode=mode)
 
     def with_erasures(self, folders: Mapping[str, Path]) -> "Prior":
         """The same networks, which know how to leave out concepts (folders by concept), with a count of its own."""
@@ -207,7 +232,6 @@ class Prior:
         cond: Tensor,
         uncond: Tensor | None = None,
         guidance: float = 1.0,
-        pad_to: int | None = None,
     ) -> Tensor:
         """eps_hat = eps(z, t, uncond) + w (eps(z, t, cond) - eps(z, t, uncond)), both in one U-Net call.
 
@@ -217,36 +241,56 @@ class Prior:
             cond: text features [b, 77, d] or [1, 77, d].
             uncond: text features of the negative prompt [1, 77, d]; None or w = 1 predicts with ``cond`` alone.
             guidance: w.
-            pad_to: fill the batch up to this size, so that a compiled U-Net sees one shape.
 
         Returns:
             eps_hat, float32 [b, 4, h, w], also where the U-Net predicts v.
         """
         b = len(z)
         t = torch.as_tensor(t, device=self.device).expand(b)
-        cond = cond.expand(b, -1, -1)
-        z_in, t_in, c_in = z, t, cond
-        if pad_to is not None and b < pad_to:
-            fill = [b - 1] * (pad_to - b)
-            z_in, t_in, c_in = (torch.cat([x, x[fill]]) for x in (z, t, cond))
         guided = uncond is not None and guidance != 1.0
         self.num_evaluations += 2 * b if guided else b
+        size = -(-b // self._batch_size) * self._batch_size if self.compiled and self._batch_size else b
+        text = self._text_rows(cond, uncond if guided else None, b, size)
+        z_in, t_in = _filled(z, size), _filled(t, size)
         if guided:
-            assert uncond is not None
-            both = torch.cat([uncond.expand(len(z_in), -1, -1), c_in])
-            out_u, out_c = self._raw(torch.cat([z_in, z_in]), torch.cat([t_in, t_in]), both).chunk(2)
+            z_in, t_in = torch.cat([z_in, z_in]), torch.cat([t_in, t_in])
+        out = self.unet(z_in.to(text.dtype), t_in, encoder_hidden_states=text, return_dict=False)[0].float()
+        if guided:
+            out_u, out_c = out.chunk(2)
             out = out_u + guidance * (out_c - out_u)
-        else:
-            out = self._raw(z_in, t_in, c_in)
         out = out[:b]
         if self.prediction_type == "epsilon":
             return out
-        alpha_bar = self.alphas_cumprod[t.cpu()].view(-1, 1, 1, 1)
-        return alpha_bar.sqrt().to(z) * out + (1 - alpha_bar).sqrt().to(z) * z
+        return self._signal[t].view(-1, 1, 1, 1).to(z) * out + self._noise[t].view(-1, 1, 1, 1).to(z) * z
 
-    def _raw(self, z: Tensor, t: Tensor, features: Tensor) -> Tensor:
-        dtype = self.unet.dtype
-        return self._unet(z.to(dtype), t, encoder_hidden_states=features.to(dtype), return_dict=False)[0].float()
+    def _text_rows(self, cond: Tensor, uncond: Tensor | None, b: int, size: int) -> Tensor:
+        """What the U-Net is given [size or 2 size, 77, d]; while sampling the same tensor for the same text."""
+        if self._text is not None and self._text[0] is cond and self._text[1] is uncond and self._text[2] == size:
+            return self._text[3]
+        rows = _filled(cond.expand(b, -1, -1), size)
+        if uncond is not None:
+            rows = torch.cat([uncond.expand(size, -1, -1), rows])
+        rows = rows.to(self.unet.dtype)
+        if self._batch_size is not None:
+            self._text = cond, uncond, size, rows
+        return rows
+
+    @contextlib.contextmanager
+    def sampling(self, batch_size: int) -> Iterator[None]:
+        """Inside, weights stay as they are: what the U-Net makes of a text is kept from step to step, and a compiled U-Net
+        sees multiples of ``batch_size`` alone, other batches filled up with their last sample."""
+        former, self._batch_size = self._batch_size, batch_size
+        try:
+            with contextlib.nullcontext() if self.compiled else kept_projections(self.unet):
+                yield
+        finally:
+            self._batch_size, self._text = former, None
+
+
+def _filled(rows: Tensor, size: int) -> Tensor:
+    """[size, ...]: the rows, and the last one again and again."""
+    b = len(rows)
+    return rows if b == size else torch.cat([rows, rows[-1:].expand(size - b, *rows.shape[1:])])
 
 
 class _ExtendedTable(torch.nn.Module):

@@ -372,6 +372,6 @@ def test_detection_data_are_refused():
 
 
 def test_a_compiled_network_is_refused(prior, monkeypatch):
-    monkeypatch.setattr(prior, "compiled", True)
+    monkeypatch.setattr(prior, "compiled", "default")
     with pytest.raises(GenaugError, match=r"prior\.compile=false"):
         make(prior, dreamda())

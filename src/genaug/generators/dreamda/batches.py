@@ -109,9 +109,11 @@ class Batches:
         if config.inversion == "none":
             return no_inversion(self.steps, x0, start, posterior)
         if config.inversion == "ddim":
-            return invert_ddim(self.steps, x0, source)
+            with self.prior.sampling(config.batch_size):
+                return invert_ddim(self.steps, x0, source)
         invert = invert_cycle if config.inversion == "cycle" else invert_edit_friendly
-        return invert(self.steps, x0, start, posterior, source)
+        with self.prior.sampling(config.batch_size):
+            return invert(self.steps, x0, start, posterior, source)
 
     @torch.no_grad()
     def images(self, batch: Sequence[Variant], inversion: Inversion, latents: dict[str, Tensor]) -> Iterator[Generated]:
@@ -128,7 +130,8 @@ class Batches:
             asymmetric=config.process == "asymmetric",
             t_edit=config.t_edit,
         )
-        z = reverse(self.steps, inversion, self.guided(batch, config.guidance, empty=False), perturbation)
+        with prior.sampling(config.batch_size):
+            z = reverse(self.steps, inversion, self.guided(batch, config.guidance, empty=False), perturbation)
         sources = torch.stack([latents[variant.source.digest] for variant in batch])
         changes = (z - sources).abs().flatten(1).mean(dim=1).tolist()
         spread = torch.stack(perturbation.std).mean(dim=0).tolist() if perturbation.std else [None] * len(batch)

@@ -182,10 +182,10 @@ class DreamDA(Generator):
         from genaug.generators.dreamda.batches import perturbed_images
 
         assert prior is not None
-        if prior.compiled and self.sigma > 0:
+        if prior.compiled not in (None, "repeated_blocks") and self.sigma > 0:
             raise GenaugError(
-                f"generator={self.name} changes the inside of the U-Net, which a compiled graph does not allow. "
-                "Write prior.compile=false."
+                f"generator={self.name} changes the inside of the U-Net, which a graph compiled as a whole does not allow. "
+                "Write prior.compile_mode=repeated_blocks, or prior.compile=false."
             )
         if not self.class_names:
             names = [readable(dataset.class_names[v.source.class_index]) for v in variants]

@@ -114,14 +114,23 @@ class Guided:
     """Condition per row, [B, ...]."""
     guidance: float = 1.0
     """w."""
+    made: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+    """Stacked conditions by number of rows of each kind, and kinds: the network gets the same tensor at every step."""
 
     def __call__(self, x: Tensor, t: int) -> Tensor:
         """The clean estimate, [B, c, h, w]."""
         b = len(x)
-        null = self.null.expand(b, *self.null.shape[1:])
         if self.cond is None:
-            return self.predict(x, t, null, None)
-        return self.combine(self.predict(torch.cat([x, x]), t, torch.cat([null, self.cond]), None), b)
+            return self.predict(x, t, self.stacked(b, "u"), None)
+        return self.combine(self.predict(torch.cat([x, x]), t, self.stacked(b, "uc"), None), b)
+
+    def stacked(self, b: int, kinds: str) -> Tensor:
+        """Conditions [b len(kinds), ...]: of the empty prompt for each ``u``, the rows' own for each ``c``."""
+        if (b, kinds) not in self.made:
+            null = self.null.expand(b, *self.null.shape[1:])
+            parts = [null if kind == "u" or self.cond is None else self.cond for kind in kinds]
+            self.made[b, kinds] = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self.made[b, kinds]
 
     def combine(self, out: Tensor, b: int) -> Tensor:
         """e_u + w (e_c - e_u) of stacked rows [2B, ...]; single rows [B, ...] as they are."""
@@ -238,10 +247,8 @@ def _perturbed(
     prompt without noise, or with the same noise.
     """
     b = len(x)
-    null = target.null.expand(b, *target.null.shape[1:])
-    pair = [null, null if target.cond is None else target.cond]
-    changed = pair[:1] if target.cond is None and perturbation.shared_rows else pair
-    clean = [] if not perturbation.asymmetric else pair[:1] if target.cond is None else pair
+    changed = "u" if target.cond is None and perturbation.shared_rows else "uc"
+    clean = "" if not perturbation.asymmetric else "u" if target.cond is None else "uc"
     mask = torch.tensor([False] * (b * len(clean)) + [True] * (b * len(changed)))
 
     def draw(shape: Sequence[int]) -> Tensor:
@@ -249,8 +256,8 @@ def _perturbed(
         return torch.cat([perturbation.noise(k, kind, shape) for kind in kinds])
 
     change = BottleneckNoise(mask, perturbation.sigma, perturbation.relative, draw)
-    conditions = [*clean, *changed]
-    out = target.predict(x.repeat(len(conditions), *[1] * (x.ndim - 1)), step.t, torch.cat(conditions), change)
+    kinds = clean + changed
+    out = target.predict(x.repeat(len(kinds), *[1] * (x.ndim - 1)), step.t, target.stacked(b, kinds), change)
     assert change.std is not None
     perturbation.std.append(change.std.view(len(changed), b).mean(dim=0))
     e_clean = target.combine(out[: b * len(clean)], b) if clean else None

@@ -160,7 +160,10 @@ def _sample_batch(
             clean = networks.encode(filled.to(device), None)
         z = rows[0].a ** 0.5 * clean + (1 - rows[0].a) ** 0.5 * z
     names = [frame.variant.source.id for frame in frames] * copies
-    solution = solve(z, rows, y, operator, config.solver, networks.eps, networks.decode, networks.encode, noise, names)
+    with prior.sampling(copies if config.solver.norm_over_batch else config.batch_size):
+        solution = solve(
+            z, rows, y, operator, config.solver, networks.eps, networks.decode, networks.encode, noise, names
+        )
     with torch.no_grad():
         decoded = networks.decode(solution.z).clamp(-1, 1).cpu()
     pictures = ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

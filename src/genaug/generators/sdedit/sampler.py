@@ -124,7 +124,7 @@ def edit_images(
                 num_steps=config.num_steps,
                 num_taken=num_taken,
                 guidance=config.guidance,
-                pad_to=config.batch_size if prior.compiled else None,
+                batch_size=config.batch_size,
                 seeds=[derive(seed, "steps") for seed in seeds],
                 editable_bhw=None if config.mask == "none" else editable_latents(prior, batch),
             )
@@ -194,14 +194,15 @@ def sdedit(
     num_steps: int,
     num_taken: int,
     guidance: float,
-    pad_to: int | None = None,
+    batch_size: int | None = None,
     seeds: Sequence[int] | None = None,
     editable_bhw: Tensor | None = None,
 ) -> Tensor:
     """Latents after the last ``num_taken`` (K) of ``num_steps`` (N) steps, begun at ``z_bchw`` noised to that level.
 
     Where ``editable_bhw`` (bool) is false, each step ends at ``z_bchw`` noised to the next level, with the same noise, and
-    the last one at ``z_bchw`` itself (diffusers' inpainting with an unconditional U-Net).
+    the last one at ``z_bchw`` itself (diffusers' inpainting with an unconditional U-Net). ``batch_size``: that of a full
+    batch, to which a compiled U-Net's batches are filled up.
     """
     schedule = make_scheduler(scheduler, prior.betas)
     schedule.set_timesteps(num_steps)
@@ -214,13 +215,15 @@ def sdedit(
     if scheduler == "lcm":  # draws noise at each step: one generator per image, so that batches change nothing
         assert seeds is not None
         fresh_noise["generator"] = [torch.Generator().manual_seed(seed) for seed in seeds]
-    for i, t in enumerate(timesteps):
-        eps_hat = prior.predict_noise(z, t, cond_bld, uncond_1ld, guidance, pad_to)
-        z = schedule.step(eps_hat, t, z, return_dict=False, **fresh_noise)[0]
-        if editable_bhw is not None:
-            last = i + 1 == len(timesteps)
-            kept = z_bchw if last else schedule.add_noise(z_bchw, noise_bchw, timesteps[i + 1 : i + 2])
-            z = torch.where(editable_bhw[:, None], z, kept)
+    with prior.sampling(batch_size or len(z)):
+        # the scheduler counts on the CPU; the U-Net's copies cross to a GPU once
+        for i, (t, t_unet) in enumerate(zip(timesteps, timesteps.to(prior.device), strict=True)):
+            eps_hat = prior.predict_noise(z, t_unet, cond_bld, uncond_1ld, guidance)
+            z = schedule.step(eps_hat, t, z, return_dict=False, **fresh_noise)[0]
+            if editable_bhw is not None:
+                last = i + 1 == len(timesteps)
+                kept = z_bchw if last else schedule.add_noise(z_bchw, noise_bchw, timesteps[i + 1 : i + 2])
+                z = torch.where(editable_bhw[:, None], z, kept)
     return z
 
 
