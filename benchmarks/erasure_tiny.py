@@ -1,6 +1,6 @@
 """Does erasing "seven" from the tiny prior erase seven, and only seven?
 
-    python benchmarks/erasure_tiny.py --images 40 --output benchmarks/results/erasure_tiny.json
+    python -m benchmarks erasure_tiny --images 40 --output benchmarks/results/erasure_tiny.json
 
 Samples every digit from pure noise under "a photo of a <digit>" with the prior as it is and with the erased U-Net. A support
 vector machine names them; it has learned the digits from the prior's own pictures of other noise, of which 99.5 % show what was

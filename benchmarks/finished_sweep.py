@@ -1,6 +1,6 @@
 """How long a finished sweep of 100 cells takes when it is issued again. Target: under 10 s on two cores.
 
-    python benchmarks/finished_sweep.py
+    python -m benchmarks finished_sweep
 
 Ten seeds are trained for one step each; the sweep asks for them under ten values of alpha and M, which do not matter without
 a generator, so that 100 cells are composed, checked, identified and answered from the store.
@@ -32,8 +32,13 @@ def issue(outputs: str) -> tuple[float, int]:
     return time.perf_counter() - started, said.count("complete already")
 
 
-with tempfile.TemporaryDirectory() as outputs:
-    first, answered_first = issue(outputs)
-    again, answered_again = issue(outputs)
-print(f"first: {first:.1f} s, {answered_first} of 100 cells answered from the store")
-print(f"again: {again:.1f} s, {answered_again} of 100 cells answered from the store; target: under 10 s")
+def main() -> None:
+    with tempfile.TemporaryDirectory() as outputs:
+        first, answered_first = issue(outputs)
+        again, answered_again = issue(outputs)
+    print(f"first: {first:.1f} s, {answered_first} of 100 cells answered from the store")
+    print(f"again: {again:.1f} s, {answered_again} of 100 cells answered from the store; target: under 10 s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Counts the floating-point operations that ``genaug plan`` reckons with; prints the constants of src/genaug/core/cost.py.
 
-    python benchmarks/forward_gflop.py
+    python -m benchmarks forward_gflop
 
 One image through the shipped prior and through every network of conf/downstream at its preset's size, by torch's
 FlopCounterMode (a multiplication and an addition are 2). Nothing is downloaded.

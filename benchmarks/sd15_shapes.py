@@ -1,7 +1,7 @@
 """Runs each generator once, end to end, on random weights in the exact shapes of Stable Diffusion 1.5.
 
-    python benchmarks/sd15_shapes.py --output benchmarks/results/sd15_shapes.json     # CPU: 2 steps at 64 px
-    python benchmarks/sd15_shapes.py --device cuda --size 512 --steps 50 --batch 8 --dtype bfloat16
+    python -m benchmarks sd15_shapes --output benchmarks/results/sd15_shapes.json     # CPU: 2 steps at 64 px
+    python -m benchmarks sd15_shapes --device cuda --size 512 --steps 50 --batch 8 --dtype bfloat16
 
 The images are noise; shapes, number formats, tokenizer and text lengths, speed and memory are those of the real model.
 Each generator runs in a process of its own, so that its peak memory is its own. Prints one row per generator: seconds to fit

@@ -1,7 +1,7 @@
 """Kill runs at random moments and issue the same command again until it ends: is anything lost, and does the result change?
 
-    python benchmarks/soak.py --kills 200
-    python benchmarks/soak.py --minutes 10 --only detection quality
+    python -m benchmarks soak --kills 200
+    python -m benchmarks soak --minutes 10 --only detection quality
 
 Each run is killed (SIGKILL, SIGTERM or SIGINT) up to --per-run times and then left to end. Its metrics and the pixels of its
 images, by content hash, are compared with those of the same run that was never killed. Every second run has a twin on the same

@@ -2,7 +2,7 @@
 
 The machine may be shared, so no wall time is read; each command runs in turn, ``--repeats`` times over.
 
-    python benchmarks/startup.py [--repeats 5]
+    python -m benchmarks startup [--repeats 5]
 """
 
 import argparse

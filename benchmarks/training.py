@@ -3,15 +3,13 @@
 Both sides train the same network on the same images with the same augmentation, optimiser, schedule and evaluations, in
 alternation; the accuracies that they reach are compared. The plain loop keeps no checkpoints, no record, no seeds per image.
 
-    python benchmarks/training.py [--steps 1000] [--repeats 5]
+    python -m benchmarks training [--steps 1000] [--repeats 5]
 """
 
 import argparse
-import json
-import platform
 import statistics
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.measure import Different, Row, Side, compare, say, write
 from genaug.composition import compose_typed
 from genaug.config import RunConfig
 from genaug.data.sample import Dataset, Sample
@@ -93,40 +92,55 @@ def through_genaug(cfg: RunConfig, dataset: Dataset) -> float:
     return float(result["metrics"]["test/accuracy_micro"])
 
 
+def configured(steps: int) -> RunConfig:
+    """The shipped classifier on all real digits, one thread."""
+    chosen = [
+        "generator=none",
+        "mix=real_only",
+        "dataset.shots=null",
+        "trainer.num_threads=1",
+        "trainer.accelerator=cpu",
+    ]
+    return compose_typed([*chosen, f"downstream.num_steps={steps}"])
+
+
+def compare_loops(steps: int, target: float | None, repeats: int) -> Row:
+    """Per 1,000 steps."""
+    cfg = configured(steps)
+    dataset = cfg.dataset.load()
+    accuracies: dict[str, list[float]] = {"ours": [], "theirs": []}
+
+    def noted(name: str, train: Callable[[RunConfig, Dataset], float]) -> None:
+        accuracies[name].append(train(cfg, dataset))
+
+    def same(*_: Any) -> str:
+        means = {name: statistics.mean(values) for name, values in accuracies.items()}
+        if abs(means["ours"] - means["theirs"]) > TOLERANCE:
+            raise Different(f"the two trainings reach {means} of the test images")
+        return f"test accuracy {means['ours']:.3f} and {means['theirs']:.3f}"
+
+    return compare(
+        f"training {cfg.downstream.name}, {steps} steps of {cfg.downstream.batch_size} with augmentation and evaluations",
+        Side("genaug: checkpoints, record, seeds per image", lambda: noted("ours", through_genaug), steps / 1000),
+        Side("a plain loop with vectorised augmentation", lambda: noted("theirs", plain), steps / 1000),
+        same,
+        target=target,
+        repeats=repeats,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-    steps = f"downstream.num_steps={arguments.steps}"
-    cfg = compose_typed(["generator=none", "mix=real_only", "dataset.shots=null", "trainer.num_threads=1", steps])
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    dataset = cfg.dataset.load()
-    sides = {"genaug": through_genaug, "plain": plain}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    accuracies: dict[str, list[float]] = {name: [] for name in sides}
-    warm_up = compose_typed(["generator=none", "mix=real_only", "trainer.num_threads=1", "downstream.num_steps=5"])
-    for train in sides.values():
-        train(warm_up, dataset)
-    for _ in range(arguments.repeats):
-        for name, train in sides.items():
-            started = time.process_time()
-            accuracies[name].append(train(cfg, dataset))
-            seconds[name].append(time.process_time() - started)
-    ratios = [ours / theirs for ours, theirs in zip(seconds["genaug"], seconds["plain"], strict=True)]
-    means = {name: statistics.mean(values) for name, values in accuracies.items()}
-    report = {
-        "ratio": round(statistics.median(ratios), 3),
-        "range": [round(min(ratios), 3), round(max(ratios), 3)],
-        "cpu_seconds": {name: round(statistics.median(values), 2) for name, values in seconds.items()},
-        "accuracy": {name: round(value, 3) for name, value in means.items()},
-        **vars(arguments),
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} thread",
-        "torch": torch.__version__,
-    }
-    print(json.dumps(report, indent=2))
-    if abs(means["genaug"] - means["plain"]) > TOLERANCE:
-        raise SystemExit(f"the two trainings reach {means}: they did not do the same")
+    warm_up = configured(5)
+    for train in (through_genaug, plain):
+        train(warm_up, warm_up.dataset.load())
+    row = compare_loops(options.steps, 0.91, options.repeats)
+    print(say(row))
+    write("training", [row])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from typer.main import get_group
 
+from benchmarks.__main__ import names
 from genaug.cli import app
 from genaug.composition import compose_typed
 from genaug.tables.spec import is_experiment, read_experiment
@@ -97,7 +98,9 @@ def test_every_other_command_names_what_exists(command):
     program, *words = words_of(command)
     if program == "make":
         assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    elif words[:1] == ["benchmarks"] or program == "python":
+    elif program == "python" and words[:2] == ["-m", "benchmarks"]:
+        assert words[2] in names()
+    elif program == "python":
         assert (ROOT / words[0]).is_file()
     else:
         assert [program, *words[:2]] == ["pip", "install", "-e"], f"{command}: no test knows this kind of command"

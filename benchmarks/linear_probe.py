@@ -2,21 +2,21 @@
 
 Both sides train the same linear layer on the same draws; the probabilities that they give to the test images are compared.
 
-    python benchmarks/linear_probe_cache.py [--steps 500] [--shots 4] [--size 64]
+    python -m benchmarks linear_probe [--steps 60 500] [--shots 4] [--size 64]
 """
 
 import argparse
-import json
-import platform
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
 import torch
 from PIL import Image
 
+from benchmarks.measure import Different, Row, Side, compare, say, write
+from benchmarks.training import Silent
 from genaug.core.seeding import derive
 from genaug.data.augmentation import Augment
 from genaug.data.mixing import RealOnly
@@ -31,15 +31,6 @@ from genaug.downstream.trainer import TrainerConfig
 NUM_CLASSES, NUM_TEST = 20, 100
 PHOTO_SIZE = (500, 375)  # as in PASCAL VOC
 TOLERANCE = 1e-3  # of a probability: batches of other shapes round differently
-
-
-class Silent:
-    """A record that keeps nothing."""
-
-    def log(self, metrics: dict[str, float], step: int) -> None: ...
-    def rewind(self, step: int) -> None: ...
-
-    def say(self, text: str) -> None: ...
 
 
 def make_dataset(folder: Path, shots: int) -> Dataset:
@@ -82,56 +73,72 @@ def probe_without_cache(config: Classifier, data: TrainingData) -> np.ndarray:
         return network(read(data.dataset.test, config.image_size)).softmax(dim=1).numpy()
 
 
+def compare_cached(
+    folder: Path, steps: int, shots: int, size: int, backbone: str, target: float | None, repeats: int
+) -> Row:
+    """A whole training by ``downstream.mode=linear_probe`` against the plain loop."""
+    torch.manual_seed(0)
+    torch.save(timm.create_model(backbone).state_dict(), folder / "weights.pth")
+    config = Classifier(
+        name="probe",
+        seed=0,
+        image_size=size,
+        backbone=backbone,
+        mode="linear_probe",
+        weights_path=str(folder / "weights.pth"),
+        bn_mode="frozen",
+        optimizer="adam",
+        lr=0.001,
+        weight_decay=0.0,
+        schedule="constant",
+        sampling="with_replacement",
+        num_steps=steps,
+    )
+    data = TrainingData(dataset=make_dataset(folder, shots), mix=RealOnly(), pool=None, augment=Augment(name="none"))
+
+    def ours() -> list[dict[str, Any]]:
+        with tempfile.TemporaryDirectory() as cell:  # a new one each time: nothing is left of the repeat before
+            result = config.train(data, TrainerConfig(accelerator="cpu"), Path(cell), Silent())  # type: ignore[arg-type]
+        return result["predictions"]
+
+    def same(rows: list[dict[str, Any]], expected: np.ndarray) -> str:
+        apart = max(abs(row["probability"] - expected[i, row["target"]]) for i, row in enumerate(rows))
+        if apart > TOLERANCE:
+            raise Different(f"the probabilities differ by {apart:.2g}, more than {TOLERANCE}")
+        return f"probabilities of {len(rows)} test images: largest difference {apart:.1g}"
+
+    return compare(
+        f"linear probe on a frozen {backbone}, {len(data.dataset.train)} photographs of {PHOTO_SIZE[0]} x {PHOTO_SIZE[1]} at "
+        f"{size} px, {steps} steps of {config.batch_size}",
+        Side("features computed once", ours),
+        Side("decoding and encoding at every step", lambda: probe_without_cache(config, data)),
+        same,
+        target=target,
+        repeats=repeats,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, nargs="+", default=[60, 500])
     parser.add_argument("--shots", type=int, default=4)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--backbone", default="resnet18")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        torch.manual_seed(0)
-        torch.save(timm.create_model(arguments.backbone).state_dict(), folder / "weights.pth")
-        config = Classifier(
-            name="probe",
-            seed=0,
-            image_size=arguments.size,
-            backbone=arguments.backbone,
-            mode="linear_probe",
-            weights_path=str(folder / "weights.pth"),
-            bn_mode="frozen",
-            optimizer="adam",
-            lr=0.001,
-            weight_decay=0.0,
-            schedule="constant",
-            sampling="with_replacement",
-            num_steps=arguments.steps,
-        )
-        data = TrainingData(
-            dataset=make_dataset(folder, arguments.shots), mix=RealOnly(), pool=None, augment=Augment(name="none")
-        )
-        started = time.perf_counter()
-        result = config.train(data, TrainerConfig(accelerator="cpu"), folder / "cell", Silent())  # type: ignore[arg-type]
-        cached = time.perf_counter() - started
-        started = time.perf_counter()
-        expected = probe_without_cache(config, data)
-        plain = time.perf_counter() - started
-    rows = result["predictions"]
-    difference = max(abs(row["probability"] - expected[i, row["target"]]) for i, row in enumerate(rows))
-    report = {
-        "ratio": round(plain / cached, 1),
-        "seconds_cached": round(cached, 2),
-        "seconds_plain": round(plain, 2),
-        "largest_difference_of_a_probability": float(difference),
-        "accuracy": result["metrics"]["test/accuracy_macro"],
-        **vars(arguments),
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-    }
-    print(json.dumps(report, indent=2))
-    if difference > TOLERANCE:
-        raise SystemExit(f"the two probes differ by {difference:.2g}, more than {TOLERANCE}")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        compare_cached(Path(folder), 2, 1, options.size, options.backbone, None, 1)  # warm up
+        for steps in options.steps:
+            target = 15.0 if steps == 60 else None
+            rows.append(
+                compare_cached(
+                    Path(folder), steps, options.shots, options.size, options.backbone, target, options.repeats
+                )
+            )
+            print(say(rows[-1]), flush=True)
+    write("linear_probe", rows)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,23 @@ VAE's latent space (LPIPS needs weights that are not shipped); diversity, the sa
 what becomes of the labels. The baseline is the corrected gradient mode with more steps. A fast mode passes with PSNR within
 0.5 dB, hole distance at most 5 % above and diversity at most 10 % below it.
 
-    python benchmarks/psld_cost.py
-    python benchmarks/psld_cost.py --sd15-shapes --device cuda --image-size 384
+    python -m benchmarks psld                              # times
+    python -m benchmarks psld --images 50 --diverse 10     # and quality
 """
 
+import argparse
 import dataclasses
 import json
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusion_setting import load_prior, parser
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.measure import RESULTS, Row, Side, circumstances, compare, say, write
+from benchmarks.setting import Setting
 from genaug.composition import compose_typed
 from genaug.data.sample import Dataset
 from genaug.data.sources.digit_scenes import DigitScenes
@@ -78,18 +79,28 @@ def flops_per_step(config: Psld, dataset: Dataset, prior: Prior) -> float:
     return (totals[0] - totals[1]) / 5
 
 
-def timed(config: Psld, dataset: Dataset, prior: Prior, count: int) -> tuple[float, float | None]:
-    """Seconds per image, and peak GB of the device."""
-    on_gpu = prior.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    images(config, dataclasses.replace(dataset, train=dataset.train[:count]), prior)
-    if on_gpu:
-        torch.cuda.synchronize()
-    seconds = (time.perf_counter() - started) / count
-    return seconds, torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
+def compare_mode(
+    name: str, scenes: Dataset, prior: Prior, reference_steps: int, count: int, target: float | None, **options: Any
+) -> Row:
+    """``count`` images by a mode against ``reference_steps`` of the 1000 steps of ``psld_reference`` for one; per image."""
+    config, reference = mode(name), mode("psld_reference", "batch_size=1")
+    solver = dataclasses.replace(reference.solver, reference_shift=False, joint_copies=1)
+    short = dataclasses.replace(reference, num_steps=reference_steps, solver=solver)
+    several_scenes = dataclasses.replace(scenes, train=scenes.train[:count])
+    one = dataclasses.replace(scenes, train=scenes.train[:1])
+    flops = [flops_per_step(each, scenes, prior) * each.num_taken() for each in (config, reference)]
+    return compare(
+        f"PSLD at {prior.image_size} px",
+        Side(f"{name}, {config.num_taken()} steps", lambda: images(config, several_scenes, prior), count),
+        Side(
+            f"psld_reference, {reference.num_taken()} steps, of which {reference_steps} are timed",
+            lambda: images(short, one, prior),
+            reference_steps / reference.num_taken(),
+        ),
+        lambda *_: f"not the same picture, by the table of quality; {flops[1] / flops[0]:.0f} times fewer FLOPs",
+        target=target,
+        **options,
+    )
 
 
 @torch.no_grad()
@@ -140,58 +151,35 @@ def several(config: Psld, dataset: Dataset, prior: Prior, diverse: int, fitted: 
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--images", type=int, default=50, help="images of the quality protocol")
-    options.add_argument("--diverse", type=int, default=6, help="of these, images with four variants")
-    options.add_argument("--baseline-steps", type=int, default=100, help="steps of the quality baseline")
-    options.add_argument("--timed-images", type=int, default=4, help="images per timing of the cheap modes")
-    options.add_argument(
-        "--reference-steps", type=int, default=50, help="steps timed of the reference, then scaled to its 1000"
-    )
-    options.add_argument("--output", type=Path, help="write the numbers here as JSON")
-    args = options.parse_args()
-    args.image_size = args.image_size or (384 if args.sd15_shapes else 64)
-    prior = load_prior(args)
-    data = DigitScenes(
-        seed=0, image_size=args.image_size, num_train=NUM_TUNING + args.images, num_val=1, num_test=1
-    ).load()
-    scenes = dataclasses.replace(data, train=data.train[NUM_TUNING:])
-    report: dict[str, Any] = {
-        "device": args.device,
-        "image_size": args.image_size,
-        "torch": torch.__version__,
-        "cost": {},
-    }
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=0, help="images of the quality protocol; 0 leaves it out")
+    parser.add_argument("--diverse", type=int, default=10, help="of these, images with four variants")
+    parser.add_argument("--baseline-steps", type=int, default=100, help="steps of the quality baseline")
+    parser.add_argument("--timed-images", type=int, default=4)
+    parser.add_argument("--reference-steps", type=int, default=10, help="of the reference's 1000")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    prior, scenes = Setting(image_size=64).prior(), digit_scenes(64, max(options.images, options.timed_images))
     images(mode("psld", "num_steps=1"), dataclasses.replace(scenes, train=scenes.train[:1]), prior)  # warm-up
-
-    for name in MODES:
-        config = mode(name, f"batch_size={1 if name == 'psld_reference' else 16}")
-        steps = config.num_taken()
-        if name == "psld_reference":
-            solver = dataclasses.replace(config.solver, reference_shift=False, joint_copies=1)
-            short = dataclasses.replace(config, num_steps=args.reference_steps, solver=solver)
-            seconds, memory = timed(short, scenes, prior, 1)
-            seconds *= steps / args.reference_steps
-        else:
-            seconds, memory = timed(config, scenes, prior, args.timed_images)
-        flops = flops_per_step(config, scenes, prior) * steps
-        report["cost"][name] = {"steps": steps, "tflop": flops / 1e12, "seconds": seconds, "peak_gb": memory}
-        print(f"{name:16s} {steps:5d} steps  {flops / 1e12:9.4f} TFLOP  {seconds:8.2f} s per image", flush=True)
-    reference = report["cost"]["psld_reference"]
+    rows = []
     for name in MODES[1:]:
-        row = report["cost"][name]
-        ratios = reference["tflop"] / row["tflop"], reference["seconds"] / row["seconds"]
-        row["cheaper_tflop"], row["cheaper_seconds"] = ratios
-        print(
-            f"{name}: {ratios[0]:.1f} times fewer FLOPs, {ratios[1]:.1f} times less time than psld_reference",
-            flush=True,
+        rows.append(
+            compare_mode(
+                name, scenes, prior, options.reference_steps, options.timed_images, None, repeats=options.repeats
+            )
         )
+        print(say(rows[-1]), flush=True)
+    write("psld", rows)
+    if options.images:
+        report = {"quality": protocol(options, scenes, prior), **circumstances()}
+        (RESULTS / "psld_quality.json").write_text(json.dumps(report, indent=1) + "\n")
 
-    if not args.sd15_shapes:
-        report["quality"] = protocol(args, scenes, prior)
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=1) + "\n")
+
+def digit_scenes(size: int, count: int) -> Dataset:
+    """``count`` scenes that chose none of the modes."""
+    data = DigitScenes(seed=0, image_size=size, num_train=NUM_TUNING + count, num_val=1, num_test=1).load()
+    return dataclasses.replace(data, train=data.train[NUM_TUNING:])
 
 
 def protocol(args: Any, scenes: Dataset, prior: Prior) -> dict[str, Any]:
@@ -202,7 +190,7 @@ def protocol(args: Any, scenes: Dataset, prior: Prior) -> dict[str, Any]:
     result: dict[str, Any] = {"baseline": {"steps": args.baseline_steps, **baseline}}
     print("baseline", result["baseline"], flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        teacher = (f"teacher.image_size={args.image_size}", "teacher.num_steps=120")
+        teacher = (f"teacher.image_size={prior.image_size}", "teacher.num_steps=120")
         mode("psld", *teacher).fit(scenes, prior, Path(folder), prior.device.type)
         for name in MODES[1:]:
             config = mode(name, *teacher, audit="detector")

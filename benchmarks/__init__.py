@@ -1,0 +1,1 @@
+"""Measurements of speed, each against what one would use otherwise; see benchmarks/README.md."""

@@ -1,0 +1,60 @@
+"""A benchmark measures both sides in alternation and refuses those that did not do the same; its table is up to date."""
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.__main__ import names
+from benchmarks.measure import REPEATS, Different, Side, compare, write
+from benchmarks.table import PAGE, page, rendered
+from tests.conftest import ROOT
+
+
+def test_the_table_of_the_page_is_that_of_the_results():
+    text = PAGE.read_text()
+    assert text == page(text, rendered()), "run python -m benchmarks table"
+
+
+def test_both_sides_run_in_alternation_and_at_least_five_times():
+    calls = []
+    row = compare(
+        "counting",
+        Side("ours", lambda: calls.append("ours") or sum(range(20_000)), units=2),
+        Side("theirs", lambda: calls.append("theirs") or sum(range(200_000))),
+        lambda ours, theirs: f"{ours} and {theirs}",
+    )
+    assert len(calls) == 2 * REPEATS >= 10
+    assert calls[:4] == ["ours", "theirs", "theirs", "ours"]  # so that neither always comes second
+    assert row.repeats == REPEATS and 5 < row.low <= row.ratio <= row.high and row.ratio > 10
+    assert row.same == f"{sum(range(20_000))} and {sum(range(200_000))}"
+    assert row.threads >= 1 and "torch" in row.versions and row.hardware and row.date
+
+
+def test_sides_that_did_not_do_the_same_give_no_row():
+    def same(ours: int, theirs: int) -> str:
+        raise Different(f"{ours} is not {theirs}")
+
+    with pytest.raises(Different, match="1 is not 2"):
+        compare("numbers", Side("ours", lambda: 1), Side("theirs", lambda: 2), same, repeats=1)
+
+
+def test_after_its_time_a_comparison_repeats_nothing():
+    row = compare("late", Side("a", lambda: None), Side("b", lambda: None), lambda *_: "", until=0.0)
+    assert row.repeats == 1
+
+
+def test_rows_are_written_and_become_lines_of_the_table(tmp_path):
+    row = compare("work", Side("ours", lambda: None), Side("theirs", lambda: None), lambda *_: "all", target=2.0)
+    write("some_work", [row], tmp_path)
+    line = rendered(tmp_path).splitlines()[-1]
+    assert line.startswith("| work | ours, against theirs | **") and "`python -m benchmarks some_work`" in line
+    old = "before\n<!-- made by python -m benchmarks table -->\nold\n<!-- end -->\nafter\n"
+    assert page(old, f"{line}\n") == old.replace("old", line)
+
+
+def test_every_benchmark_says_what_it_does_and_takes_help():
+    listed = subprocess.run([sys.executable, "-m", "benchmarks"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert all(name in listed.stdout for name in names())
+    unknown = subprocess.run([sys.executable, "-m", "benchmarks", "nothing"], cwd=ROOT, capture_output=True, text=True)
+    assert unknown.returncode == 1 and "there is no benchmark 'nothing'" in unknown.stderr
