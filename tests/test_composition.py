@@ -26,6 +26,16 @@ JOBS = (
 )
 
 
+def test_the_smallest_run_fits_the_shortest_autoencoder_unless_told_otherwise():
+    def num_steps(*words):
+        return compose_typed([*words, "preset=debug"]).generator.training.num_steps  # type: ignore[attr-defined]
+
+    assert num_steps("generator=latent_interpolation") == num_steps("generator=acai") == 24
+    assert num_steps("generator=acai", "generator.training.num_steps=7") == 7
+    assert compose_typed(["generator=acai"]).generator.training.num_steps == 800  # type: ignore[attr-defined]
+    assert compose_typed(["generator=real_guidance", "preset=debug"]).generator.name == "real_guidance"
+
+
 @pytest.fixture
 def composer():
     def compose(choices):

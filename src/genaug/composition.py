@@ -20,11 +20,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from genaug.config import RunConfig
-from genaug.config_source import presets, register
+from genaug.config_source import component_of, presets, register
 from genaug.core.errors import GenaugError
 from genaug.core.registry import COMPONENTS, load_components
-from genaug.core.words import readable
-from genaug.explanation import component_of, explain, explain_key
+from genaug.explanation import explain, explain_key
 
 
 def sets_value(override: str) -> bool:
@@ -43,8 +42,6 @@ class _Base:
     """What Hydra composed for one choice of presets."""
 
     config: DictConfig
-    plain: dict[str, Any]
-    """The same as plain values, interpolations as they are written."""
     reads: dict[str, set[str]]
     """For each key of the top level, those whose values it can read: itself and, through interpolations, others."""
 
@@ -78,8 +75,7 @@ class Composer:
     def _base(self, choices: tuple[str, ...]) -> _Base:
         if choices not in self.bases:
             config = self.compose(list(choices))
-            plain: Any = OmegaConf.to_container(config, resolve=False)
-            self.bases[choices] = _Base(config, plain, _reads(plain))
+            self.bases[choices] = _Base(config, _reads(config))
         return self.bases[choices]
 
     def fitting(self, jobs: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[str]]:
@@ -90,24 +86,18 @@ class Composer:
             the jobs, each once, and a sentence for each key that some of them do not have.
         """
         lacking: dict[str, dict[str, bool]] = {}  # by key, then by the choice of its group: whether that has it
-        places: list[_Base | None] = []
-        seen: set[tuple[tuple[str, ...], str]] = set()
+        places = []
         for job in jobs:
             choices = tuple(text for text in job if not sets_value(text))
             try:
-                base = self._base(choices)
+                base = self._base(choices).config
             except Exception:  # said where this job is composed
                 places.append(None)
                 continue
             places.append(base)
             for key in (_parse(text).key_or_group for text in job if sets_value(text)):
-                if (choices, key) in seen:
-                    continue
-                seen.add((choices, key))
-                group, config = key.partition(".")[0], base.config
-                chosen = (
-                    str(OmegaConf.select(config, f"{group}.name")) if OmegaConf.is_dict(config.get(group)) else group
-                )
+                group = key.partition(".")[0]
+                chosen = str(OmegaConf.select(base, f"{group}.name")) if OmegaConf.is_dict(base.get(group)) else group
                 lacking.setdefault(key, {})[chosen] = _has(base, key)
         partial = {key: found for key, found in lacking.items() if len(set(found.values())) == 2}
         kept: dict[tuple[str, ...], list[str]] = {}
@@ -129,9 +119,9 @@ class Composer:
         return list(kept.values()), notes
 
 
-def _has(base: _Base, key: str) -> bool:
+def _has(config: DictConfig, key: str) -> bool:
     """Whether a composed configuration has a dotted key."""
-    node: Any = base.plain
+    node: Any = OmegaConf.to_container(config, resolve=False)
     for part in key.split("."):
         if not isinstance(node, dict) or part not in node:
             return False
@@ -139,10 +129,10 @@ def _has(base: _Base, key: str) -> bool:
     return True
 
 
-def _reads(plain: dict[str, Any]) -> dict[str, set[str]]:
-    names = set(map(str, plain))
+def _reads(config: DictConfig) -> dict[str, set[str]]:
+    names = set(map(str, config))
     reads: dict[str, set[str]] = {}
-    for name, content in plain.items():
+    for name, content in OmegaConf.to_container(config, resolve=False).items():  # type: ignore[union-attr]
         text = str(content)
         paths = re.findall(r"\$\{\s*([^:${}\s]+)\s*\}", text)
         named = {path.partition(".")[0] for path in paths}
@@ -177,7 +167,7 @@ def compose_typed(overrides: list[str]) -> RunConfig:
     conf = register()
     try:
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            config = hydra.compose("config", readable(overrides))
+            config = hydra.compose("config", overrides)
             with open_dict(config):
                 config.pop("hydra", None)
             return typed(config)

@@ -22,6 +22,8 @@ from genaug.core.registry import COMPONENTS, load_components
 
 EXPERIMENT, SMOKE = "experiment", "reduced/smoke"
 """Groups that ``experiments/`` fills: what an experiment sets, and what ``preset=smoke`` changes in it (its ``smoke:``)."""
+SMALLEST = "smallest/debug"
+"""Group that ``Generator.smallest`` fills, by the generator's presets: what ``preset=debug`` changes in it."""
 
 
 class GenaugSource(ConfigSource):
@@ -37,7 +39,7 @@ class GenaugSource(ConfigSource):
         for section in (EXPERIMENT, SMOKE):
             self.entries |= {f"{section}/{item}": file for item, file in files.items()}
         self.groups = {""}
-        for name in self.entries:
+        for name in (*self.entries, f"{SMALLEST}/"):
             while name := name.rpartition("/")[0]:
                 self.groups.add(name)
 
@@ -52,7 +54,9 @@ class GenaugSource(ConfigSource):
         return config_path in self.groups
 
     def is_config(self, config_path: str) -> bool:
-        return config_path.removesuffix(".yaml") in self.entries
+        config_path = config_path.removesuffix(".yaml")
+        group, _, name = config_path.rpartition("/")
+        return config_path in self.entries or (group == SMALLEST and bool(files_of("generator", name)))
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         kinds = {ObjectType.GROUP: self.groups, ObjectType.CONFIG: self.entries}
@@ -62,6 +66,12 @@ class GenaugSource(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         config_path = config_path.removesuffix(".yaml")
         entry = self.entries.get(config_path)
+        if config_path.startswith(f"{SMALLEST}/"):
+            generator = COMPONENTS["generator"][component_of("generator", config_path.removeprefix(f"{SMALLEST}/"))]
+            config = OmegaConf.create({"generator": generator.smallest} if generator.smallest else {})  # type: ignore[attr-defined]
+            return ConfigResult(
+                provider=self.provider, path=self.full_path(), config=config, header={"package": "_global_"}
+            )
         if entry is None:
             raise ConfigLoadError(f"There is no component and no experiment {config_path}.")
         package = None
@@ -93,6 +103,20 @@ def register() -> Path:
     return project_root() / "conf"
 
 
+def files_of(group: str, name: str) -> list[Path]:
+    """The files of a preset, the current folder's first."""
+    return [file for root in roots() if (file := root / "conf" / group / f"{name}.yaml").is_file()]
+
+
+def component_of(group: str, name: str) -> str:
+    """The component that a preset configures, e.g. ``dreamda``: where the first lines of its ``defaults`` lead."""
+    while not name.startswith("_"):
+        content = OmegaConf.load(files_of(group, name)[0])
+        assert isinstance(content, DictConfig)
+        name = next((base for base in content.get("defaults", ()) if isinstance(base, str)), "_self_")
+    return name.removeprefix("_")
+
+
 def presets() -> dict[str, list[str]]:
     """Names of the presets by group, e.g. ``{"mix": ["concat", …]}``, those of the current folder included."""
     found: dict[str, set[str]] = {}
@@ -121,10 +145,9 @@ def _structured(component: type) -> DictConfig:
 
 @functools.cache
 def _read(file: Path, mtime_ns: int, item: str) -> tuple[DictConfig, DictConfig]:
-    """An experiment's own settings and its ``smoke:`` section."""
+    """An experiment's own settings and its ``smoke:`` section; ``table:`` is read by ``tables/spec.py``."""
     content = OmegaConf.create(read_foreign_yaml(file))
-    for of_others in ("table", "chosen_by"):  # read by tables/spec.py and choosing.py
-        content.pop(of_others, None)
+    content.pop("table", None)
     smoke = content.pop("smoke", OmegaConf.create({}))
     content.experiment = item
     return content, smoke

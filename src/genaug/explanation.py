@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genaug.config import RunConfig
-from genaug.config_source import presets
+from genaug.config_source import component_of, files_of, presets
 from genaug.core.errors import GenaugError, first_line, out_of_memory
-from genaug.core.paths import experiment_files, roots
+from genaug.core.paths import experiment_files
 from genaug.core.registry import COMPONENTS
 
 EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "ray_aws": "ray"}
@@ -115,16 +115,6 @@ def _presets_with(group: str, leaf: str) -> list[str]:
     return sorted(found, key=lambda name: found[name]) if len(found) < len(names) else []
 
 
-def component_of(group: str, name: str) -> str:
-    """The component that a preset configures, e.g. ``dreamda``: where the first lines of its ``defaults`` lead."""
-    while not name.startswith("_"):
-        files = [file for root in roots() if (file := root / "conf" / group / f"{name}.yaml").is_file()]
-        content = OmegaConf.load(files[0])
-        assert isinstance(content, DictConfig)
-        name = next((base for base in content.get("defaults", ()) if isinstance(base, str)), "_self_")
-    return name.removeprefix("_")
-
-
 def _is_needed(node: Any, leaf: str) -> bool | None:
     """Whether a key such as ``heads.weak`` has no value of its own; None if there is no such key."""
     part, _, rest = leaf.partition(".")
@@ -196,8 +186,8 @@ def explain_presets(group: str) -> list[tuple[str, str]]:
     """The presets of a group, each with the comment at the head of its file."""
     found = []
     for name in presets()[group]:
-        path = next(file for root in roots() if (file := root / "conf" / group / f"{name}.yaml").is_file())
-        head = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+        text = files_of(group, name)[0].read_text(encoding="utf-8")
+        head = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
         found.append((name, " ".join(line.lstrip("# ") for line in head)))
     return found
 

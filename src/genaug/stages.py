@@ -176,7 +176,7 @@ class Fit(Stage):
             return Artefact(folder=None)
 
         def fit(work: Path) -> dict[str, Any]:
-            say(f"fitting {generator.name} on {len(self.dataset.train)} images")
+            say(f"fitting {generator.name} on {len(generator.learns_from(self.dataset))} images")
             model = prior.load()
             about = generator.fit(self.dataset, model, work, self.config.trainer.device())
             # a fit that resumes states its evaluations itself, those of interrupted attempts included

@@ -62,6 +62,13 @@ def test_fractions_are_nested_and_rounded_up():
     assert half[:7] == tenth
 
 
+def test_what_a_draw_does_not_take_is_kept_apart():
+    dataset = dataset_of(samples_of())
+    for drawn in (few_shot(dataset, 4, seed=1), fraction_of(dataset, 0.3, seed=1)):
+        assert sorted(s.id for s in (*drawn.train, *drawn.undrawn)) == sorted(s.id for s in dataset.train)
+    assert not dataset.undrawn
+
+
 def test_carving_takes_a_share_of_each_class_and_ignores_the_listing_order():
     samples = samples_of()
     kept, carved = carve(samples, 3, 0.25, seed=0)

@@ -121,6 +121,9 @@ class Dataset:
     test: tuple[Sample, ...]
     unlabelled: tuple[Sample, ...] = ()
     """Images without annotation, for semi-supervised learners; no generator and no mix reads them."""
+    undrawn: tuple[Sample, ...] = ()
+    """Training images that the draw of ``shots`` or ``fraction`` did not take. Nothing reads their annotation; a fit that needs
+    no labels may learn from their pixels where its configuration says so."""
     notes: dict[str, int] = field(default_factory=dict)
     """Counts of what was left out or changed while reading, by reason."""
     carved: tuple[str, ...] = ()

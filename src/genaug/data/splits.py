@@ -36,7 +36,9 @@ def few_shot(dataset: Dataset, shots: int, seed: int) -> Dataset:
                 "all."
             )
         chosen += [group[i] for i in rng.permutation(len(group))[:shots]]
-    return dataclasses.replace(dataset, train=tuple(chosen))
+    drawn = {sample.id for sample in chosen}
+    undrawn = tuple(sample for sample in dataset.train if sample.id not in drawn)
+    return dataclasses.replace(dataset, train=tuple(chosen), undrawn=undrawn)
 
 
 def _carved_from(dataset: Dataset, name: str, num_train: int) -> str:
@@ -55,7 +57,8 @@ def fraction_of(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     """The first ``ceil(fraction * n)`` of a seeded permutation of the training images: nested in ``fraction``."""
     order = np.random.default_rng(seed).permutation(len(dataset.train))
     count = int(np.ceil(fraction * len(dataset.train) - 1e-9))
-    return dataclasses.replace(dataset, train=tuple(dataset.train[i] for i in order[:count]))
+    drawn, undrawn = (tuple(dataset.train[i] for i in part) for part in (order[:count], order[count:]))
+    return dataclasses.replace(dataset, train=drawn, undrawn=undrawn)
 
 
 def carve(samples: Sequence[Sample], num_classes: int, fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:

@@ -6,7 +6,7 @@ so that composing a configuration stays fast.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from genaug.core import fields
 from genaug.core.cost import ForwardPasses
 from genaug.core.errors import GenaugError
-from genaug.core.identity import NOT_IDENTITY, CanonicalText, canonical, canonical_text, fingerprint, fingerprints_of
+from genaug.core.identity import NOT_IDENTITY, CanonicalText, canonical, canonical_text, fingerprint
 from genaug.data.sample import Boxes, Dataset, Sample
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from genaug.data.detections import Detections
     from genaug.priors.model import Prior
-
-MOST_KNOWN = 1024  # draws whose texts are kept while images are listed
 
 
 @dataclass(kw_only=True, frozen=True, slots=True, eq=False)
@@ -92,6 +90,8 @@ class Generator:
     """Whether images are made, and tokens learned, with the U-Net from which their class is erased (``prior.erased``)."""
     fits: ClassVar[bool] = False
     """Whether ``fit`` learns something from the training images."""
+    smallest: ClassVar[dict[str, Any]] = {}
+    """What ``preset=debug`` sets of it, e.g. ``{"training": {"num_steps": 24}}``: the shortest fit that runs."""
     online: ClassVar[bool] = False
     """Whether it works inside training, by way of ``interpolate``, instead of publishing images."""
 
@@ -108,8 +108,12 @@ class Generator:
     def check_dataset(self, dataset: Dataset) -> None:
         """Raise ``GenaugError`` if the training images lack what this generator needs; called before anything is learned."""
 
+    def learns_from(self, dataset: Dataset) -> Sequence[Sample]:
+        """The images that ``fit`` reads: the drawn training images, unless a generator needs no labels."""
+        return dataset.train
+
     def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path, device: str = "cpu") -> dict[str, Any]:
-        """Learn from ``dataset.train`` alone and write what was learned into ``folder``.
+        """Learn from ``learns_from(dataset)`` alone and write what was learned into ``folder``.
 
         ``folder`` may hold what an interrupted attempt left there: resume from it.
 
@@ -180,39 +184,26 @@ class Generator:
 
     def variant_of(self, source: Sample, index: int, dataset: Dataset, fitted_fingerprint: str) -> Variant:
         """Variant ``index`` of ``source`` with its drawn values and its identity."""
-        own = canonical_text(self, stage="sample")
-        return next(self._variants_of(source, [index], dataset, fitted_fingerprint, own, {}))
+        return next(
+            self._variants_of(source, [index], dataset, fitted_fingerprint, canonical_text(self, stage="sample"))
+        )
 
     def variants(self, dataset: Dataset, num_variants: int, fitted_fingerprint: str) -> list[Variant]:
         """Every image of a pool: ``num_variants`` of each training image, all first ones before all second ones."""
-        own, indices, known = canonical_text(self, stage="sample"), range(num_variants), {}
-        by_source = [
-            self._variants_of(source, indices, dataset, fitted_fingerprint, own, known) for source in dataset.train
-        ]
+        own, indices = canonical_text(self, stage="sample"), range(num_variants)
+        by_source = [self._variants_of(source, indices, dataset, fitted_fingerprint, own) for source in dataset.train]
         return [next(variants) for _ in indices for variants in by_source]
 
     def _variants_of(
-        self,
-        source: Sample,
-        indices: Iterable[int],
-        dataset: Dataset,
-        fitted_fingerprint: str,
-        own: CanonicalText,
-        known: dict[str, tuple[dict[str, Any], CanonicalText]],
+        self, source: Sample, indices: Iterable[int], dataset: Dataset, fitted_fingerprint: str, own: CanonicalText
     ) -> Iterator[Variant]:
-        """The variants of one source; ``own`` is what this configuration adds to the identity of each of its images, ``known``
-        the draws that were met, with their texts: a million images share a few."""
+        """The variants of one source; ``own`` is what this configuration adds to the identity of each of its images."""
         classes = [dataset.class_names[i] for i in sorted(source.label)]
-        identity = fingerprints_of(fitted_fingerprint, source.identity(), classes, own)
+        image, names = canonical_text(source.identity()), canonical_text(classes)
         for index in indices:
             draws = self.draw(source, index, dataset)
-            place = repr(draws)
-            if place not in known:
-                if len(known) >= MOST_KNOWN:  # each image has its own, as with random partners
-                    known.clear()
-                known[place] = draws, canonical_text(draws)
-            draws, text = known[place]
-            yield Variant(source=source, index=index, draws=draws, fingerprint=identity(f"{text},{index}"))
+            identity = fingerprint(fitted_fingerprint, image, names, own, draws, index)
+            yield Variant(source=source, index=index, draws=draws, fingerprint=identity)
 
     def left_out(self, dataset: Dataset, num_variants: int) -> dict[str, int]:
         """Number of images that exist already and are not used, by reason."""

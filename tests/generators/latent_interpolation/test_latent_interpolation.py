@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from genaug import compose
 from genaug.core.errors import GenaugError
 from genaug.core.identity import digest_bytes, fingerprint
 from genaug.core.store import Store
@@ -14,8 +15,11 @@ from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.digits import Digits
 from genaug.generators.base import Variant
 from genaug.generators.latent_interpolation.config import LatentInterpolation
+from genaug.generators.latent_interpolation.fit import build_autoencoder
+from genaug.generators.latent_interpolation.networks import collapsed
+from genaug.generators.latent_interpolation.samples import fitted_samples
 from genaug.generators.latent_interpolation.sections import Mixing, Networks, Training
-from genaug.generators.latent_interpolation.training import square_pixels, to_unit
+from genaug.generators.latent_interpolation.training import Batches, square_pixels, to_unit
 from genaug.generators.publishing import make_pool
 
 SIZE = 16
@@ -70,7 +74,7 @@ def fitted(digits, tmp_path_factory):
         ({"lam": None}, "write a number from 0 to 1, or one of"),
         ({"label": "two_hot", "lam": 0.3}, "two_hot means lambda .5"),
         ({"image_size": 36}, "cannot be halved 3 times. Write e.g. 32"),
-        ({"prior": "gaussian"}, "write generator.networks.code=linear"),
+        ({"prior": "gaussian", "code": "tanh"}, "write generator.networks.code=linear"),
         ({"disc_norm": "separate_bn"}, "allow_reference_traps=true"),
         ({"interp": "cdf", "space": "pixel"}, "interp=linear"),
         ({"decoder_channels": 4}, "write 8 or more"),
@@ -142,6 +146,41 @@ def test_what_is_learned_depends_on_the_training_images_and_the_fit_alone(digits
     fewer = dataclasses.replace(digits, train=digits.train[:10])
     assert identity() == identity(lam=0.1, online=True, classes="any", seed=5)
     assert len({identity(), identity(fewer), identity(lambda_adv=0.0), identity(training_seed=1)}) == 4
+
+
+def test_what_is_learned_from_all_training_images_is_the_same_whatever_was_drawn(tmp_path):
+    def drawn(**fields) -> Dataset:
+        return Digits(name="digits", image_size=SIZE, **fields).load()
+
+    few, other, whole = drawn(shots=2, seed=0), drawn(fraction=0.1, seed=1), drawn(seed=0)
+    everything, shots = generator(images="all"), generator()
+    assert len({everything.fit_fingerprint(dataset, None) for dataset in (few, other, whole)}) == 1
+    assert len({shots.fit_fingerprint(dataset, None) for dataset in (few, other, whole)}) == 3
+    assert everything.fit_fingerprint(few, None) != generator(images="all", z_dim=3).fit_fingerprint(few, None)
+    weights = []
+    for dataset in (few, other):
+        folder = tmp_path / str(len(dataset.train))
+        folder.mkdir()
+        assert generator(images="all", num_steps=2).fit(dataset, None, folder)["num_images"] == len(whole.train)
+        weights.append((folder / "autoencoder.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    seen = {sample.id for sample in fitted_samples(everything.training, few)}
+    assert not seen & {sample.id for sample in (*whole.val, *whole.test)}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_preset_does_not_collapse(seed):
+    config = compose(["generator=latent_interpolation", f"seed={seed}"])
+    preset, dataset = config.generator, config.dataset.load()
+    assert isinstance(preset, LatentInterpolation)
+    aae, training = build_autoencoder(preset), preset.training
+    samples = fitted_samples(training, dataset)
+    batches = Batches(samples, preset.image_size, training.batch_size, training.seed, training.max_shift).between(0, 90)
+    optimizers = aae.configure_optimizers()
+    for step, x in (batches[i] for i in range(90)):
+        losses = aae.play(step, x, optimizers, lambda loss: loss.backward())
+    assert not collapsed(preset.networks, losses)
+    assert losses["reconstruction"] < 0.6 * (x - x.mean(dim=0)).square().mean()
 
 
 def test_partners_are_of_the_wanted_kind_and_do_not_depend_on_m(digits):
@@ -270,8 +309,6 @@ def test_acai_and_gaussian_fits_run(digits, tmp_path):
 @pytest.mark.parametrize("overrides", [{}, {"image_size": 64, "channels": 8, "decoder_channels": 64, "z_dim": 5}])
 def test_the_plan_knows_the_operations_of_the_autoencoder(overrides: dict[str, int]) -> None:
     from torch.utils.flop_counter import FlopCounterMode
-
-    from genaug.generators.latent_interpolation.fit import build_autoencoder
 
     config = generator(**overrides)
     aae = build_autoencoder(config)

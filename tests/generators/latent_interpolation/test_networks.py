@@ -15,6 +15,7 @@ from genaug.generators.latent_interpolation.networks import (
     Encoder,
     LatentDiscriminator,
     adversarial_loss,
+    collapsed,
     critic_loss,
     discriminator_loss,
     draw_prior,
@@ -25,14 +26,16 @@ from genaug.generators.latent_interpolation.sections import Networks, Training
 from genaug.generators.latent_interpolation.training import WEIGHTS, Batches, fit_autoencoder
 
 
-def players(seed: int = 0, critic: bool = False, norm: str = "none", **training) -> AdversarialAutoencoder:
+def players(
+    seed: int = 0, critic: bool = False, norm: str = "none", code: str = "tanh", **training
+) -> AdversarialAutoencoder:
     torch.manual_seed(seed)
     return AdversarialAutoencoder(
-        encoder=Encoder(16, 4, 4, 1.0),
+        encoder=Encoder(16, 4, 4, 1.0 if code == "tanh" else None),
         decoder=Decoder(16, 4, 8),
         discriminator=LatentDiscriminator(4, (16, 8), norm),
         critic=Critic(16, 4, 4) if critic else None,
-        networks=Networks(),
+        networks=Networks(code=code),
         training=Training(**{"lr": 1e-3, "seed": 0, "warmup": 0.0, **training}),
     )
 
@@ -223,13 +226,40 @@ def test_a_resumed_fit_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
     assert not (tmp_path / "cut" / "checkpoints").exists()
 
 
-def test_saturated_codes_stop_the_fit_with_a_hint(tmp_path):
-    aae = players()
-    aae.check_saturation_after = 1
+@pytest.mark.parametrize(
+    "code, hint", [("tanh", r"lr, or write generator\.networks\.code=linear"), ("linear", r"lr\.$")]
+)
+def test_codes_that_say_nothing_of_their_images_stop_the_fit_with_a_hint(tmp_path, code, hint):
+    aae = players(code=code)
+    aae.check_collapse_after = 1
     with torch.no_grad():
+        aae.encoder.linear.weight.zero_()
         aae.encoder.linear.bias.fill_(10.0)
-    with pytest.raises(GenaugError, match=r"saturated.*generator.networks.code=linear"):
+    with pytest.raises(GenaugError, match=rf"collapsed after 1 steps: 100%.*Lower generator\.training\.{hint}"):
         fit_autoencoder(aae, digit_batches(), 4, tmp_path, device="cpu", say=lambda text: None)
+
+
+def test_an_encoder_comes_back_from_codes_beyond_the_range_of_the_prior_unless_they_pass_a_tanh():
+    found = {}
+    for code in ("tanh", "linear"):
+        aae = players(code=code, lr=3e-3)
+        with torch.no_grad():
+            aae.encoder.linear.bias.fill_(10.0)
+        optimizers, batches = aae.configure_optimizers(), digit_batches()
+        for step in range(240):
+            losses = aae.play(step, batches.between(step, step + 1)[0][1], optimizers, lambda loss: loss.backward())
+        found[code] = collapsed(aae.networks, losses)
+    assert found == {"tanh": True, "linear": False}
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.2])
+def test_what_comes_before_silent_units_is_still_learned_if_and_only_if_they_leak(leak):
+    torch.manual_seed(0)
+    decoder = Decoder(16, 4, 8, leak)
+    with torch.no_grad():
+        decoder.convolutions[-4].bias.fill_(-10.0)  # of the last but one convolution
+    decoder(torch.randn(3, 4)).square().mean().backward()
+    assert (decoder.linear.weight.grad.abs().max() > 0) == (leak > 0)
 
 
 def test_a_damaged_checkpoint_is_named_and_counts_as_absent(tmp_path):

@@ -9,7 +9,7 @@ The paper publishes neither network sizes nor schedule, prior range, loss weight
 real images: every such default is ours.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,11 +20,11 @@ from genaug.core import seeding
 from genaug.core.cost import LEARNING, ForwardPasses
 from genaug.core.errors import GenaugError
 from genaug.core.fields import choice, count
-from genaug.core.identity import DRAWN, FIT, NOT_IDENTITY
+from genaug.core.identity import DRAWN, FIT, NOT_IDENTITY, canonical, fingerprint
 from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Generator, Variant
-from genaug.generators.latent_interpolation.extra import extra_samples
+from genaug.generators.latent_interpolation.samples import extra_samples, fitted_samples
 from genaug.generators.latent_interpolation.sections import Mixing, Networks, Training
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ MAX_TRIES = 64  # random partners of the wrong kind before all training images a
 @component("generator", "latent_interpolation")
 @dataclass(kw_only=True, slots=True)
 class LatentInterpolation(Generator):
-    """Mixes two training images in the latent space of an autoencoder that is fitted to the training images alone."""
+    """Mixes two training images in the latent space of an autoencoder that is fitted to training images alone."""
 
     online: bool = field(default=False, metadata=ONLINE)  # type: ignore[assignment]
     """true: each minibatch is mixed with itself inside training (the paper's form), no pool. false: M interpolations per
@@ -60,7 +60,8 @@ class LatentInterpolation(Generator):
     batch_size: int = count(64, metadata=NOT_IDENTITY)
     """Images decoded at once for a pool."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    smallest: ClassVar[dict[str, Any]] = {"training": {"num_steps": 24}}
 
     def __post_init__(self) -> None:
         depth = self.image_size.bit_length() - 3  # floor(log2 size) - 2
@@ -134,10 +135,19 @@ class LatentInterpolation(Generator):
                 "Write generator.mixing.classes=any or inter, or dataset.shots=2 or more."
             )
 
+    def fit_fingerprint(self, dataset: Dataset, prior_identity: Any) -> str:
+        """As every generator's; but what is learned from all training images depends on them, not on which were drawn."""
+        if not self.fits or self.training.images == "drawn":
+            return Generator.fit_fingerprint(self, dataset, prior_identity)
+        return fingerprint(canonical(self, stage="fit"), [sample.digest for sample in self.learns_from(dataset)])
+
+    def learns_from(self, dataset: Dataset) -> Sequence[Sample]:
+        return fitted_samples(self.training, dataset)
+
     def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path, device: str = "cpu") -> dict[str, Any]:
         from genaug.generators.latent_interpolation.fit import fit_latent_space
 
-        return fit_latent_space(self, dataset, extra_samples(self.training.extra_dir, dataset), folder, device)
+        return fit_latent_space(self, dataset, folder, device)
 
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
         """The partner and lambda of variant ``index``: functions of (seed, source, index) and the training set."""

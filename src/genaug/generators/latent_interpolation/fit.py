@@ -33,7 +33,7 @@ from genaug.generators.latent_interpolation.training import (
 )
 
 HISTOGRAM_BINS = 20
-MAX_DIAGNOSED = 10_000  # images for the diagnostics
+MAX_DIAGNOSED = 1_000  # fitted, and as many validation images for the diagnostics
 FIRST_STEPS = 200
 
 
@@ -43,8 +43,8 @@ def build_autoencoder(config: LatentInterpolation) -> AdversarialAutoencoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(training.seed, "init"))
         code_range = networks.prior_range if networks.code == "tanh" else None
-        encoder = Encoder(size, networks.z_dim, networks.channels, code_range)
-        decoder = Decoder(size, networks.z_dim, networks.decoder_channels)
+        encoder = Encoder(size, networks.z_dim, networks.channels, code_range, networks.leak)
+        decoder = Decoder(size, networks.z_dim, networks.decoder_channels, networks.leak)
         discriminator = LatentDiscriminator(networks.z_dim, networks.disc_widths, networks.disc_norm)
         critic = Critic(size, networks.z_dim, networks.channels) if training.critic == "acai" else None
         if networks.init == "kaiming":
@@ -67,11 +67,9 @@ def _kaiming(layer: nn.Module) -> None:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
 
-def fit_latent_space(
-    config: LatentInterpolation, dataset: Dataset, extra: Sequence[Sample], folder: Path, device: str
-) -> dict[str, Any]:
-    """Train on ``dataset.train`` and ``extra``, write weights and diagnostics; returns the record's facts."""
-    samples = [*dataset.train, *extra]
+def fit_latent_space(config: LatentInterpolation, dataset: Dataset, folder: Path, device: str) -> dict[str, Any]:
+    """Train on ``config.learns_from(dataset)``, write weights and diagnostics; returns the record's facts."""
+    samples = config.learns_from(dataset)
     batches = Batches(
         samples,
         config.image_size,
@@ -81,7 +79,7 @@ def fit_latent_space(
         config.training.flip_prob,
     )
     aae = _fitted(config, batches, folder, device)
-    diagnostics, z, classes = diagnose(config, aae, dataset, device)
+    diagnostics, z, classes = diagnose(config, aae, samples, dataset.val, device)
     holes = has_holes(diagnostics)
     write_json(folder / "hole.json", {**diagnostics, "holes": holes, "histogram": _histogram(z)})
     write_json(folder / "losses.json", aae.history)
@@ -92,7 +90,9 @@ def fit_latent_space(
             twin_folder.mkdir(exist_ok=True)
             plain = replace(config, training=replace(config.training, lambda_adv=0.0))
             twin = _fitted(plain, batches, twin_folder, device)
-            panels.insert(0, ("without discriminator", diagnose(config, twin, dataset, device)[1], classes))
+            panels.insert(
+                0, ("without discriminator", diagnose(config, twin, samples, dataset.val, device)[1], classes)
+            )
             shutil.rmtree(twin_folder)
         draw_codes(panels, folder / "codes.png")
     console.print(report(diagnostics, holes), markup=False)
@@ -109,9 +109,8 @@ def fit_latent_space(
 def _fitted(config: LatentInterpolation, batches: Batches, folder: Path, device: str) -> AdversarialAutoencoder:
     aae = build_autoencoder(config)
     epoch = math.ceil(len(batches.samples) / config.training.batch_size)
-    if config.networks.code == "tanh":
-        # codes that saturate early on often come back, so neither the first steps nor a very short run tell
-        aae.check_saturation_after = max(epoch, config.training.num_steps // 2, FIRST_STEPS)
+    # codes that saturate early on often come back, so neither the first steps nor a very short run tell
+    aae.check_collapse_after = max(epoch, config.training.num_steps // 2, FIRST_STEPS)
     # networks of either memory layout compute the same; this one is faster for few channels and on tensor cores
     aae = aae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fit_autoencoder(
@@ -129,12 +128,17 @@ def _fitted(config: LatentInterpolation, batches: Batches, folder: Path, device:
 
 
 def diagnose(
-    config: LatentInterpolation, aae: AdversarialAutoencoder, dataset: Dataset, device: str
+    config: LatentInterpolation,
+    aae: AdversarialAutoencoder,
+    samples: Sequence[Sample],
+    unseen: Sequence[Sample],
+    device: str,
 ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """Diagnostics on training and validation images, and their codes [n, z] in units of the prior with their classes."""
+    """Diagnostics on fitted and unseen images, and their codes [n, z] in units of the prior; classes (-1: no label) colour the
+    figure alone."""
     aae.to(device)
-    train, val = dataset.train[: MAX_DIAGNOSED // 2], dataset.val[: MAX_DIAGNOSED // 2]
-    if len(val) < 2:  # no validation split: every other training image is asked about
+    train, val = (part[:: -(-len(part) // MAX_DIAGNOSED)] if part else part for part in (samples, unseen))
+    if len(val) < 2:  # no validation split: every other fitted image is asked about
         train, val = train[::2], train[1::2] if len(train) > 3 else train
     queries, references = (
         2 * to_unit(torch.stack([square_pixels(s, config.image_size) for s in samples])) - 1 for samples in (val, train)
@@ -147,7 +151,7 @@ def diagnose(
     z = torch.cat([through(aae.encoder, references), through(aae.encoder, queries)]) / config.networks.prior_range
     if config.networks.prior == "gaussian":
         z = torch.erf(z / math.sqrt(2))  # 2 Phi(z) - 1: uniform on [-1, 1] if the codes are normal
-    classes = np.array([sample.class_index for sample in (*train, *val)])
+    classes = np.array([sample.class_index if sample.label else -1 for sample in (*train, *val)])
     midpoints = describe_midpoints(
         lambda x: through(aae.encoder, x), lambda code: through(aae.decoder, code), queries, references
     )
@@ -166,6 +170,6 @@ def report(diagnostics: dict[str, float], holes: bool) -> str:
         f"latent space {'with' if holes else 'without'} holes: KS max {d['ks_max']:.3f} (chance {d['ks_bound']:.3f}), "
         f"std {d['std']:.3f} (.577), correlation {d['correlation_max']:.2f}, "
         f"empty cells {d['empty_cells']:.3f} (expected {d['empty_cells_expected']:.3f})\n"
-        f"reconstruction PSNR {d['psnr']:.1f} dB, midpoint gap {d['gap']:.3f} (pixel midpoints {d['gap_pixel']:.3f}), "
-        f"midpoints inside the shell {d['midpoint_shell']:.0%}"
+        f"reconstruction PSNR {d['psnr']:.1f} dB, of fitted images {d['psnr_fitted']:.1f}, midpoint gap {d['gap']:.3f} "
+        f"(pixel midpoints {d['gap_pixel']:.3f}), midpoints inside the shell {d['midpoint_shell']:.0%}"
     )

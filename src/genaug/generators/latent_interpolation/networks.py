@@ -8,7 +8,7 @@ from it.
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import pytorch_lightning as pl
 import torch
@@ -20,8 +20,9 @@ from genaug.core.seeding import derive
 from genaug.generators.latent_interpolation.sections import Networks, Training
 
 INIT_STD = 0.02  # CAAE, ops.py
-LEAK = 0.2
+LEAK = 0.2  # of the discriminator, and of an encoder or decoder that is not told another
 SATURATED = 0.95  # |z| / range above which a code counts as saturated
+LEAST_SPREAD = 0.05  # standard deviation / range over the images of a step, below which codes count as collapsed
 
 
 def num_halvings(image_size: int) -> int:
@@ -32,14 +33,14 @@ def num_halvings(image_size: int) -> int:
 class Encoder(nn.Module):
     """[b, 3, s, s] in [-1, 1] to codes [b, z]: 5x5 stride-2 convolutions with doubling channels, no normalisation."""
 
-    def __init__(self, image_size: int, z_dim: int, channels: int, code_range: float | None):
-        """``code_range``: codes are ``code_range * tanh``; None leaves them unbounded."""
+    def __init__(self, image_size: int, z_dim: int, channels: int, code_range: float | None, leak: float = LEAK):
+        """``code_range``: codes are ``code_range * tanh``; None leaves them unbounded. ``leak``: as the decoder's."""
         super().__init__()
         depth = num_halvings(image_size)
         widths = [3, *(channels * 2**i for i in range(depth))]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
-            layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), nn.ReLU()]
+            layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), nn.LeakyReLU(leak)]
         self.convolutions = nn.Sequential(*layers)
         self.linear = nn.Linear(widths[-1] * (image_size // 2**depth) ** 2, z_dim)
         self.code_range = code_range
@@ -53,21 +54,22 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Codes [b, z] to [b, 3, s, s] in [-1, 1]: 5x5 transposed convolutions with halving channels, then two at stride 1."""
 
-    def __init__(self, image_size: int, z_dim: int, channels: int):
+    def __init__(self, image_size: int, z_dim: int, channels: int, leak: float = LEAK):
+        """``leak``: slope of hidden units below 0."""
         super().__init__()
         depth = num_halvings(image_size)
         self.map_size, self.channels = image_size // 2**depth, channels
         self.linear = nn.Linear(z_dim, channels * self.map_size**2)
-        layers: list[nn.Module] = [nn.ReLU()]
+        layers: list[nn.Module] = [nn.LeakyReLU(leak)]
         for i in range(depth):
             layers += [
                 nn.ConvTranspose2d(channels >> i, channels >> (i + 1), 5, 2, padding=2, output_padding=1),
-                nn.ReLU(),
+                nn.LeakyReLU(leak),
             ]
         last = channels >> depth
         layers += [
             nn.Conv2d(last, last // 2, 5, padding=2),
-            nn.ReLU(),
+            nn.LeakyReLU(leak),
             nn.Conv2d(last // 2, 3, 5, padding=2),
             nn.Tanh(),
         ]
@@ -158,6 +160,13 @@ def reconstruction_loss(x: Tensor, reconstruction: Tensor, kind: str = "mse") ->
     return F.mse_loss(reconstruction, x) if kind == "mse" else F.l1_loss(reconstruction, x)
 
 
+def collapsed(networks: Networks, losses: Mapping[str, Tensor]) -> bool:
+    """Whether the codes of a step say nothing of their images: all nearly the same, behind a tanh at its ends, or decoded to
+    something further from the images than their mean is."""
+    at_ends = networks.code == "tanh" and losses["saturated"] > 0.5
+    return bool(at_ends or losses["spread"] < LEAST_SPREAD or losses["explained"] < 0)
+
+
 def critic_loss(score_mixed: Tensor, weight: Tensor, score_blend: Tensor) -> Tensor:
     """ACAI: (d(G(z_a)) - a)^2 + d(x' + gamma (x - x'))^2."""
     return F.mse_loss(score_mixed, weight) + score_blend.square().mean()
@@ -189,14 +198,14 @@ class AdversarialAutoencoder(pl.LightningModule):
         networks: Networks,
         training: Training,
         log_every: int = 100,
-        check_saturation_after: int | None = None,
+        check_collapse_after: int | None = None,
     ):
-        """``check_saturation_after``: step from which mostly saturated codes stop the run; None never does."""
+        """``check_collapse_after``: step at which collapsed codes stop the run; None never does."""
         super().__init__()
         self.automatic_optimization = False
         self.encoder, self.decoder, self.discriminator, self.critic = encoder, decoder, discriminator, critic
         self.networks, self.training_config = networks, training
-        self.log_every, self.check_saturation_after = log_every, check_saturation_after
+        self.log_every, self.check_collapse_after = log_every, check_collapse_after
         self.history: list[dict[str, float]] = []
 
     def players(self) -> list[nn.Module]:
@@ -215,15 +224,12 @@ class AdversarialAutoencoder(pl.LightningModule):
         losses = self.play(step, x, optimizers, self.manual_backward)
         if step % self.log_every == 0:
             self.history.append({"step": step, **{name: float(value) for name, value in losses.items()}})
-        if (
-            self.check_saturation_after is not None
-            and step == self.check_saturation_after
-            and losses["saturated"] > 0.5
-        ):
+        if step == self.check_collapse_after and collapsed(self.networks, losses):
+            instead = "" if self.networks.code == "linear" else ", or write generator.networks.code=linear"
             raise GenaugError(
-                f"{losses['saturated']:.0%} of the latent codes are saturated (|z| above {SATURATED} of the range) after "
-                f"{step} steps: the encoder has collapsed. Lower generator.training.lr, raise generator.training.lambda_adv, "
-                "or write generator.networks.code=linear."
+                f"The autoencoder has collapsed after {step} steps: {losses['saturated']:.0%} of the latent codes lie beyond "
+                f"{SATURATED} of the prior's range, codes of different images differ by {losses['spread']:.3f} of it, and what "
+                f"is decoded explains {losses['explained']:.0%} of the images' variance. Lower generator.training.lr{instead}."
             )
 
     def play(self, step: int, x: Tensor, optimizers: list, backward: Callable[[Tensor], None]) -> dict[str, Tensor]:
@@ -231,7 +237,8 @@ class AdversarialAutoencoder(pl.LightningModule):
         config = self.training_config
         weight = config.adversarial_weight(step)
         z = self.encoder(x)
-        losses = {"saturated": (z.detach().abs() > SATURATED * self.networks.prior_range).float().mean()}
+        in_range = z.detach() / self.networks.prior_range
+        losses = {"saturated": (in_range.abs() > SATURATED).float().mean(), "spread": in_range.std(dim=0).mean()}
         u = None
         if weight:
             u = draw_prior(self.networks, *z.shape, seed=derive(config.seed, "prior", step)).to(z)
@@ -241,6 +248,7 @@ class AdversarialAutoencoder(pl.LightningModule):
 
         reconstruction = self.decoder(z)
         loss = losses["reconstruction"] = reconstruction_loss(x, reconstruction, config.recon)
+        losses["explained"] = 1 - (reconstruction.detach() - x).square().mean() / (x - x.mean(dim=0)).square().mean()
         opponents = self.players()[2:]
         for opponent in opponents:
             opponent.requires_grad_(False)

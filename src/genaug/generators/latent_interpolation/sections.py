@@ -88,8 +88,12 @@ class Networks:
     """``uniform`` (paper), or ``gaussian``, for ablation, with ``code: linear``."""
     prior_range: float = positive(1.0)
     """Uniform on [-range, range]; standard deviation of the Gaussian (CAAE's 1; unpublished)."""
-    code: str = choice("tanh", ("tanh", "linear"))
-    """Last layer of the encoder: ``tanh``, times the prior's range, or ``linear``."""
+    code: str = choice("linear", ("linear", "tanh"))
+    """Last layer of the encoder: ``linear`` (ours), or CAAE's ``tanh``, times the prior's range. Saturated tanh units pass no
+    gradient, so an encoder that once saturates seldom comes back; a linear code is held in range by the discriminator alone."""
+    leak: float = probability(0.2)
+    """Slope of the hidden units of encoder and decoder below zero (ours); 0 is CAAE's ReLU, whose units can all die, so that
+    every image is decoded to the same grey."""
     init: str = choice("caae", ("caae", "kaiming"))
     """``caae``: N(0, .02^2); ``kaiming``: for few channels, whose signal that would make vanish (ours)."""
     allow_reference_traps: bool = field(default=False, metadata=NOT_IDENTITY)
@@ -155,6 +159,9 @@ class Training:
     """Weak augmentation: probability of a left-right flip."""
     seed: int = fields.seed()
     """Initialisation, batches and prior draws. Follows the trial's seed; fix it to share one autoencoder among trials."""
+    images: str = choice("drawn", ("drawn", "all"))
+    """What the autoencoder is fitted to: the ``drawn`` training images alone, or ``all`` training images of the data set, also
+    those that ``dataset.shots`` or ``dataset.fraction`` did not take. No label is read, no validation or test image."""
     extra_dir: str | None = field(default=None, metadata=CONTENT)
     """Folder of unlabelled images that the autoencoder is fitted to besides the training images."""
     figure: bool = False

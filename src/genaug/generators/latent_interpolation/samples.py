@@ -1,4 +1,4 @@
-"""Unlabelled images that the autoencoder is fitted to besides the training images."""
+"""The images that the autoencoder is fitted to; no label of theirs is read."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,15 @@ from genaug.core.errors import GenaugError
 from genaug.core.identity import content_digest
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.tree import image_files
+from genaug.generators.latent_interpolation.sections import Training
+
+
+def fitted_samples(training: Training, dataset: Dataset) -> Sequence[Sample]:
+    """The training images of ``training.images``, then those of ``training.extra_dir``. All of them come in the order of
+    their ids: whatever was drawn, the same autoencoder is learned."""
+    everything = sorted((*dataset.train, *dataset.undrawn), key=lambda sample: sample.id)
+    chosen = everything if training.images == "all" else dataset.train
+    return [*chosen, *extra_samples(training.extra_dir, dataset)]
 
 
 def extra_samples(extra_dir: str | None, dataset: Dataset) -> Sequence[Sample]:
