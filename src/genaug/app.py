@@ -106,8 +106,8 @@ def job(config: DictConfig) -> float | None:
             if os.environ.get("WANDB_SWEEP_ID") and cell.config.tracking.wandb:  # its agent waits for a run of its own
                 from genaug.tracking.wandb_sync import sync
 
-                tracking, group = cell.config.tracking, cell.config.experiment or cell.config.dataset.name
-                sync([result], cell.config.paths.outputs, group, tracking.project, tracking.entity)
+                tracking = cell.config.tracking
+                sync([result], cell.config.paths.outputs, cell.group, tracking.project, tracking.entity)
         else:
             from genaug.run import run
 

@@ -113,6 +113,7 @@ class RunConfig:
         """Refuse combinations that cannot work, before any model is loaded."""
         self.generator.check(self.dataset.task)
         self.filter.check(self.dataset.task)
+        self.tracking.check()
         if self.task == "train":
             self.downstream.check(self.dataset.task)
             self.downstream.check_training(self.mix, self.augment, self.trainer, online=self.generator.online)

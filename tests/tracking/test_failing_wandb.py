@@ -6,8 +6,9 @@ import pytest
 import wandb
 
 from genaug.runs.cell import Cell
-from genaug.tracking import record as module
+from genaug.tracking import wandb_run
 from genaug.tracking.record import Record, Tracking, open_record
+from genaug.tracking.wandb_run import WandbRun
 from tests.tracking.test_record import rows
 
 
@@ -23,7 +24,7 @@ class Broken:
 
 
 def test_an_error_inside_logging_leaves_the_local_record_and_is_said_once(tmp_path):
-    record = Record(tmp_path, Broken())
+    record = Record(tmp_path, [WandbRun(Broken())])
     for step in (1, 2):
         record.log({"loss": 0.5}, step)
     record.finish({})
@@ -37,7 +38,7 @@ def test_online_without_a_network_gives_up_in_time_and_goes_on_offline(tmp_path,
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody answers
-    monkeypatch.setattr(module, "ANSWER_TIME", 3.0)
+    monkeypatch.setattr(wandb_run, "ANSWER_TIME", 3.0)
     cell = Cell.of(compose_typed(["generator=none", f"paths.outputs_dir={tmp_path}"]))
     cell.folder.mkdir(parents=True)
     started = time.monotonic()

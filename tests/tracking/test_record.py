@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from PIL import Image
 
 from genaug.core.errors import GenaugError
 from genaug.core.names import LIMITS
-from genaug.tracking.record import Record, open_board, run_tags, start_run
+from genaug.tracking.record import Record
+from genaug.tracking.wandb_run import run_tags, start_run
 
 
 def rows(folder):
@@ -60,42 +60,3 @@ def test_a_run_of_any_name_starts_and_one_that_cannot_is_a_sentence(tmp_path):
         run.finish()
     with pytest.raises(GenaugError, match=r"Weights & Biases did not start .*project.*tracking=local"):
         start_run(name="n", group="g", mode="offline", project="a/b", id="0123", dir=str(tmp_path))
-
-
-def scalars(folder):
-    """(step, value) of each scalar that TensorBoard shows."""
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    found = reader.EventAccumulator(str(folder))
-    found.Reload()
-    return {tag: [(e.step, round(e.value, 4)) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}, found
-
-
-def test_tensorboard_shows_the_rows_that_count_pictures_and_the_summary(tmp_path):
-    killed = Record(tmp_path, board=open_board(tmp_path / "tensorboard", "digits_s0"))
-    for step in (8, 16, 24):
-        killed.log({"train/loss": step / 10}, step)
-    killed.board.experiment.flush()
-    resumed = Record(tmp_path, board=open_board(tmp_path / "tensorboard", "digits_s0"))
-    resumed.rewind(16)
-    for step in (24, 32):
-        resumed.log({"train/loss": step / 10}, step)
-    Image.new("RGB", (6, 4)).save(tmp_path / "gallery.png")
-    resumed.image("gallery", tmp_path / "gallery.png")
-    resumed.finish({"test/accuracy_macro": 0.75, "name/generator": "none", "oracle": False})
-    assert resumed.board is not None, (tmp_path / "log.txt").read_text()
-    found, all_of_it = scalars(tmp_path / "tensorboard" / "digits_s0")
-    assert found["train/loss"] == [(8, 0.8), (16, 1.6), (24, 2.4), (32, 3.2)]
-    assert found["test/accuracy_macro"] == [(0, 0.75)]
-    assert all_of_it.Tags()["images"] == ["gallery"]
-
-
-def test_a_failing_tensorboard_costs_the_mirror_alone(tmp_path):
-    class Broken:
-        def log_metrics(self, metrics, step):
-            raise OSError("no space")
-
-    record = Record(tmp_path, board=Broken())
-    record.log({"train/loss": 1.0}, 1)
-    record.log({"train/loss": 0.5}, 2)
-    assert [row["step"] for row in rows(tmp_path)] == [1, 2] and record.board is None
-    assert "TensorBoard failed (no space)" in (tmp_path / "log.txt").read_text()

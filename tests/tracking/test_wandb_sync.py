@@ -117,12 +117,13 @@ def test_boxes_arrive_with_their_classes_and_scores(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from genaug.tracking.record import Record
+    from genaug.tracking.wandb_run import WandbRun
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
     settings = wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
     run = wandb.init(project="genaug", dir=str(tmp_path), mode="offline", settings=settings)
-    record = Record(tmp_path, run)
+    record = Record(tmp_path, [WandbRun(run)])
     picture = np.zeros((24, 32, 3), dtype=np.uint8)
     if source == "pool":
         Image.fromarray(picture).save(tmp_path / "0.png")

@@ -68,6 +68,11 @@ class Cell:
         return safe_name(f"{names['dataset']}_{names['generator']}_{names['mix']}_{last}_s{self.config.seed}", "folder")
 
     @property
+    def group(self) -> str:
+        """The runs that stand together in trackers: those of the experiment, or of the data set."""
+        return self.config.experiment or self.config.dataset.name
+
+    @property
     def resolved(self) -> dict[str, Any]:
         """The full configuration as plain values."""
         return asdict(self.config)

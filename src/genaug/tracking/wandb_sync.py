@@ -15,7 +15,7 @@ from genaug.core.store import Store
 from genaug.data.detections import Detections
 from genaug.data.pool import manifest_rows
 from genaug.data.sample import Boxes
-from genaug.tracking.record import run_tags, start_run, wandb_mode
+from genaug.tracking.wandb_run import run_tags, start_run, wandb_mode
 
 COLUMNS = ("source", "variant", "source id", "index", "t0", "label", "prompt", "rejected", "seconds", "scores")
 PICTURES = ("gallery", "detections", "prior_check")
