@@ -1,7 +1,11 @@
 """Do generated images still look like their class? A judge that knows all real training and validation images says so.
 
-The judge is a linear probe of features, trained five times, each time without a fifth of the real images: it judges these, for
-its own accuracy, and their variants, so that no variant is recognised by its own source.
+The judge is a support vector machine on features, trained five times, each time without a fifth of the real images: it judges
+these, for its own accuracy, and their variants, so that no variant is recognised by its own source.
+
+It must not mistake an autoencoder's blur for another class. On scikit-learn's digits that only went through the shipped
+prior's autoencoder it is right in 99.2 % (originals: 99.4 %). A linear probe of standardised pixels is right in 84 % of them
+(originals: 96.2 %): pixels that are black in every real image weigh most where an image has a trace of grey.
 """
 
 from collections.abc import Sequence
@@ -44,10 +48,8 @@ def label_agreement(
         real: every real training and validation image, whatever part of them a trial draws.
         features: a backbone of ``evaluation.features``.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
 
     from genaug.evaluation.features import features_of
 
@@ -62,7 +64,7 @@ def label_agreement(
     for number, (known, held) in enumerate(
         StratifiedKFold(min(NUM_FOLDS, smallest), shuffle=True, random_state=0).split(rows, classes)
     ):
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(rows[known], classes[known])
+        probe = SVC(C=10).fit(rows[known], classes[known])
         hits += int((probe.predict(rows[held]) == classes[held]).sum())
         own = np.isin(source, held) | ((source < 0) & (number == 0))
         if own.any():

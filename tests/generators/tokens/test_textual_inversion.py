@@ -282,3 +282,14 @@ def test_the_released_codes_faults_are_refused_unless_they_are_meant():
     faulty = TextualInversion(seed=0, num_vectors=4, reference_bugs=True, allow_reference_bugs=True)
     assert faulty.in_prompt("<dog>") == "<dog> <dog>_1 <dog>_2 <dog>_3"
     assert TextualInversion(seed=0, num_vectors=4).in_prompt("<dog>") == "<dog>"
+
+
+def test_without_mirror_images_every_sample_is_of_an_upright_one(prior, dataset):
+    (group, *_), _ = prepare(prior, dataset, settings(flip=False), class_names=False)
+    flipped, *_ = prepare(prior, dataset, settings(), class_names=False)[0]
+    assert group.mean.shape[1] == 1
+    torch.testing.assert_close(group.mean[:, 0], flipped.mean[:, 0])
+    still = dataclasses.replace(group, std=torch.zeros_like(group.std))
+    _, z, _, _ = draw(still, 0, 3, 64, 1000)
+    upright = [any(torch.equal(sample, mean[0]) for mean in group.mean) for sample in z]
+    assert all(upright)

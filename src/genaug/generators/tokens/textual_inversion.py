@@ -47,7 +47,8 @@ class Group:
     prompt_ids: Tensor
     """int64 [number of templates, 77]."""
     mean: Tensor
-    """float32 [n, 2, 4, h, w]: posterior mean of each image, upright and flipped (the VAE is not flip-equivariant)."""
+    """float32 [n, 2, 4, h, w]: posterior mean of each image, upright and flipped (the VAE is not flip-equivariant); without
+    flips [n, 1, 4, h, w]."""
     std: Tensor
     left_out: list[str]
     """Templates that hold a word of the class name, where names must not be known."""
@@ -97,7 +98,7 @@ def prepare(prior: Prior, dataset: Dataset, config: TextualInversion, class_name
         name = dataset.class_names[c]
         left_out = [] if class_names else [t for t in TEMPLATES if names_class(t, name, prior.word_ids)]
         prompts = [template.format(tokens[c]) for template in TEMPLATES if template not in left_out]
-        mean, std = encode_flips(prior, samples[c], config.resize)
+        mean, std = encode_flips(prior, samples[c], config.resize, config.flip)
         ids = prior.token_ids(prompts, learned)
         groups.append(Group(name, tokens[c], places[tokens[c]], ids, mean, std, left_out))
     zeros = torch.zeros_like(initial)
@@ -125,15 +126,16 @@ def _initial_vectors(prior: Prior, name: str, config: TextualInversion, class_na
     return vector.repeat(config.num_vectors, 1)
 
 
-def encode_flips(prior: Prior, samples: Sequence[Sample], resize: str) -> tuple[Tensor, Tensor]:
-    """Posterior mean and deviation [n, 2, 4, h, w] of each image, upright and flipped left to right."""
+def encode_flips(prior: Prior, samples: Sequence[Sample], resize: str, flip: bool) -> tuple[Tensor, Tensor]:
+    """Posterior mean and deviation [n, 2, 4, h, w] of each image, upright and flipped left to right; [n, 1, 4, h, w] without."""
     means, stds = [], []
     for start in range(0, len(samples), ENCODE_BATCH):
         pictures = [sample.open() for sample in samples[start : start + ENCODE_BATCH]]
         images = torch.stack([to_tensor(p, prior.image_size, resize, Image.Resampling.BICUBIC) for p in pictures])
-        mean, std = prior.encode_moments(torch.cat([images, images.flip(-1)]))
-        means.append(torch.stack(mean.chunk(2), dim=1))
-        stds.append(torch.stack(std.chunk(2), dim=1))
+        views = [images, images.flip(-1)] if flip else [images]
+        mean, std = prior.encode_moments(torch.cat(views))
+        means.append(torch.stack(mean.chunk(len(views)), dim=1))
+        stds.append(torch.stack(std.chunk(len(views)), dim=1))
     return torch.cat(means), torch.cat(stds)
 
 
@@ -145,7 +147,7 @@ def draw(group: Group, seed: int, step: int, b: int, num_timesteps: int) -> tupl
     device = group.mean.device
     random = torch.Generator().manual_seed(derive(seed, "textual inversion", group.name, step))
     image = torch.randint(len(group.mean), (b,), generator=random).to(device)
-    flip = torch.randint(2, (b,), generator=random).to(device)
+    flip = torch.randint(group.mean.shape[1], (b,), generator=random).to(device)
     template = torch.randint(len(group.prompt_ids), (b,), generator=random).to(device)
     t = torch.randint(num_timesteps, (b,), generator=random)
     xi, eps = torch.randn((2, b, *group.mean.shape[2:]), generator=random).to(device)
