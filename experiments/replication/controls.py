@@ -1,7 +1,7 @@
 """Write the images of replication/controls: ``python experiments/replication/controls.py outputs/controls``.
 
-Per seed a folder with three manifests for ``generator=folder``: copies of the four drawn images per class, held-back real training
-images of the same class, and the same held-back images with their labels shuffled.
+Per seed a folder with three manifests for ``generator=folder``: copies of the four drawn images per class, held-back real
+training images of the same class, and the same held-back images with their labels shuffled.
 """
 
 import json

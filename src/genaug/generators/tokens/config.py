@@ -32,8 +32,8 @@ class TextualInversion:
     weight_decay: float = bounded(1e-2, 0, 1)
     """Of AdamW, on the learned rows alone."""
     flip: bool = True
-    """Train on each image and its mirror image, half of the samples each, as the papers do. ``false`` where a mirror image is of
-    no class (digits, letters, signs): a token of sevens and mirrored sevens is that of neither."""
+    """Train on each image and its mirror image, half of the samples each, as the papers do. ``false`` where a mirror image
+    is of no class (digits, letters, signs): a token of sevens and mirrored sevens is that of neither."""
     resize: str = choice("squash", ("squash", "crop", "tile"))
     """``squash``, ``crop`` or ``tile``, as ``generator.resize``."""
     reference_bugs: bool = False

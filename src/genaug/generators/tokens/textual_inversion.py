@@ -127,7 +127,7 @@ def _initial_vectors(prior: Prior, name: str, config: TextualInversion, class_na
 
 
 def encode_flips(prior: Prior, samples: Sequence[Sample], resize: str, flip: bool) -> tuple[Tensor, Tensor]:
-    """Posterior mean and deviation [n, 2, 4, h, w] of each image, upright and flipped left to right; [n, 1, 4, h, w] without."""
+    """Posterior mean and deviation [n, 2, 4, h, w] of each image, upright and mirrored; [n, 1, 4, h, w] without."""
     means, stds = [], []
     for start in range(0, len(samples), ENCODE_BATCH):
         pictures = [sample.open() for sample in samples[start : start + ENCODE_BATCH]]
