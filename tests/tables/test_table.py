@@ -11,7 +11,7 @@ import pytest
 
 from genaug.core.errors import GenaugError
 from genaug.tables.arrangement import collect
-from genaug.tables.overview import FIRST_SEED, overview, row
+from genaug.tables.overview import pages, row
 from genaug.tables.record import write_record
 from genaug.tables.render import as_json, comma_separated, latex, markdown, write_table
 from genaug.tables.spec import parse_spec, read_spec, to_fraction, to_unit
@@ -267,22 +267,22 @@ def test_a_record_holds_values_seeds_and_hardware_and_yields_to_no_smaller_run(p
 
 def test_the_overview_shows_records_and_marks_smoke_runs(project: Path, sweep_of, tmp_path: Path) -> None:
     spec = read_spec("paper/item")
-    first_seed = expand("paper/item", FIRST_SEED, tmp_path / "nothing")
-    before = row("paper/item", first_seed)
-    assert "| – | 3 values, 0.3 to 0.9 (Paper, Fig. 1) | not run: needs " in before
-    assert "| 24 | " in before and "`python train.py -m experiment=paper/item`" in before
+    before = row("paper/item")
+    assert "| 24 | – | 3 values, 0.3 to 0.9 (Paper, Fig. 1) | not run: needs " in before
     write_record(collect(finish_all(sweep_of("preset=smoke")), spec))
-    smoke = row("paper/item", first_seed)
+    smoke = row("paper/item")
     assert "| preset=smoke: [" in smoke and "reduced run alone, 4 of 4 runs |" in smoke
     write_record(collect(finish_all(sweep_of()), spec))
-    after = row("paper/item", first_seed)
+    after = row("paper/item")
     assert (
-        "24 of 24 runs; " in after and "published values reproduced" in after and "(results/paper/item.json)" in after
+        "24 of 24 runs; " in after
+        and "published values reproduced" in after
+        and "(../results/paper/item.json)" in after
     )
 
 
 def test_a_broken_experiment_file_breaks_only_itself(project: Path) -> None:
     (project / "experiments" / "paper" / "broken.yaml").write_text("table: [\n")
     assert read_spec("paper/item").title
-    text = overview()
-    assert "| paper/broken | " in text and "cannot be read as YAML" in text and "[paper/item](paper/item.yaml)" in text
+    text = pages()["paper/README.md"]
+    assert "| paper/broken | " in text and "cannot be read as YAML" in text and "[item](item.yaml)" in text

@@ -133,17 +133,14 @@ def report(
 
 @app.command()
 def experiments(
-    write: Annotated[bool, typer.Option("--write", help="Write experiments/README.md instead of printing it.")] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write the pages of experiments/ instead of printing them.")
+    ] = False,
 ) -> None:
-    """Every experiment with its command, runs and published values."""
-    from genaug.core.files import write_text
-    from genaug.tables.overview import overview
-    from genaug.tables.spec import experiment_root
+    """Every experiment with its runs, results, published values and state: a page per paper."""
+    from genaug.tables.overview import pages, write_pages
 
-    text = overview()
-    if write:
-        write_text(experiment_root() / "README.md", text)
-    typer.echo(str(experiment_root() / "README.md") if write else text)
+    typer.echo("\n".join(map(str, write_pages())) if write else "\n".join(pages().values()))
 
 
 def _tables(
