@@ -1,13 +1,13 @@
 import json
+import re
 import subprocess
 import sys
 
 import pytest
-from hydra.errors import ConfigCompositionException
 
 from genaug.composition import compose_typed, compose_whole
 from genaug.core.errors import GenaugError
-from genaug.explanation import explain, explain_presets
+from genaug.explanation import explain_presets, message
 from genaug.runs.cell import Cell, cell_fingerprint
 from tests.conftest import ROOT, genaug
 
@@ -70,10 +70,16 @@ def test_a_wrong_override_is_answered_in_one_sentence_with_the_remedy(override):
         Cell.of(compose_typed(override.split()))
 
 
-@pytest.mark.parametrize(("launcher", "extra"), [("joblib", "joblib"), ("submitit_slurm", "slurm"), ("ray", "ray")])
-def test_a_launcher_that_is_not_installed_names_its_extra(launcher, extra):
-    error = ConfigCompositionException(f"Could not find 'hydra/launcher/{launcher}'")
-    assert f"pip install 'genaug[{extra}]'" in explain(error)
+LAUNCHERS = sorted((ROOT / "conf/hydra/launcher").glob("[!c]*.yaml"))
+
+
+@pytest.mark.parametrize("file", LAUNCHERS, ids=lambda file: file.stem)
+def test_a_launcher_that_is_not_installed_names_its_extra_which_there_is(file):
+    target = re.search(r"_target_: (\S+)", file.read_text())
+    said = message(RuntimeError(f"Unknown plugin class : '{target[1]}'"))
+    assert said is not None and f"hydra/launcher={file.stem} comes with an extra" in said
+    assert f"pip install 'genaug[{file.stem}]'" in said
+    assert f"\n{file.stem} = [" in (ROOT / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize(

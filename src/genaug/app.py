@@ -19,9 +19,10 @@ from genaug.config_source import register
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_rows
 from genaug.core.interruption import Interrupted, interruptible, requeue
+from genaug.core.machine import take_gpu
 from genaug.explanation import message
 from genaug.runs.collection import HIDDEN
-from genaug.runs.sweep import FAILED, OK, SKIPPED, check_objective, is_optimising, note_cell, objective
+from genaug.runs.sweep import FAILED, OK, SKIPPED, check_objective, is_optimising, note_cell, objective, shares_machine
 
 failed: list[str] = []
 """The runs of this process's sweep that failed, in words: a callback of Hydra cannot raise, so ``main`` reads them."""
@@ -98,6 +99,8 @@ def job(config: DictConfig) -> float | None:
     cell, state = None, SKIPPED
     try:
         cell = Cell.of(typed(config), overrides)
+        if sweep_dir is not None and shares_machine(hydra_config.launcher) and cell.config.trainer.devices == 1:
+            take_gpu()
         if optimised:
             check_objective(cell.config)
         result = cell.result()

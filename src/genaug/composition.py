@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import hydra
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException
@@ -160,6 +161,18 @@ def _with_values(base: DictConfig, values: Sequence[str]) -> DictConfig:
             raise ConfigCompositionException(f"Could not override '{override.key_or_group}'") from error
     check_keys(config)
     return config
+
+
+def composer_of(loader: ConfigLoader, master: DictConfig) -> Composer:
+    """The composer of a sweep's jobs, as its sweeper and its launcher see them."""
+
+    def compose(choices: list[str]) -> DictConfig:
+        config = loader.load_sweep_config(master, choices)
+        with open_dict(config):
+            del config["hydra"]
+        return config
+
+    return Composer(compose)
 
 
 def compose_typed(overrides: list[str]) -> RunConfig:

@@ -17,11 +17,14 @@ from genaug.downstream.base import Downstream
 from genaug.downstream.trainer import TrainerConfig
 from genaug.evaluation.filters import Filter
 from genaug.generators.base import Generator
-from genaug.priors.config import PriorConfig
+from genaug.generators.spread import Generation
+from genaug.priors.config import TINY, PriorConfig
 from genaug.priors.leakage import Leakage
 from genaug.priors.recipe import PriorRecipe
 from genaug.tracking.record import Tracking
 
+SMALL_GFLOP = 0.5
+"""One forward pass of an image through a network so small that more threads than one gain little (benchmarks/small_runs.py)."""
 TASKS = ("train", "generate", "fit", "prior")
 
 
@@ -48,6 +51,7 @@ class RunConfig:
     """How the shipped prior is trained; used by ``task=prior`` alone."""
     experiment: str | None = field(default=None, metadata=NOT_IDENTITY)
     """Name of the experiment that it was first run for, e.g. ``demo/compare``; groups runs in W&B."""
+    generation: Generation = field(default_factory=Generation, metadata=NOT_IDENTITY)
     tracking: Tracking = field(default=MISSING, metadata=NOT_IDENTITY)
     paths: Paths = field(default_factory=Paths, metadata=NOT_IDENTITY)
 
@@ -61,6 +65,20 @@ class RunConfig:
         """Whether this run fits or uses its generator."""
         used = self.task == "train" and (self.pool_size > 0 or self.generator.online)
         return used or self.task in ("fit", "generate")
+
+    @property
+    def is_small(self) -> bool:
+        """Whether one thread of a CPU does the work best: no network of the run has more than ``SMALL_GFLOP``."""
+        work = self.downstream.forward_passes().gflop if self.task == "train" else 0.0
+        tiny_prior = not (self.synthesises and self.generator.uses_prior) or self.prior.path == TINY
+        trainer = self.trainer
+        alone = trainer.devices == 1 and trainer.num_workers == 0 and trainer.device() == "cpu"
+        return self.task != "prior" and work is not None and work <= SMALL_GFLOP and tiny_prior and alone
+
+    @property
+    def num_threads(self) -> int | None:
+        """Threads of torch: as said, or one for a small run, the same on every machine; None for torch's choice."""
+        return self.trainer.num_threads or (1 if self.is_small else None)
 
     def identity(self, texts: Texts | None = None) -> list[Any]:
         """The parts of a run's identity; seeds of the trial stand below ``seed`` alone.

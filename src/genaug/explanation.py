@@ -17,8 +17,13 @@ from genaug.core.errors import GenaugError, first_line, out_of_memory
 from genaug.core.paths import experiment_files
 from genaug.core.registry import COMPONENTS
 
-EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "ray_aws": "ray"}
-"""The extra of this package that brings a Hydra launcher."""
+EXTRAS = {
+    "JoblibLauncher": "joblib",
+    "LocalLauncher": "submitit_local",
+    "SlurmLauncher": "submitit_slurm",
+    "RayLauncher": "ray",
+}
+"""The extras that bring launchers, and the ``hydra/launcher`` of each, by the launcher's class."""
 ELSEWHERE = {
     "strength": "t0",
     "num_inference_steps": "num_steps",
@@ -49,6 +54,12 @@ def message(error: BaseException) -> str | None:
             )
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain(error)
+    if match := re.search(r"Unknown plugin class : '[\w.]+\.(\w+)'", str(error)):
+        extra = EXTRAS.get(match.group(1), "")
+        return (
+            f"hydra/launcher={extra} comes with an extra that is not installed: pip install 'genaug[{extra}]'. Without it, a "
+            "sweep runs small runs side by side on this machine, and others one after the other."
+        )
     return None
 
 
@@ -169,11 +180,6 @@ def _explain_unknown_preset(wanted: str) -> str:
     if wanted.startswith("experiment/"):
         group, _, name = wanted.partition("/")
         options = sorted(experiment_files())
-    if wanted.startswith("hydra/launcher/") and name in EXTRAS:
-        return (
-            f"hydra/launcher={name} comes with an extra that is not installed: pip install 'genaug[{EXTRAS[name]}]'. Without "
-            "it, a sweep runs one after the other."
-        )
     near = [option for option in options if _letters(option) == _letters(name)]
     near = near or sorted((option for option in options if name and name in option), key=len)[:5]
     near = near or difflib.get_close_matches(name, options, n=2)

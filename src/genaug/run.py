@@ -14,6 +14,7 @@ from typing import Any
 
 from genaug.config import RunConfig
 from genaug.core.claims import GARBAGE
+from genaug.core.device import num_threads, use_threads
 from genaug.core.errors import GenaugError
 from genaug.core.files import write_json
 from genaug.core.store import check_writable
@@ -29,6 +30,7 @@ from genaug.line import Line, line_of
 from genaug.priors.config import TINY
 from genaug.runs.cell import Cell, Result, headline, setting_fingerprint
 from genaug.runs.environment import check_libraries, describe_environment
+from genaug.spreading import helps, spread
 from genaug.stages import Artefact, Erase, Fit, Generate, Select, Train, TrainPrior, WorkingPrior
 from genaug.tracking.record import Record
 from genaug.tracking.wandb_sync import summary_of
@@ -54,6 +56,7 @@ def run(cell: Cell) -> Result:
     cfg.check()
     check_writable(cfg.paths.outputs)
     check_libraries()
+    helps(cell)
     with cfg.paths.store.lock(cell.fingerprint):
         with cfg.paths.store.lock(GARBAGE):  # whoever removes garbage sees this run, or has ended
             pass
@@ -79,6 +82,7 @@ class Synthetic:
 
 def compute(cell: Cell, record: Record) -> Result:
     """All stages of one run, in order."""
+    use_threads(cell.config.num_threads)
     record.say(cell.folder.name)
     if cell.config.task == "prior":
         return train_prior(cell, record)
@@ -202,7 +206,12 @@ def generate(
 ) -> Pool:
     """The pool that is trained on: all images that the generator accepts, without those that the filter rejects."""
     with record.stage(stage.name):
+        others = spread(stage, prior, fitted, record.say) if cell.config.generation.workers > 1 else None
         pool = stage.make(prior, fitted, record.say)
+        if others is not None:
+            pool.counts["images_generated"] += others["made"]
+            pool.counts["images_reused"] -= others["made"]
+            pool.counts["network_evaluations"] += others["evaluations"]
         record.say(
             f"pool {pool.fingerprint}: {pool.counts['images_generated']} images generated, "
             f"{pool.counts['images_reused']} reused, {sum(pool.rejected.values())} rejected"
@@ -261,7 +270,7 @@ def finish(
         "prior_check": synthetic.warning,
         "artefacts": list(needs),
         "source": type(cfg.dataset).identity_name,
-        "environment": describe_environment(),
+        "environment": {**describe_environment(), "threads": num_threads()},
         "overrides": list(cell.overrides),
         "config": cell.resolved,
     }

@@ -1,16 +1,12 @@
 """What the sweeper takes a job for is what Hydra composes for it: otherwise a cell would be answered with another's result."""
 
-import importlib
-
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
-from hydra.types import HydraContext
 from PIL import Image
 
-from genaug.composition import Composer, compose_typed
+from genaug.composition import compose_typed, composer_of
 from genaug.config_source import register
 from genaug.core.errors import GenaugError
 from genaug.runs.cell import cell_fingerprint
@@ -37,11 +33,7 @@ def test_a_job_is_taken_for_the_cell_that_hydra_composes(job):
     with initialize_config_dir(str(register()), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        # as Hydra finds it: it runs the modules of its plug-ins once more
-        sweeper = importlib.reload(importlib.import_module("hydra_plugins.genaug_cells.sweeper")).CellSweeper(None)
-        sweeper.hydra_context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
-        sweeper.config = compose("config", return_hydra_config=True)
-        composer = Composer(sweeper._compose)
+        composer = composer_of(hydra.config_loader, compose("config", return_hydra_config=True))
         fingerprints = [cell_fingerprint(composer(job)) for _ in range(2)]  # composed, then remembered
     assert fingerprints == [cell_fingerprint(compose_typed(job))] * 2
 

@@ -2,11 +2,11 @@
 
 import typer
 
-from genaug.cli import data, pools, results, runs
+from genaug.cli import cluster, data, pools, results, runs, store
 from genaug.cli.options import app
 from genaug.core.errors import GenaugError
 
-__all__ = ["app", "data", "main", "pools", "results", "runs"]
+__all__ = ["app", "cluster", "data", "main", "pools", "results", "runs", "store"]
 
 
 def main() -> None:

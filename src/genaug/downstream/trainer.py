@@ -31,7 +31,8 @@ class TrainerConfig:
     num_workers: int = count(0, 0, MOST_PROCESSES, metadata=NOT_IDENTITY)
     """Processes that decode and augment; 0 does it in the main one."""
     num_threads: int | None = count(None, most=MOST_PROCESSES, metadata=NOT_IDENTITY)
-    """Threads of torch on CPU; null leaves torch's choice."""
+    """Threads of torch on CPU; null takes one for small networks, whose numbers are then the same on every machine, and torch's
+    choice for others. A result says how many it had."""
     checkpoint_every: int = count(1000, metadata=NOT_IDENTITY)
     """Optimiser steps between checkpoints from which an interrupted run resumes."""
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from genaug.core.claims import claim
-from genaug.core.errors import GenaugError, first_line, out_of_memory, release_memory
+from genaug.core.errors import GenaugError, boundary, first_line, out_of_memory, release_memory
 from genaug.core.files import as_json, say_damaged, whole, write_text
 from genaug.core.identity import fingerprint
 from genaug.core.progress import Progress
-from genaug.core.store import Store, file_hash
+from genaug.core.store import Store, about_picture, file_hash
 from genaug.data.pool import ACCEPTED, REJECTED, Pool, manifest_rows, pool_of
 from genaug.data.sample import Boxes, Dataset
 from genaug.generators.base import Generated, Generator, Variant
@@ -90,12 +90,7 @@ def fill(
     Returns:
         what was published with each image that was made here, by fingerprint.
     """
-    places = {sample.id: place for place, sample in enumerate(dataset.train)}
-    # images of equal draws fill whole batches, those of one source share its encoding
-    todo = {
-        variant.fingerprint: variant
-        for variant in sorted(missing, key=lambda v: (as_json(v.draws, "draws"), places[v.source.id], v.index))
-    }
+    todo = in_order(missing, dataset)
     made: dict[str, dict[str, Any]] = {}
     started, progressed, waiting = time.perf_counter(), time.monotonic(), False
     while todo:
@@ -119,6 +114,13 @@ def fill(
     seconds = time.perf_counter() - started
     say(f"{len(made)} images by {generator.name} in {seconds:.1f} s ({len(made) / max(seconds, 1e-9):.1f} images/s)")
     return made
+
+
+def in_order(missing: list[Variant], dataset: Dataset) -> dict[str, Variant]:
+    """Variants by fingerprint, so that images of equal draws fill whole batches and those of one source share its encoding."""
+    places = {sample.id: place for place, sample in enumerate(dataset.train)}
+    ordered = sorted(missing, key=lambda v: (as_json(v.draws, "draws"), places[v.source.id], v.index))
+    return {variant.fingerprint: variant for variant in ordered}
 
 
 def _publish_share(
@@ -278,7 +280,12 @@ def _write_manifest(
                 "source_id": variant.source.id,
             }
         _link(store.image_path(variant.fingerprint), folder / rows[key]["file_name"])
-    ordered = sorted(rows.values(), key=lambda row: (row["index"], row["source_id"]))
+    return _write_rows(folder, rows.values(), say)
+
+
+def _write_rows(folder: Path, rows: Iterable[dict[str, Any]], say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Write both manifests of a pool as these rows say; returns them in order."""
+    ordered = sorted(rows, key=lambda row: (row["index"], row["source_id"]))
     for name, chosen in ((REJECTED, True), (ACCEPTED, False)):
         path = folder / name
         lines = [as_json(row, str(path)) for row in ordered if bool(row["rejected"]) == chosen]
@@ -290,6 +297,38 @@ def _write_manifest(
         if lines or former or not chosen:
             write_text(path, "".join(f"{line}\n" for line in lines))
     return ordered
+
+
+def adopt(store: Store, folder: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Take rows of the same pool from another machine into its manifest; its folder holds their images, or the store does.
+
+    The caller holds the lock of the pool.
+
+    Returns:
+        the number of rows that were not known.
+
+    Raises:
+        GenaugError: if a row is not one of a manifest, or its image is damaged.
+    """
+    known = {(row["fingerprint"], row["source_id"]): row for row in manifest_rows(folder)}
+    fresh = {}
+    for row in rows:
+        with boundary(f"{folder.name} has a line that is none of a pool", "Push the pool again."):
+            place = ".rejected" if row["rejected"] else f"{int(row['index']):03d}"
+            if row["file_name"] != f"{place}/{int(row['fingerprint'], 16):016x}.png":
+                raise ValueError(f"{row['file_name']!r}")
+            key = row["fingerprint"], str(row["source_id"])
+        if key in known:
+            continue
+        path, ours = folder / row["file_name"], store.image_path(row["fingerprint"])
+        if not ours.exists():
+            about_picture(path)
+            _link(path, ours)
+        fresh[key] = {**row, **store.about_image(row["fingerprint"]), "source_id": row["source_id"]}
+        _link(ours, path)
+    if fresh:
+        _write_rows(folder, [*known.values(), *fresh.values()], lambda text: None)
+    return len(fresh)
 
 
 def _link(source: Path, target: Path) -> None:

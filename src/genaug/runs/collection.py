@@ -9,7 +9,7 @@ from typing import Any
 
 from genaug.core.files import read_json, say_damaged
 
-HIDDEN = ("paths", "tracking", "trainer", "hydra")
+HIDDEN = ("paths", "tracking", "trainer", "generation", "hydra")
 """Beginnings of keys that change no result of a table."""
 
 RESULT = {

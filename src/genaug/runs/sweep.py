@@ -30,6 +30,13 @@ def is_optimising(sweeper: Any) -> bool:
     return str(sweeper.get("_target_", "")).rpartition(".")[2] not in PLAIN_SWEEPERS
 
 
+def shares_machine(launcher: Any) -> bool:
+    """Whether a Hydra launcher (its part of the configuration) starts several processes on one machine and leaves the GPUs to
+    them; SLURM and Ray give each its own."""
+    name = str(launcher.get("_target_", "")).rpartition(".")[2]
+    return name in ("JoblibLauncher", "LocalLauncher") or (launcher.get("processes") or 1) > 1
+
+
 def check_objective(config: "RunConfig") -> None:
     """Raise ``GenaugError``, before any work, for a cell that has no validation images to be optimised on."""
     if config.task != "train":

@@ -34,7 +34,7 @@ def verify(outputs: Path, on_item: Callable[[int, int], None] = lambda done, tot
     items = list(_items(outputs))
     found: list[Damage] = []
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as workers:
-        for done, (path, why) in enumerate(workers.map(_look, items), start=1):
+        for done, (path, why) in enumerate(workers.map(look, items), start=1):
             found += [Damage(path=path, why=why)] if why is not None else []
             on_item(done, len(items))
     return len(items), found
@@ -60,7 +60,8 @@ def _items(outputs: Path) -> Iterator[tuple[str, Path]]:
         yield from ((name, path) for path in sorted((outputs / "runs").glob(f"*/{name}.json")))
 
 
-def _look(item: tuple[str, Path]) -> tuple[Path, str | None]:
+def look(item: tuple[str, Path]) -> tuple[Path, str | None]:
+    """What is damaged of an ``artefact``, ``image``, ``pool``, ``result`` or ``status``, and why; None if nothing is."""
     kind, path = item
     if kind == "artefact":
         about = artefact(path)

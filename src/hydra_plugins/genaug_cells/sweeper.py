@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, open_dict
-
 from genaug.core.combinations import basic_sweeper
 
 if TYPE_CHECKING:
@@ -28,10 +26,11 @@ class CellSweeper(basic_sweeper.BasicSweeper):
         return [f"{key}={value}" for key, value in self.params.items() if value is not None]
 
     def get_job_batch(self) -> Sequence[Sequence[str]]:
-        from genaug.composition import Composer
+        from genaug.composition import composer_of
         from genaug.core.errors import GenaugError
 
-        composer = Composer(self._compose)
+        assert self.hydra_context is not None and self.config is not None
+        composer = composer_of(self.hydra_context.config_loader, self.config)
         jobs, notes = composer.fitting(super().get_job_batch())
         print("".join(f"{note}\n" for note in notes), end="")
         invalid: list[str] = []
@@ -65,10 +64,3 @@ class CellSweeper(basic_sweeper.BasicSweeper):
             cell.say_complete(result)
             note_cell(Path(self.config.hydra.sweep.dir), cell.folder, task_overrides, SKIPPED)
         return result is not None
-
-    def _compose(self, choices: list[str]) -> DictConfig:
-        assert self.hydra_context is not None and self.config is not None
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, choices)
-        with open_dict(config):
-            del config["hydra"]
-        return config

@@ -1,0 +1,83 @@
+"""A sweep by every launcher gives what it gives in one process: results, W&B runs, the summary; a failing run is alone."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import ROOT, genaug
+
+SWEEP = (
+    "-m", "generator=none", "seed=0,1", "dataset.shots=1,1000", "downstream.num_steps=20", "downstream.eval_every=null",
+    "trainer.accelerator=cpu",
+)  # fmt: skip
+LAUNCHERS = {
+    "cells": ("hydra.launcher.processes=2",),
+    "joblib": ("hydra.launcher.n_jobs=2",),
+    "submitit_local": (),
+    "ray": ("+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"),
+}
+PLUGINS = {name: f"hydra_plugins.hydra_{name.partition('_')[0]}_launcher" for name in LAUNCHERS if name != "cells"}
+OFFLINE = {"WANDB_MODE": "offline", "RAY_AUTH_MODE": "disabled"}
+
+
+def is_installed(name: str) -> bool:
+    return name not in PLUGINS or importlib.util.find_spec(PLUGINS[name]) is not None
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """Metrics by seed of the two runs that can be run, kept by the first test that makes them."""
+    return {}
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_a_sweep_gives_the_same_by_every_launcher(train, expected, name):
+    if not is_installed(name):
+        pytest.skip(f"the extra {name} is not installed")
+    said = train(*SWEEP, f"hydra/launcher={name}", *LAUNCHERS[name], code=2, env=OFFLINE)
+    results = [json.loads(path.read_text()) for path in train.outputs.glob("runs/*/result.json")]
+    assert "4 runs: 2 ok, 2 failed" in said
+    assert said.count("log.txt)") >= 2, "the summary names the logs of what failed"
+    metrics = {result["seed"]: result["metrics"] for result in results}
+    assert metrics.keys() == {0, 1} and metrics[0] != metrics[1]
+    assert {result["environment"]["threads"] for result in results} == {1}
+    assert expected.setdefault("metrics", metrics) == metrics
+    mirrored = {path.name.rpartition("-")[2] for path in train.outputs.glob("wandb/offline-run-*")}
+    assert {result["fingerprint"] for result in results} <= mirrored
+    states = genaug("status", "--outputs", str(train.outputs))
+    assert "4 runs: 2 complete, 2 failed" in states
+
+
+def test_ctrl_c_ends_all_runs_of_a_sweep_with_a_checkpoint(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "generator=none", "seed=0,1,2", "dataset.shots=1",
+               "downstream.num_steps=100000", "trainer.checkpoint_every=5", "trainer.accelerator=cpu", "tracking=local",
+               "hydra.launcher.processes=2", f"paths.outputs_dir={tmp_path}"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 300
+    while len(list(tmp_path.glob("runs/*/checkpoints/resume.ckpt"))) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    try:
+        said, _ = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    assert "interrupted by SIGINT" in said and "Traceback" not in said
+    states = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/status.json")]
+    assert [state["state"] for state in states] == ["interrupted"] * 2
+    assert not any(os.path.exists(f"/proc/{state['pid']}") for state in states)
+
+
+def test_a_sweep_of_small_runs_uses_the_cores_that_it_is_given(train):
+    small = ("-m", "generator=none", "seed=0,1", "dataset.shots=1", "downstream.num_steps=2", "tracking=local")
+    said = train(*small, "trainer.accelerator=cpu", env={"OMP_NUM_THREADS": "2"})
+    assert "[1] seed=0" in said and "[2] seed=1" in said and "2 runs: 2 ok" in said
+    pids = {json.loads(path.read_text())["pid"] for path in train.outputs.glob("runs/*/status.json")}
+    assert len(pids) == 2

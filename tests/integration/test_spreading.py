@@ -1,0 +1,85 @@
+"""One pool made by many processes, some of which are killed or join late, is the pool of one."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from genaug.core.store import pixel_hash
+from tests.conftest import ROOT, genaug
+
+POOL = ("task=generate", "generator=real_guidance", "dataset.shots=2", "mix.m=10", "generator.num_steps=30",
+        "trainer.accelerator=cpu", "tracking=local")  # fmt: skip
+
+
+def images(outputs):
+    return {path.stem: pixel_hash(Image.open(path)) for path in outputs.glob("store/images/*/*.png")}
+
+
+def start(outputs, *words):
+    command = [sys.executable, str(ROOT / "train.py"), *POOL, *words, f"paths.outputs_dir={outputs}"]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for(found, processes):
+    deadline = time.monotonic() + 400
+    while not found():
+        assert all(process.poll() is None for process in processes), [p.communicate()[0] for p in processes]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def claimants(outputs):
+    """Processes that make images now."""
+    pids = set()
+    for path in outputs.glob("store/locks/claims/*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            pids.add(json.loads(path.read_text())["pid"])
+    return pids
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The images as one process makes them."""
+    outputs = tmp_path_factory.mktemp("one")
+    said, _ = (process := start(outputs)).communicate()
+    assert process.returncode == 0, said
+    return images(outputs)
+
+
+def test_the_same_command_started_again_makes_images_instead_of_waiting(tmp_path, expected):
+    first = start(tmp_path)
+    wait_for(lambda: claimants(tmp_path), [first])
+    second = start(tmp_path)
+    said = [process.communicate()[0] for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], said
+    assert images(tmp_path) == expected
+    helped = [line for line in said[1].splitlines() if "on which another process works" in line]
+    assert len(helped) == 1 and int(helped[0].split()[0]) > 0
+    [result] = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/result.json")]
+    assert result["counts"]["images_generated"] + int(helped[0].split()[0]) == len(expected) == 200
+    assert "0 damaged" in genaug("verify", "--outputs", str(tmp_path))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
+def test_a_worker_of_ray_that_is_killed_and_a_process_that_joins_change_no_image(tmp_path, expected):
+    leader = start(tmp_path, "generation.workers=2")
+    wait_for(lambda: len(list(tmp_path.glob("store/images/*/*.png"))) > 10 and claimants(tmp_path), [leader])
+    for pid in claimants(tmp_path):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    joined = start(tmp_path)
+    said = [process.communicate()[0] for process in (leader, joined)]
+    assert [process.returncode for process in (leader, joined)] == [0, 0], said
+    assert images(tmp_path) == expected
+    assert "0 damaged" in genaug("verify", "--outputs", str(tmp_path))
