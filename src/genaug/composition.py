@@ -43,6 +43,8 @@ class _Base:
     """What Hydra composed for one choice of presets."""
 
     config: DictConfig
+    plain: dict[str, Any]
+    """The same as plain values, interpolations as they are written."""
     reads: dict[str, set[str]]
     """For each key of the top level, those whose values it can read: itself and, through interpolations, others."""
 
@@ -76,7 +78,8 @@ class Composer:
     def _base(self, choices: tuple[str, ...]) -> _Base:
         if choices not in self.bases:
             config = self.compose(list(choices))
-            self.bases[choices] = _Base(config, _reads(config))
+            plain: Any = OmegaConf.to_container(config, resolve=False)
+            self.bases[choices] = _Base(config, plain, _reads(plain))
         return self.bases[choices]
 
     def fitting(self, jobs: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[str]]:
@@ -87,18 +90,24 @@ class Composer:
             the jobs, each once, and a sentence for each key that some of them do not have.
         """
         lacking: dict[str, dict[str, bool]] = {}  # by key, then by the choice of its group: whether that has it
-        places = []
+        places: list[_Base | None] = []
+        seen: set[tuple[tuple[str, ...], str]] = set()
         for job in jobs:
             choices = tuple(text for text in job if not sets_value(text))
             try:
-                base = self._base(choices).config
+                base = self._base(choices)
             except Exception:  # said where this job is composed
                 places.append(None)
                 continue
             places.append(base)
             for key in (_parse(text).key_or_group for text in job if sets_value(text)):
-                group = key.partition(".")[0]
-                chosen = str(OmegaConf.select(base, f"{group}.name")) if OmegaConf.is_dict(base.get(group)) else group
+                if (choices, key) in seen:
+                    continue
+                seen.add((choices, key))
+                group, config = key.partition(".")[0], base.config
+                chosen = (
+                    str(OmegaConf.select(config, f"{group}.name")) if OmegaConf.is_dict(config.get(group)) else group
+                )
                 lacking.setdefault(key, {})[chosen] = _has(base, key)
         partial = {key: found for key, found in lacking.items() if len(set(found.values())) == 2}
         kept: dict[tuple[str, ...], list[str]] = {}
@@ -120,9 +129,9 @@ class Composer:
         return list(kept.values()), notes
 
 
-def _has(config: DictConfig, key: str) -> bool:
+def _has(base: _Base, key: str) -> bool:
     """Whether a composed configuration has a dotted key."""
-    node: Any = OmegaConf.to_container(config, resolve=False)
+    node: Any = base.plain
     for part in key.split("."):
         if not isinstance(node, dict) or part not in node:
             return False
@@ -130,10 +139,10 @@ def _has(config: DictConfig, key: str) -> bool:
     return True
 
 
-def _reads(config: DictConfig) -> dict[str, set[str]]:
-    names = set(map(str, config))
+def _reads(plain: dict[str, Any]) -> dict[str, set[str]]:
+    names = set(map(str, plain))
     reads: dict[str, set[str]] = {}
-    for name, content in OmegaConf.to_container(config, resolve=False).items():  # type: ignore[union-attr]
+    for name, content in plain.items():
         text = str(content)
         paths = re.findall(r"\$\{\s*([^:${}\s]+)\s*\}", text)
         named = {path.partition(".")[0] for path in paths}

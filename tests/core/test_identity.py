@@ -5,7 +5,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from genaug.core.identity import DRAWN, FIT, NOT_IDENTITY, canonical, fingerprint, identified
+from genaug.core.identity import (
+    DRAWN,
+    FIT,
+    NOT_IDENTITY,
+    canonical,
+    canonical_text,
+    fingerprint,
+    fingerprints_of,
+    identified,
+)
 from genaug.core.seeding import choice, derive, uniform
 from genaug.downstream.classification.config import Classifier
 from genaug.downstream.detection.config import Detector
@@ -130,3 +139,10 @@ def test_uniform_numbers_and_choices_are_uniform():
     for i in range(4000):
         counts[choice(5, "c", i)] += 1
     assert all(abs(count - 800) < 4 * (4000 * 0.2 * 0.8) ** 0.5 for count in counts)
+
+
+def test_what_many_fingerprints_share_is_hashed_once_and_changes_none():
+    shared = ("fitted", {"digest": "d", "label": {1: 0.5}}, ["a", "b"])
+    end = fingerprints_of(*shared)
+    for draws, index in (({"t0": 1.0}, 0), ({}, 12), ({"prompt": 'a "photo", of'}, 3)):
+        assert end(f"{canonical_text(draws)},{index}") == fingerprint(*shared, draws, index)

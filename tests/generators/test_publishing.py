@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from genaug.core.errors import GenaugError
-from genaug.core.identity import DRAWN, digest_bytes, identified
+from genaug.core.identity import DRAWN, canonical_text, digest_bytes, fingerprint, identified
 from genaug.core.seeding import choice, derive
 from genaug.core.store import Store
 from genaug.data.pool import read_pool
@@ -190,3 +190,19 @@ def test_images_are_read_back_only_where_this_call_did_not_write_them(tmp_path):
     fewer = replace(data, train=data.train[:2])  # another pool of the same images
     assert build(store, Picky(seed=0), fewer, 2).counts["images_generated"] == 0
     assert len(store.read) == len(set(store.read)) == 4
+
+
+def test_a_variant_has_one_identity_whether_it_is_listed_alone_or_with_all_others(monkeypatch):
+    from genaug.generators import base
+
+    data, several = dataset(), Noise(seed=0, levels=[0.1, 0.5, 1.0])
+    listed = several.variants(data, 6, "fitted")
+    monkeypatch.setattr(base, "MOST_KNOWN", 1)  # texts of draws are forgotten all the time
+    assert [v.fingerprint for v in several.variants(data, 6, "fitted")] == [v.fingerprint for v in listed]
+    for variant in listed:
+        alone = several.variant_of(variant.source, variant.index, data, "fitted")
+        assert (alone.fingerprint, alone.draws) == (variant.fingerprint, variant.draws)
+        names = [data.class_names[i] for i in variant.source.label]
+        own = canonical_text(several, stage="sample")
+        parts = ("fitted", variant.source.identity(), names, own, variant.draws, variant.index)
+        assert variant.fingerprint == fingerprint(*parts)

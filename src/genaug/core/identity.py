@@ -103,6 +103,21 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
+def fingerprints_of(*parts: Any) -> Callable[[str], str]:
+    """``fingerprint(*parts, …)`` for many ends: a function of the canonical texts, joined by commas, of the parts that follow.
+
+    What they have in common is hashed once.
+    """
+    start = hashlib.sha256(f"[{','.join(map(canonical_text, parts))},".encode())
+
+    def end(rest: str) -> str:
+        hashed = start.copy()
+        hashed.update(f"{rest}]".encode())
+        return hashed.hexdigest()[:FINGERPRINT_LENGTH]
+
+    return end
+
+
 class Texts:
     """Canonical texts of what many configurations have in common: one for the same components, however many runs share them."""
 

@@ -16,7 +16,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,17 @@ class Store:
         """Whether the image is there; a PNG is renamed into place only when whole, an empty one was cut by a crash."""
         path = self.image_path(fingerprint)
         return path.exists() and path.stat().st_size > 0
+
+    def known(self, fingerprints: Iterable[str]) -> set[str]:
+        """Those of many images that are there, as ``has_image`` says it of one."""
+        folder, found = f"{self.root}/images", set()
+        for fingerprint in fingerprints:
+            try:
+                if os.stat(f"{folder}/{fingerprint[:2]}/{fingerprint}.png").st_size > 0:
+                    found.add(fingerprint)
+            except OSError:
+                continue
+        return found
 
     def put_image(self, fingerprint: str, image: Image.Image, about: dict[str, Any]) -> dict[str, Any]:
         """Publish one image with its metadata and the hash of its pixels (JSON in the PNG text chunk ``genaug``).

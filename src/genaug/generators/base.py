@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from genaug.core import fields
 from genaug.core.cost import ForwardPasses
 from genaug.core.errors import GenaugError
-from genaug.core.identity import NOT_IDENTITY, CanonicalText, canonical, canonical_text, fingerprint
+from genaug.core.identity import NOT_IDENTITY, CanonicalText, canonical, canonical_text, fingerprint, fingerprints_of
 from genaug.data.sample import Boxes, Dataset, Sample
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from genaug.data.detections import Detections
     from genaug.priors.model import Prior
+
+MOST_KNOWN = 1024  # draws whose texts are kept while images are listed
 
 
 @dataclass(kw_only=True, frozen=True, slots=True, eq=False)
@@ -184,26 +186,39 @@ class Generator:
 
     def variant_of(self, source: Sample, index: int, dataset: Dataset, fitted_fingerprint: str) -> Variant:
         """Variant ``index`` of ``source`` with its drawn values and its identity."""
-        return next(
-            self._variants_of(source, [index], dataset, fitted_fingerprint, canonical_text(self, stage="sample"))
-        )
+        own = canonical_text(self, stage="sample")
+        return next(self._variants_of(source, [index], dataset, fitted_fingerprint, own, {}))
 
     def variants(self, dataset: Dataset, num_variants: int, fitted_fingerprint: str) -> list[Variant]:
         """Every image of a pool: ``num_variants`` of each training image, all first ones before all second ones."""
-        own, indices = canonical_text(self, stage="sample"), range(num_variants)
-        by_source = [self._variants_of(source, indices, dataset, fitted_fingerprint, own) for source in dataset.train]
+        own, indices, known = canonical_text(self, stage="sample"), range(num_variants), {}
+        by_source = [
+            self._variants_of(source, indices, dataset, fitted_fingerprint, own, known) for source in dataset.train
+        ]
         return [next(variants) for _ in indices for variants in by_source]
 
     def _variants_of(
-        self, source: Sample, indices: Iterable[int], dataset: Dataset, fitted_fingerprint: str, own: CanonicalText
+        self,
+        source: Sample,
+        indices: Iterable[int],
+        dataset: Dataset,
+        fitted_fingerprint: str,
+        own: CanonicalText,
+        known: dict[str, tuple[dict[str, Any], CanonicalText]],
     ) -> Iterator[Variant]:
-        """The variants of one source; ``own`` is what this configuration adds to the identity of each of its images."""
+        """The variants of one source; ``own`` is what this configuration adds to the identity of each of its images, ``known``
+        the draws that were met, with their texts: a million images share a few."""
         classes = [dataset.class_names[i] for i in sorted(source.label)]
-        image, names = canonical_text(source.identity()), canonical_text(classes)
+        identity = fingerprints_of(fitted_fingerprint, source.identity(), classes, own)
         for index in indices:
             draws = self.draw(source, index, dataset)
-            identity = fingerprint(fitted_fingerprint, image, names, own, draws, index)
-            yield Variant(source=source, index=index, draws=draws, fingerprint=identity)
+            place = repr(draws)
+            if place not in known:
+                if len(known) >= MOST_KNOWN:  # each image has its own, as with random partners
+                    known.clear()
+                known[place] = draws, canonical_text(draws)
+            draws, text = known[place]
+            yield Variant(source=source, index=index, draws=draws, fingerprint=identity(f"{text},{index}"))
 
     def left_out(self, dataset: Dataset, num_variants: int) -> dict[str, int]:
         """Number of images that exist already and are not used, by reason."""

@@ -222,9 +222,8 @@ class _Counter:
         for stage, num_variants in family:
             wanted |= {variant.fingerprint: variant for variant in stage.images(num_variants)}
         first = family[0][0]
-        missing = [
-            variant for variant in wanted.values() if not first.config.paths.store.has_image(variant.fingerprint)
-        ]
+        known = first.config.paths.store.known(wanted)
+        missing = [variant for name, variant in wanted.items() if name not in known]
         self.cost.to_make["generate"] += len(missing)
         self.cost.in_store["generate"] += len(wanted) - len(missing)
         self._add_work("generate", first.cost_of(missing), first.config)
