@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genaug.choosing import with_chosen
 from genaug.composition import compose_typed
 from genaug.config import RunConfig
 from genaug.explanation import message
@@ -25,7 +26,7 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         GenaugError: for an unknown key, a value out of bounds or a combination that cannot work.
     """
-    config = compose_typed(list(overrides))
+    config = compose_typed(with_chosen(overrides)[0])
     config.check()
     return config
 
@@ -39,7 +40,8 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
     from genaug.run import run as run_cell
     from genaug.runs.cell import Cell
 
-    cell = Cell.of(compose_typed(list(overrides)), tuple(overrides))
+    words, _ = with_chosen(overrides)
+    cell = Cell.of(compose_typed(words), tuple(words))
     known = cell.result()
     return known if known is not None else run_cell(cell)
 

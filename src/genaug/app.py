@@ -14,12 +14,14 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from genaug.choosing import with_chosen
 from genaug.composition import sets_value, typed
 from genaug.config_source import register
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_rows
 from genaug.core.interruption import Interrupted, interruptible, requeue
 from genaug.core.machine import take_gpu
+from genaug.core.words import readable
 from genaug.explanation import message
 from genaug.runs.collection import HIDDEN
 from genaug.runs.sweep import FAILED, OK, SKIPPED, check_objective, is_optimising, note_cell, objective, shares_machine
@@ -36,8 +38,10 @@ def main() -> None:
             sys.argv.remove(flag)
             sys.argv.insert(1, flag)
     try:
-        sys.argv[1:] = _for_each_run(sys.argv[1:])
         with interruptible():
+            words, choice = with_chosen(readable(sys.argv[1:]))
+            print("".join(f"{line}\n" for line in choice.lines), end="")
+            sys.argv[1:] = _for_each_run(words)
             conf = register()
             hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)()
         if failed:

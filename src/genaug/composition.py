@@ -24,6 +24,7 @@ from genaug.config import RunConfig
 from genaug.config_source import component_of, presets, register
 from genaug.core.errors import GenaugError
 from genaug.core.registry import COMPONENTS, load_components
+from genaug.core.words import readable
 from genaug.explanation import explain, explain_key
 
 
@@ -189,7 +190,7 @@ def compose_typed(overrides: list[str]) -> RunConfig:
     conf = register()
     try:
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            config = hydra.compose("config", overrides)
+            config = hydra.compose("config", readable(overrides))
             with open_dict(config):
                 config.pop("hydra", None)
             return typed(config)

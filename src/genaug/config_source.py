@@ -145,9 +145,10 @@ def _structured(component: type) -> DictConfig:
 
 @functools.cache
 def _read(file: Path, mtime_ns: int, item: str) -> tuple[DictConfig, DictConfig]:
-    """An experiment's own settings and its ``smoke:`` section; ``table:`` is read by ``tables/spec.py``."""
+    """An experiment's own settings and its ``smoke:`` section."""
     content = OmegaConf.create(read_foreign_yaml(file))
-    content.pop("table", None)
+    for of_others in ("table", "chosen_by"):  # read by tables/spec.py and choosing.py
+        content.pop(of_others, None)
     smoke = content.pop("smoke", OmegaConf.create({}))
     content.experiment = item
     return content, smoke

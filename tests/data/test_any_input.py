@@ -14,7 +14,7 @@ from genaug.core.errors import GenaugError
 from genaug.data.sample import Dataset
 from genaug.data.sources.coco import Coco
 from genaug.data.sources.image_folder import ImageFolder
-from genaug.data.sources.layout import recognise
+from genaug.data.sources.recognition import recognise
 from genaug.data.sources.voc import Voc
 from genaug.data.sources.yolo import Yolo
 from genaug.data.summary import summary

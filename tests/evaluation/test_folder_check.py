@@ -11,7 +11,7 @@ from PIL import Image
 
 from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
-from genaug.data.sources.layout import recognise
+from genaug.data.sources.recognition import recognise
 from genaug.evaluation.folder_check import check_folder
 
 

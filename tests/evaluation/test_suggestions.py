@@ -1,5 +1,7 @@
 """Suggested settings compose, follow their rules, and shrink with the data and the machine."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ def dataset(per_class, task="classification", classes=2):
 
 
 def settings(*arguments):
-    return dict(row.override.split("=") for row in suggestions(*arguments))
+    return dict(row.override.split("=") for row in suggestions(*arguments, batch=32))
 
 
 def judged(right):
@@ -66,6 +68,23 @@ def test_a_large_set_gets_few_shots_and_few_variants_on_a_cpu():
     assert settings(dataset(500), 64, "cuda", None)["downstream"] == "resnet50"
 
 
+def test_a_large_set_with_a_class_of_two_images_keeps_a_share_of_all_and_none_of_its_classes_sets_the_shots():
+    uneven = dataset(400)
+    uneven = replace(uneven, train=uneven.train[:402])
+    found = settings(uneven, 64, "cpu", None)
+    assert "dataset.shots" not in found and found["dataset.fraction"] == "0.32"
+    assert "dataset.fraction" not in settings(dataset(60), 64, "cpu", None)
+    assert settings(dataset(500, "detection"), 64, "cpu", None)["dataset.fraction"] == "0.26"
+
+
+def test_the_batch_is_no_larger_than_the_training_set_and_the_steps_follow_it():
+    assert settings(dataset(10), 64, "cpu", None)["downstream.batch_size"] == "16"
+    large = suggestions(dataset(64), 64, "cpu", None, 32)
+    small = suggestions(dataset(64), 64, "cpu", None, 16)
+    steps = [next(row.override for row in rows if "num_steps" in row.override) for rows in (large, small)]
+    assert steps == ["downstream.num_steps=200", "downstream.num_steps=400"]
+
+
 def test_a_prior_that_draws_badly_stays_near_the_source():
     assert settings(dataset(10), 64, "cpu", judged(0.8))["generator.t0"] == "0.5"
     assert settings(dataset(10), 64, "cpu", judged(0.3))["generator.t0"] == "0.25"
@@ -74,7 +93,7 @@ def test_a_prior_that_draws_badly_stays_near_the_source():
 @pytest.mark.parametrize("task", ["classification", "detection"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_all_suggestions_compose(task, device):
-    words = [row.override for row in suggestions(dataset(500, task), 300, device, judged(0.5))]
+    words = [row.override for row in suggestions(dataset(500, task), 300, device, judged(0.5), 16)]
     data = (
         ["dataset=digit_scenes", "generator=psld"]
         if task == "detection"

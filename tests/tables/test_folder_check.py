@@ -1,11 +1,12 @@
 """``genaug check`` as a user types it: what it prints, what it writes, how it ends."""
 
 import re
+import shlex
 
 import numpy as np
 from PIL import Image
 
-from genaug.composition import compose_typed
+from genaug.api import compose
 from tests.conftest import genaug
 
 
@@ -31,9 +32,9 @@ def test_check_looks_judges_suggests_and_ends_with_a_command(tmp_path):
             assert min(sheet.size) > 100
     command = next(line for line in said.splitlines() if line.startswith("python train.py -m"))
     assert f"experiment=own/classification 'dataset.root={root}'" in command
-    words = re.findall(r"'[^']*'|\S+", command)[4:]
-    config = compose_typed(["dataset=image_folder", "generator=real_guidance", *(word.strip("'") for word in words)])
+    config = compose(shlex.split(command)[3:])
     assert config.dataset.image_size == 32 and config.mix.m == 10
+    assert "the median image has 40 px" in said and "settings.yaml; a key on the command line wins" in said
 
 
 def test_check_of_a_folder_that_no_run_reads_ends_with_an_error(tmp_path):

@@ -1,4 +1,4 @@
-"""Settings for a data set, by rules that fit in a line each; ``genaug check`` prints them with their reasons.
+"""Settings for a data set, by rules that fit in a line each: ``choosing.py`` puts them where nobody says otherwise.
 
 They make a first comparison that ends: in minutes to hours on a CPU, in hours on a GPU. They are no protocol of any paper.
 """
@@ -15,9 +15,11 @@ CPU_SIDE, GPU_SIDE, DETECTOR_SIDE = 64, 224, 640
 """Largest training sides: what a CPU trains in minutes, what pretrained backbones expect, and detectors."""
 MOST_GENERATED = {"cpu": 1000, "cuda": 20_000}
 """Generated images per pool."""
-EPOCHS, BATCH = 50, 32
+EPOCHS = 50
 STEPS = {"cpu": (200, 1000), "cuda": (400, 5000)}
 MOST_SHOTS = {"cpu": 64, "cuda": 1000}
+MOST_WITH_BOXES = {"cpu": 256, "cuda": 5000}
+"""Training images of a detector; those of a classifier are counted by class."""
 GOOD_RIGHT = 0.6
 """Share of the gradients that the prior gets right from which it is given free rein."""
 
@@ -30,13 +32,16 @@ class Suggestion:
     why: str
 
 
-def suggestions(dataset: Dataset, median_side: int, device: str, check: PriorCheck | None) -> list[Suggestion]:
+def suggestions(
+    dataset: Dataset, median_side: int, device: str, check: PriorCheck | None, batch: int
+) -> list[Suggestion]:
     """Settings of ``experiment=own/<task>`` for a data set.
 
     Args:
         median_side: longer side of the median image, in pixels.
         device: ``cpu`` or ``cuda``.
         check: what the prior makes of the images; None where that was not looked at.
+        batch: batch size of the downstream model's preset.
     """
     device = device if device in STEPS else "cpu"
     detects = dataset.task == "detection"
@@ -46,27 +51,16 @@ def suggestions(dataset: Dataset, median_side: int, device: str, check: PriorChe
     ]
     num_train = len(dataset.train)
     counts = [number for number in per_class(dataset.train).values() if number]
-    if detects:
-        if device == "cuda":
-            found.append(Suggestion("downstream=faster_rcnn", "a pretrained detector: there is a GPU"))
-        else:
-            found.append(Suggestion("downstream=detector_tiny", "a small detector: there is no GPU"))
-    else:
-        if device == "cuda":
-            found.append(Suggestion("downstream=resnet50", "a pretrained backbone: there is a GPU"))
-        else:
-            found.append(Suggestion("downstream=classifier_tiny", "a small network from scratch: there is no GPU"))
-        most = MOST_SHOTS[device]
-        if counts and max(counts) > most:
-            shots = min(most, min(counts))
-            num_train = shots * len(counts)
-            found.append(
-                Suggestion(
-                    f"dataset.shots={shots}", f"generated images help most where real ones are few; {most} at most here"
-                )
-            )
+    found.append(model(dataset.task, device))
+    found += (draw := _draw(dataset, counts, device))
+    if draw:
+        key, _, value = draw[0].override.partition("=")
+        num_train = int(value) * len(counts) if key == "dataset.shots" else int(np.ceil(float(value) * num_train))
+    fitting = min(batch, 1 << max(num_train.bit_length() - 1, 0))
+    why = "as the model's preset has it" if fitting == batch else f"there are {num_train} training images"
+    found.append(Suggestion(f"downstream.batch_size={fitting}", why))
     least, greatest = STEPS[device]
-    steps = int(np.clip(round(EPOCHS * num_train / BATCH / 50) * 50, least, greatest))
+    steps = int(np.clip(round(EPOCHS * num_train / fitting / 50) * 50, least, greatest))
     found.append(
         Suggestion(
             f"downstream.num_steps={steps}", f"about {EPOCHS} epochs of {num_train} images, {least} to {greatest}"
@@ -84,6 +78,30 @@ def suggestions(dataset: Dataset, median_side: int, device: str, check: PriorChe
         )
         found.append(Suggestion(f"generator.t0={t0}", why))
     return found
+
+
+def _draw(dataset: Dataset, counts: list[int], device: str) -> list[Suggestion]:
+    """Fewer training images than there are, where there are many: by class, unless a class has next to none."""
+    num_train, detects = len(dataset.train), dataset.task == "detection"
+    most = MOST_WITH_BOXES[device] if detects else MOST_SHOTS[device]
+    why = "generated images help most where real ones are few; at most about {} of them here"
+    if detects or (max(counts) > most and min(counts) < most / 4):
+        total = most if detects else most * len(counts)
+        share = np.ceil(100 * total / num_train) / 100
+        return [Suggestion(f"dataset.fraction={share:g}", why.format(total))] if share < 1 else []
+    if max(counts) <= most:
+        return []
+    return [Suggestion(f"dataset.shots={min(most, min(counts))}", why.format(f"{most} per class"))]
+
+
+def model(task: str, device: str) -> Suggestion:
+    """The downstream model: a pretrained one where there is a GPU."""
+    if task == "detection":
+        name, what = ("faster_rcnn", "a pretrained") if device == "cuda" else ("detector_tiny", "a small")
+        return Suggestion(f"downstream={name}", f"{what} detector: there is {'a' if device == 'cuda' else 'no'} GPU")
+    if device == "cuda":
+        return Suggestion("downstream=resnet50", "a pretrained backbone: there is a GPU")
+    return Suggestion("downstream=classifier_tiny", "a small network from scratch: there is no GPU")
 
 
 def image_size(median_side: int, task: str, device: str) -> int:

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -10,30 +9,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from genaug.choosing import Choice
 from genaug.core.cost import TRAIN_USE, USE, unet_gflop
+from genaug.data.sources.layout import Layout
+from genaug.data.sources.recognition import LAYOUTS
 from genaug.data.summary import per_class, short
 from genaug.evaluation.folder_check import SPLITS, FolderCheck
-from genaug.evaluation.suggestions import Suggestion
 from genaug.priors.config import TINY, PriorConfig
 from genaug.tables.plan import Cost
 
 if TYPE_CHECKING:
-    from genaug.data.sources.layout import Layout
     from genaug.priors.model import Prior
 
 MOST_ROWS = 40
 PROBE_BATCH, PROBE_PASSES = 4, 3
-LAYOUTS = {
-    "image_folder": "class folders",
-    "coco": "COCO annotations",
-    "voc": "PASCAL VOC annotations",
-    "yolo": "YOLO labels",
-    "table": "images with a table of labels",
-    "hf_detection": "a Hub imagefolder with boxes",
-}
 
 
-def print_contents(found: FolderCheck, layout: "Layout", console: Console) -> None:
+def print_contents(found: FolderCheck, layout: Layout, console: Console) -> None:
     """Layout, task, classes, counts per class and split, sizes, colour modes, and what is left out."""
     console.print(f"{layout.root}: {LAYOUTS[layout.preset]} (dataset={layout.preset}), {layout.task}", markup=False)
     dataset = found.dataset
@@ -73,14 +65,18 @@ def print_findings(found: FolderCheck, console: Console) -> None:
             console.print(f"{kind}: {line}", markup=False)
 
 
-def print_suggestions(rows: Sequence[Suggestion], console: Console) -> None:
-    """Settings with their reasons."""
-    grid = Table(box=box.SIMPLE_HEAD, title="suggested settings", title_justify="left", padding=(0, 1, 0, 0))
+def print_settings(choice: Choice, console: Console) -> None:
+    """Settings with their reasons, and where they are kept."""
+    grid = Table(box=box.SIMPLE_HEAD, title="settings of the experiment", title_justify="left", padding=(0, 1, 0, 0))
     grid.add_column("setting")
     grid.add_column("because", overflow="fold")
-    for row in rows:
+    for row in choice.settings:
         grid.add_row(Text(row.override), Text(row.why))
     console.print(grid)
+    if choice.file is not None:
+        console.print(f"kept in {choice.file}; a key on the command line wins", markup=False)
+    if choice.note:
+        console.print(choice.note, markup=False)
 
 
 def probed_gflops(prior: "Prior", config: PriorConfig) -> float:

@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from genaug.choosing import choose
 from genaug.composition import Composer, sets_value
 from genaug.config import RunConfig
 from genaug.config_source import register
@@ -19,6 +20,7 @@ from genaug.core.files import read_json, read_rows
 from genaug.core.foreign import check_overrides
 from genaug.core.identity import Texts
 from genaug.core.registry import COMPONENTS
+from genaug.core.words import readable
 from genaug.explanation import explain
 from genaug.runs.cell import cell_fingerprint
 from genaug.runs.collection import HIDDEN, run_folders, state_of
@@ -52,7 +54,7 @@ class Sweep:
     cells: list[PlannedCell]
     outputs: Path
     notes: tuple[str, ...] = ()
-    """Keys that only some of the runs have, and which these are."""
+    """Settings that were chosen for the images, and keys that only some of the runs have."""
 
     @property
     def command(self) -> str:
@@ -71,11 +73,11 @@ def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None =
     """
     conf = register()
     try:
+        extra = _last_extra(outputs or Path("outputs"), item) if extra is None else readable(extra)
+        place = readable([f"paths.outputs_dir={outputs}"]) if outputs is not None else []
+        choice = choose(item, [*extra, *place])
+        fixed = [*choice.overrides, *extra, *place]
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            place = [f"paths.outputs_dir={outputs}"] if outputs is not None else []
-            if extra is None:
-                extra = _last_extra(outputs or Path("outputs"), item)
-            fixed = [*extra, *place]
             master = hydra.compose("config", [f"experiment={item}", *_plain(fixed)], return_hydra_config=True)
             params = [
                 f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items() if value is not None
@@ -86,7 +88,7 @@ def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None =
     except (HydraException, OmegaConfBaseException) as error:
         raise GenaugError(explain(error)) from error
     look_up(cells, folder / "runs")
-    return Sweep(item=item, extra=tuple(extra), cells=cells, outputs=folder, notes=tuple(notes))
+    return Sweep(item=item, extra=tuple(extra), cells=cells, outputs=folder, notes=(*choice.lines, *notes))
 
 
 def plan_jobs(overrides: Sequence[str]) -> list[PlannedCell]:
@@ -101,7 +103,7 @@ def plan_jobs(overrides: Sequence[str]) -> list[PlannedCell]:
     conf = register()
     try:
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            return _compose(combinations(list(overrides)))[0]
+            return _compose(combinations(readable(overrides)))[0]
     except (HydraException, OmegaConfBaseException) as error:
         raise GenaugError(explain(error)) from error
 

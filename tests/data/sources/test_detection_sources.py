@@ -12,6 +12,7 @@ from genaug.data.annotations import BoxRules
 from genaug.data.sources.coco import Coco
 from genaug.data.sources.coco_json import read_coco
 from genaug.data.sources.digit_scenes import DigitScenes
+from genaug.data.sources.recognition import recognise
 from genaug.data.sources.voc import Voc, read_voc
 from genaug.data.sources.yolo import Yolo, read_yolo
 
@@ -229,3 +230,30 @@ def test_coco_cc_is_read_with_masks_crowds_and_empty_images():
     assert dataset.notes == {"crowd_regions": 5, "images_without_boxes": 3, "val_list_used_as_test": 1}
     masks = [mask for s in dataset.train if (mask := s.read_mask()) is not None]
     assert len(masks) > 30 and all(mask.any() for mask in masks)
+
+
+def flat_voc(root, splits=("train", "valid", "test")):
+    """As Roboflow exports VOC and labelling programs write it: XML beside the images, one name in every split."""
+    for s, split in enumerate(splits):
+        for i in range(4):
+            picture(root / split / f"{i}.jpg", 10 * s + i)
+            (root / split / f"{i}.xml").write_text(voc_xml((1, 1, 10, 10 + s)))
+    return root
+
+
+def test_voc_beside_its_images_is_read_with_the_splits_of_its_folders(tmp_path):
+    dataset = Voc(root=str(flat_voc(tmp_path)), seed=0).load()
+    assert recognise(tmp_path).preset == "voc"
+    assert [s.id for s in dataset.val] == [f"valid/{i}.jpg" for i in range(4)]
+    assert [s.boxes.xyxy[0].tolist() for s in dataset.test] == [[0, 0, 10, 12]] * 4 and len(dataset.train) == 4
+
+
+def test_voc_beside_its_images_in_one_folder_is_split_and_other_xml_is_none(tmp_path):
+    flat_voc(tmp_path, (".",))
+    dataset = Voc(root=str(tmp_path), seed=0).load()
+    assert [len(part) for part in (dataset.train, dataset.val, dataset.test)] == [2, 1, 1]
+    other = tmp_path / "other"
+    for name in "ab":
+        picture(other / name / "0.png", ord(name))
+    (other / "project.xml").write_text("<project/>")
+    assert recognise(other).preset == "image_folder"

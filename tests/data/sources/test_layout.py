@@ -9,7 +9,8 @@ from PIL import Image
 from genaug.core.errors import GenaugError
 from genaug.data.sources.folder_names import split_of
 from genaug.data.sources.image_folder import ImageFolder
-from genaug.data.sources.layout import class_folders, recognise
+from genaug.data.sources.layout import class_folders
+from genaug.data.sources.recognition import recognise
 from tests.data.pictures import classes, picture
 
 

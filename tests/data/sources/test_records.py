@@ -257,7 +257,7 @@ def test_boxes_of_a_hub_set_are_checked_as_all_boxes_are(offline: Path) -> None:
             ({"bbox": [[1, 1, float("nan"), 4]], "category": ["cat"]}, "train row 1, box 0 has bbox .*nan"),
             ({"bbox": [[1, 1, 4]], "category": ["cat"]}, "train row 1, box 0 has bbox .*four numbers"),
             ({"bbox": [[1, 1, 4, 4]], "category": [None]}, "train row 1, box 0 has the label null"),
-            ({"bbox": [[1, 1, 4, 4]], "category": ["cat", "dog"]}, "train row 1: the column objects cannot be read"),
+            ({"bbox": [[1, 1, 4, 4]], "category": ["cat", "dog"]}, "train row 1: its objects cannot be read"),
         )
     ):
         rows = {"train": [good, {"image": {"bytes": png(), "path": None}, "objects": objects}, good]}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from genaug.core.errors import GenaugError
-from genaug.data.sources.layout import recognise
+from genaug.data.sources.recognition import recognise
 from genaug.data.sources.table import ImageTable
 from tests.data.pictures import picture
 
@@ -88,3 +88,24 @@ def test_an_image_outside_the_root_is_not_read(tmp_path):
     picture(tmp_path / "outside.png")
     with pytest.raises(GenaugError, match=r"labels\.csv:2: the image '\.\./\.\./outside' leads out of"):
         load(kaggle(tmp_path / "set", line="../../outside,{1}"))
+
+
+def test_a_table_of_any_name_is_recognised_by_its_columns_unless_there_are_class_folders(tmp_path):
+    root = kaggle(tmp_path / "one", "image_path,diagnosis")
+    (root / "labels.csv").rename(root / "my photos.csv")
+    assert recognise(root).preset == "table"
+    for name in ("a", "b"):
+        picture(tmp_path / "two" / name / "0.png")
+    (tmp_path / "two" / "notes.csv").write_text("image,label\n")
+    assert recognise(tmp_path / "two").preset == "image_folder"
+
+
+def test_parquet_with_the_images_inside_says_how_it_is_read(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra hf is not installed")
+    import pyarrow.parquet as parquet
+
+    (tmp_path / "data").mkdir()
+    table = pyarrow.table({"image": [{"bytes": b"x", "path": "x.png"}], "label": [0]})
+    parquet.write_table(table, tmp_path / "data" / "train-0.parquet")
+    with pytest.raises(GenaugError, match=r"write dataset=hf dataset\.path=.* dataset\.image=image"):
+        recognise(tmp_path)

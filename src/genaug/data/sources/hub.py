@@ -160,7 +160,12 @@ class HubDetection(HubClassification):
                 )
         listed = {
             split: [
-                (path, self._boxes(row[self.objects], f"{self.path}, {split} row {i}"))
+                (
+                    path,
+                    objects_of(
+                        row[self.objects], self.bbox, self.category, self.box_format, f"{self.path}, {split} row {i}"
+                    ),
+                )
                 for i, (path, row) in enumerate(items)
             ]
             for split, items in rows.items()
@@ -188,24 +193,31 @@ class HubDetection(HubClassification):
         rules.check_inside()
         return parts, [name.replace("_", " ") for name in class_names], dict(rules.notes)
 
-    def _boxes(self, objects: Any, where: str) -> list[tuple[tuple[float, float, float, float], Any, bool, str]]:
-        """(corners, value of the category column, crowd, place) of each box of a row."""
-        result = []
-        with boundary(f"{where}: the column {self.objects} cannot be read", "Repair the row, or leave it out."):
-            if isinstance(objects, list):  # one mapping per object instead of a mapping of lists
-                objects = {
-                    key: [item[key] for item in objects]
-                    for key in (objects[0] if objects else (self.bbox, self.category))
-                }
-            crowds = objects.get("crowd") or [False] * len(objects[self.bbox])
-            columns = (objects[self.bbox], objects[self.category], crowds)
-            for number, (bbox, value, crowd) in enumerate(zip(*columns, strict=True)):
-                place = f"{where}, box {number}"
-                x1, y1, x2, y2 = numbers(bbox, 4, place, self.bbox)
-                if self.box_format == "xywh":
-                    x2, y2 = x1 + x2, y1 + y2
-                result.append(((x1, y1, x2, y2), value, bool(crowd), place))
-        return result
+
+def objects_of(
+    objects: Any, bbox: str, category: str, box_format: str, where: str
+) -> list[tuple[tuple[float, float, float, float], Any, bool, str]]:
+    """(corners, value of the category, crowd, place) of each box of a row.
+
+    Args:
+        objects: a mapping of lists, or a list of mappings.
+        bbox: key of the boxes.
+        category: key of the classes.
+        box_format: ``xywh`` or ``xyxy``.
+        where: the row, for messages.
+    """
+    result = []
+    with boundary(f"{where}: its objects cannot be read", "Repair the row, or leave it out."):
+        if isinstance(objects, list):  # one mapping per object instead of a mapping of lists
+            objects = {key: [item[key] for item in objects] for key in (objects[0] if objects else (bbox, category))}
+        crowds = objects.get("crowd") or [False] * len(objects[bbox])
+        for number, (box, value, crowd) in enumerate(zip(objects[bbox], objects[category], crowds, strict=True)):
+            place = f"{where}, box {number}"
+            x1, y1, x2, y2 = numbers(box, 4, place, bbox)
+            if box_format == "xywh":
+                x2, y2 = x1 + x2, y1 + y2
+            result.append(((x1, y1, x2, y2), value, bool(crowd), place))
+    return result
 
 
 def _keys(objects: Any) -> set[str]:

@@ -1,8 +1,7 @@
-"""Which data set a folder holds: the preset that reads it, its classes, its splits and what is left out.
+"""A tree of class folders: its classes, its splits and what is left out.
 
-``recognise(root)`` looks at a folder of any kind. ``class_folders(root)`` reads a tree of class folders, with the names that
-people and archives give to splits (``train``, ``Training_Set/Training_Set``, ``seg_train``, ``valid`` …), and refuses a
-tree whose "classes" are splits, annotations or other data sets.
+``class_folders(root)`` knows the names that people and archives give to splits (``train``, ``Training_Set/Training_Set``,
+``seg_train``, ``valid`` …), and refuses a tree whose "classes" are splits, annotations or other data sets.
 """
 
 from collections import Counter
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from genaug.core.errors import GenaugError
 from genaug.data.sources.folder_names import ANNOTATIONS, IMAGES, UNLABELLED, nfc, plain, split_of
-from genaug.data.sources.tree import Folder, check_folder, reader_advice, walk
+from genaug.data.sources.tree import Folder, reader_advice, walk
 
 MARKERS = (
     ("coco", "*_annotations.coco.json"),
@@ -36,7 +35,7 @@ MARKERS = (
 
 @dataclass(kw_only=True, frozen=True, slots=True)
 class Layout:
-    """What ``recognise`` found."""
+    """What a folder holds."""
 
     root: Path
     preset: str
@@ -57,23 +56,6 @@ class Layout:
     def class_names(self) -> tuple[str, ...]:
         """Names of the class folders with training images, sorted, in Unicode's form NFC."""
         return tuple(sorted(self.splits.get("train", {})))
-
-
-def recognise(root: Path) -> Layout:
-    """The data set in a folder.
-
-    Raises:
-        GenaugError: if it holds none that can be read, or several; the message says what to write.
-    """
-    check_folder(root, str(root))
-    for preset, pattern in MARKERS:
-        if found := sorted(root.glob(pattern)):
-            if preset == "yolo" and "names:" not in found[0].read_text(encoding="utf-8", errors="replace"):
-                continue
-            yaml = (f"dataset.yaml={found[0].name}",) if preset == "yolo" and found[0].name != "data.yaml" else ()
-            task = "classification" if preset == "table" else "detection"
-            return Layout(root=root, preset=preset, task=task, overrides=yaml)
-    return class_folders(root)
 
 
 def class_folders(root: Path, class_names: Sequence[str] | None = None) -> Layout:

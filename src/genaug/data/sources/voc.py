@@ -1,4 +1,5 @@
-"""Any folder in the Pascal VOC layout: Annotations/, JPEGImages/, ImageSets/Main/{train,val,trainval,test}.txt."""
+"""Any folder of Pascal VOC's XML files: Annotations/, JPEGImages/, ImageSets/Main/{train,val,trainval,test}.txt; or the files
+beside their images, in one folder or one per split, as labelling programs and Roboflow write them."""
 
 import functools
 import re
@@ -14,6 +15,7 @@ from genaug.data.annotations import Annotation, BoxRules, LabelledObject, number
 from genaug.data.images import is_image
 from genaug.data.sample import Dataset
 from genaug.data.sources.detection import DetectionFiles
+from genaug.data.sources.folder_names import ANNOTATIONS, split_of
 
 
 def read_voc(path: Path) -> Annotation:
@@ -66,7 +68,8 @@ def _read(path: Path, size: int, mtime_ns: int) -> Annotation:
 @component("dataset", "voc")
 @dataclass(kw_only=True, slots=True)
 class Voc(DetectionFiles):
-    """Boxes of VOC XML files. ``trainval.txt`` stands in for an absent ``train.txt``; without lists all splits are carved.
+    """Boxes of VOC XML files. ``trainval.txt`` stands in for an absent ``train.txt``; without lists, folders called ``train``,
+    ``valid`` and ``test`` are the splits; without those, all splits are carved.
 
     Object masks come from ``SegmentationObject/`` where there is one.
     """
@@ -78,16 +81,15 @@ class Voc(DetectionFiles):
 
     def files(self) -> Iterable[Path]:
         root = self.folder()
-        images = self._images()
         for path in self._annotations().values():
             yield path
-            yield self._image(path, images)
+            yield self._image(path)
             yield root / "SegmentationObject" / f"{path.stem}.png"
         yield from (root / "ImageSets" / "Main").glob("*.txt")
 
     def read(self) -> Dataset:
         root = self.folder()
-        lists, paths, images = self._lists(), self._annotations(), self._images()
+        lists, paths = self._lists(), self._annotations()
         annotations: dict[str, Annotation] = {}
         for split, names in lists.items():
             for name in names:
@@ -100,25 +102,25 @@ class Voc(DetectionFiles):
         found = sorted({item.category for annotation in annotations.values() for item in annotation.objects})
         class_names = self.class_names if self.class_names is not None else found
         rules = BoxRules({name: i for i, name in enumerate(class_names)})
-        listed = {
-            split: [(self._image(paths[name], images), annotations[name]) for name in names]
-            for split, names in lists.items()
-        }
-        masks = {self._image(path, images): root / "SegmentationObject" / f"{name}.png" for name, path in paths.items()}
+        images = {name: self._image(path) for name, path in paths.items()}
+        listed = {split: [(images[name], annotations[name]) for name in names] for split, names in lists.items()}
+        masks = {images[name]: root / "SegmentationObject" / f"{path.stem}.png" for name, path in paths.items()}
         splits = self.samples(listed, rules, {image: mask for image, mask in masks.items() if mask.is_file()})
         rules.notes["annotations_in_no_list"] = len(paths.keys() - annotations.keys())
         return self.dataset(class_names, splits, rules.notes)
 
     def _annotations(self) -> dict[str, Path]:
-        """Annotation files by their stem."""
-        paths = {path.stem: path for path in sorted((self.folder() / "Annotations").glob("*.xml"))}
-        paths = {stem: path for stem, path in paths.items() if not stem.startswith(".")}
-        if not paths:
+        """Annotation files by their stem, with the split's folder before it where each split has one."""
+        found: dict[str, Path] = {}
+        for split, place in voc_folders(self.folder()).items():
+            paths = (path for path in sorted(place.glob("*.xml")) if not path.name.startswith("."))
+            found |= {f"{split}/{path.stem}" if split else path.stem: path for path in paths}
+        if not found:
             raise GenaugError(
                 f"dataset.root={self.root} holds no Annotations/*.xml. Expected the Pascal VOC layout: Annotations/, "
-                "JPEGImages/ and, if there are fixed splits, ImageSets/Main/{train,val,test}.txt."
+                "JPEGImages/ and, if there are fixed splits, ImageSets/Main/{train,val,test}.txt; or XML files beside images."
             )
-        return paths
+        return found
 
     def _lists(self) -> dict[str, list[str]]:
         """Image names by split."""
@@ -130,26 +132,58 @@ class Voc(DetectionFiles):
             for name in ("train", "val", "test", "trainval")
             if name in texts
         }
+        if not lists:
+            for name in known:
+                lists.setdefault(split_of(name.rpartition("/")[0]) or "train", []).append(name)
         trainval = lists.pop("trainval", [])
         if "train" not in lists and trainval:
             held = {name for names in lists.values() for name in names}
             lists = {"train": [name for name in trainval if name not in held]} | lists
-        return lists or {"train": list(known)}
+        return lists
 
-    def _images(self) -> dict[str, Path]:
-        """Image files by their stem."""
-        root = self.folder()
-        found: dict[str, Path] = {}
-        for folder in (root / "JPEGImages", root / "images", root / "Annotations"):
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if is_image(path) and not path.name.startswith(".") and path.is_file():
-                    found.setdefault(path.stem, path)
-        return found
+    def _image(self, annotation: Path) -> Path:
+        """The image of an annotation file: in the usual folders, or beside it."""
+        if annotation.parent.name.lower() in ANNOTATIONS:
+            base = annotation.parent.parent
+            places = (base / "JPEGImages", base / "images", annotation.parent, base)
+        else:
+            places = (annotation.parent, self.folder() / "JPEGImages", self.folder() / "images")
+        for place in places:
+            if annotation.stem in (images := _images(place)):
+                return images[annotation.stem]
+        raise GenaugError(f"{annotation}: there is no image {annotation.stem}.* in {places[0]}.")
 
-    def _image(self, annotation: Path, images: dict[str, Path]) -> Path:
-        if annotation.stem not in images:
-            raise GenaugError(f"{annotation}: there is no image {annotation.stem}.* in {self.folder() / 'JPEGImages'}.")
-        return images[annotation.stem]
+
+def voc_folders(root: Path) -> dict[str, Path]:
+    """Folders of VOC's XML files: of the root under an empty name, or else of each folder that is called like a split."""
+    if (place := _annotations_in(root)) is not None:
+        return {"": place}
+    splits = (path for path in sorted(root.iterdir()) if path.is_dir() and split_of(path.name) is not None)
+    return {path.name: place for path in splits if (place := _annotations_in(path)) is not None}
+
+
+def _annotations_in(folder: Path) -> Path | None:
+    """``Annotations/`` or so in a folder, or itself, whichever holds VOC's XML files; None if neither does."""
+    inner = (path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.lower() in ANNOTATIONS)
+    return next((place for place in (*inner, folder) if any(_is_voc(path) for path in place.glob("*.xml"))), None)
+
+
+def _is_voc(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    with path.open("rb") as file:
+        return b"annotation" in file.read(1000).replace(b"\0", b"")  # UTF-16, too
+
+
+@functools.lru_cache(maxsize=64)
+def _images_of(folder: Path, mtime_ns: int) -> dict[str, Path]:
+    paths = sorted((path for path in folder.iterdir() if is_image(path) and path.is_file()), reverse=True)
+    return {path.stem: path for path in paths if not path.name.startswith(".")}
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    """Image files of a folder by their stem."""
+    return _images_of(folder, folder.stat().st_mtime_ns) if folder.is_dir() else {}
 
 
 def _listed(line: str, known: dict[str, Path]) -> str:

@@ -1,0 +1,37 @@
+"""The words of a command line as Hydra's grammar can read them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+OPENING = set("[{(\"'$")
+"""What begins a value with a structure of its own, whose faults are said."""
+
+
+def readable(words: Sequence[str]) -> list[str]:
+    """The same words, with a value in quotes where Hydra would not take it as the text that it is.
+
+    Its grammar knows no letters beyond ASCII and gives commas, brackets and quotes a meaning, which folders' names have, too:
+    ``dataset.root=/photos/Vögel, 2026`` is one folder where there is one.
+    """
+    return [_readable(word) for word in words]
+
+
+def _readable(word: str) -> str:
+    key, sign, value = word.partition("=")
+    if not sign or key.startswith("-"):
+        return word
+    escaped = value.replace("'", "\\'")
+    quoted = f"{key}='{escaped}'"
+    try:
+        override = OverridesParser.create().parse_override(word)
+        as_text = not override.is_sweep_override() and str(override.value()) == value
+    except HydraException:
+        return quoted if _exists(value) or not OPENING & set(value) else word
+    return quoted if not as_text and _exists(value) else word
+
+
+def _exists(value: str) -> bool:
+    return "/" in value and not value.startswith(tuple(OPENING)) and Path(value).expanduser().exists()

@@ -1,0 +1,114 @@
+"""What an experiment on one's own images leaves open is chosen once, said, kept, and gives way to every key."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genaug.api import compose
+from genaug.choosing import choose
+from genaug.core.errors import GenaugError
+from genaug.tables.plan import plan, report_plan
+from genaug.tables.spec import read_spec
+from genaug.tables.sweep import expand
+
+ITEM = "own/classification"
+
+
+def photographs(root, count=8):
+    for c, name in enumerate(("kite", "tit")):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = np.random.default_rng(100 * c + i).integers(0, 255, (6, 6, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((70, 50), Image.Resampling.BICUBIC).save(root / name / f"{i}.png")
+    return root
+
+
+def boxes(root, count=8):
+    for split in ("train", "test"):
+        (root / split / "images").mkdir(parents=True)
+        (root / split / "labels").mkdir()
+        for i in range(count):
+            pixels = np.random.default_rng(i + 50 * (split == "test")).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / split / "images" / f"{i}.png")
+            (root / split / "labels" / f"{i}.txt").write_text("0 0.5 0.5 0.4 0.4")
+    (root / "data.yaml").write_text("train: train/images\ntest: test/images\nnames: [cat]\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    place = tmp_path_factory.mktemp("own")  # one for all: the prior looks at the images once
+    return [f"dataset.root={photographs(place / 'my birds')}", f"paths.outputs_dir={place / 'outputs'}"]
+
+
+def chosen(words, item=ITEM):
+    return dict(text.split("=", 1) for text in choose(item, words).overrides)
+
+
+def test_the_runs_have_what_was_chosen_and_keys_of_the_command_line_win(own):
+    found = chosen(own)
+    assert found["dataset"] == "image_folder" and found["dataset.image_size"] == "64" and found["mix.m"] == "10"
+    assert "generator.t0" in found and "downstream.num_steps" in found
+    sweep = expand(ITEM, [*own, "mix.m=3", "seed=0"])
+    configs = [cell.config for cell in sweep.cells]
+    assert {c.mix.m for c in configs} == {3} and {c.dataset.image_size for c in configs} == {64}
+    assert {str(c.generator.t0) for c in configs if c.generator.name == "real_guidance"} == {found["generator.t0"]}
+    assert {c.downstream.num_steps for c in configs} == {int(found["downstream.num_steps"])}
+    single = compose([f"experiment={ITEM}", *own])
+    assert single.mix.m == 10 and single.dataset.name == "my birds"
+
+
+def test_the_plan_says_what_was_chosen_and_why(own):
+    said = report_plan(plan(expand(ITEM, [*own, "seed=0"]), read_spec(ITEM)), "h100")
+    assert "the median image has 70 px" in said and "settings.yaml" in said and "mix.m=10" in said
+
+
+def test_settings_are_kept_in_a_file_that_may_be_changed_for_a_data_set_and_its_draw(own):
+    file = choose(ITEM, own).file
+    text = file.read_text()
+    file.write_text(text.replace("mix.m=10", "mix.m=4"))
+    assert chosen(own)["mix.m"] == "4"
+    assert choose(ITEM, [*own, "dataset.shots=2"]).file != file
+    file.write_text("settings: 7")
+    with pytest.raises(GenaugError, match=r"settings\.yaml cannot be read"):
+        choose(ITEM, own)
+    file.unlink()
+    assert choose(ITEM, own).file.read_text() == text
+
+
+def test_a_preset_keeps_its_own_values(own):
+    assert not {"downstream", "downstream.num_steps", "mix.m", "dataset.shots"} & chosen([*own, "preset=smoke"]).keys()
+    smoke = expand(ITEM, [*own, "preset=smoke"])
+    assert {cell.config.mix.m for cell in smoke.cells} == {2} and {cell.state for cell in smoke.cells} == {"missing"}
+    assert {cell.config.dataset.image_size for cell in smoke.cells} == {64}
+
+
+def test_a_folder_with_boxes_is_read_as_it_is_and_goes_to_the_other_experiment(tmp_path):
+    words = [f"dataset.root={boxes(tmp_path / 'mine')}", f"paths.outputs_dir={tmp_path / 'outputs'}"]
+    found = chosen(words, "own/detection")
+    assert found["dataset"] == "yolo" and found["downstream"] == "detector_tiny" and "generator.t0" not in found
+    with pytest.raises(GenaugError, match="write experiment=own/detection"):
+        choose(ITEM, words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "write dataset.root=FOLDER"),
+        (["dataset.root=a,b"], "one data set"),
+        (["dataset.root=/nowhere"], "/nowhere"),
+    ],
+)
+def test_what_cannot_be_chosen_from_is_explained(words, said, tmp_path):
+    with pytest.raises(GenaugError, match=said):
+        choose(ITEM, [*words, f"paths.outputs_dir={tmp_path}"])
+
+
+def test_a_prior_that_is_not_here_leaves_the_strength_to_the_methods_and_keeps_nothing(own, tmp_path):
+    found = choose(ITEM, [*own, f"prior.path={tmp_path / 'absent'}"])
+    assert "generator.t0" in found.note and found.file is None
+    assert not any(text.startswith("generator.t0") for text in found.overrides) and found.overrides
+
+
+def test_experiments_that_state_their_settings_are_left_alone():
+    assert choose("demo/compare", ["seed=0"]).overrides == []
