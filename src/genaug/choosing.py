@@ -172,7 +172,9 @@ def _settings(config: RunConfig, start: Sequence[str]) -> tuple[list[Suggestion]
         except GenaugError as error:
             seen = str(error)
     judged = seen if isinstance(seen, PriorCheck) else None
-    rows = suggestions(dataset, side, device, judged, config.downstream.batch_size)
+    learner = config.downstream
+    warmup = getattr(learner, "warmup_steps", 0)
+    rows = suggestions(dataset, side, device, judged, learner.batch_size, warmup)
     if isinstance(seen, str):
         rows = [row for row in rows if not row.override.startswith("generator.t0=")]
     return rows, seen

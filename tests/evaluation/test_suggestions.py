@@ -90,10 +90,11 @@ def test_a_prior_that_draws_badly_stays_near_the_source():
     assert settings(dataset(10), 64, "cpu", judged(0.3))["generator.t0"] == "0.25"
 
 
+@pytest.mark.parametrize("count", [4, 500])
 @pytest.mark.parametrize("task", ["classification", "detection"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_all_suggestions_compose(task, device):
-    words = [row.override for row in suggestions(dataset(500, task), 300, device, judged(0.5), 16)]
+def test_all_suggestions_compose(task, device, count):
+    words = [row.override for row in suggestions(dataset(count, task), 300, device, judged(0.5), 16, 500)]
     data = (
         ["dataset=digit_scenes", "generator=psld"]
         if task == "detection"

@@ -72,22 +72,10 @@ def check_prior(prior: "Prior", config: PriorConfig, dataset: Dataset, folder: P
     Args:
         class_names: whether prompts may name classes.
     """
-    from genaug.generators.sdedit.sampler import lay_out_sources, reconstruct, source_tensor, to_pictures
-
     chosen, others = _choose(dataset)
     config_of_edits = _edits(class_names)
-    variants = [_variant(sample, 0.0) for sample in chosen]
-    layouts = lay_out_sources(config_of_edits, [_variant(sample, 0.0) for sample in others], prior)
-
-    def seen(sample: Sample) -> Image.Image:
-        """As the prior is given it, without the frame's padding."""
-        layout = layouts[sample.digest]
-        picture = to_pictures(source_tensor(sample, layout, "squash")[None])[0]
-        return picture if layout.geometry is None else Image.fromarray(layout.geometry.crop(np.asarray(picture)))
-
-    originals = {sample.digest: seen(sample) for sample in others}
-    made = {g.variant.source.digest: g.image for g in reconstruct(prior, variants, NUM_RECONSTRUCTED)}
-    values = [_compare(originals[s.digest], made[s.digest]) for s in chosen]
+    originals, made = as_seen(prior, others), through_autoencoder(prior, chosen)
+    values = [compare(originals[s.digest], made[s.digest]) for s in chosen]
     neighbours = [d for s in chosen if (d := _nearest_db(s, others, originals)) is not None]
     edited = _edited(prior, config_of_edits, chosen[:NUM_EDITED], dataset)
     _sheet(chosen, originals, made, edited).save(folder / SHEET)
@@ -103,6 +91,28 @@ def check_prior(prior: "Prior", config: PriorConfig, dataset: Dataset, folder: P
     )
     write_json(folder / NUMBERS, asdict(check))
     return check
+
+
+def as_seen(prior: "Prior", samples: Sequence[Sample]) -> dict[str, Image.Image]:
+    """Each image as the prior is given it, without the frame's padding; by digest."""
+    from genaug.generators.sdedit.sampler import lay_out_sources, source_tensor, to_pictures
+
+    layouts = lay_out_sources(_edits(False), [_variant(sample, 0.0) for sample in samples], prior)
+    found = {}
+    for sample in samples:
+        layout = layouts[sample.digest]
+        picture = to_pictures(source_tensor(sample, layout, "squash")[None])[0]
+        cropped = picture if layout.geometry is None else Image.fromarray(layout.geometry.crop(np.asarray(picture)))
+        found[sample.digest] = cropped
+    return found
+
+
+def through_autoencoder(prior: "Prior", samples: Sequence[Sample]) -> dict[str, Image.Image]:
+    """Each image as it comes back from the prior's autoencoder, by digest."""
+    from genaug.generators.sdedit.sampler import reconstruct
+
+    variants = [_variant(sample, 0.0) for sample in samples]
+    return {g.variant.source.digest: g.image for g in reconstruct(prior, variants, NUM_RECONSTRUCTED)}
 
 
 def stored_check(
@@ -202,7 +212,7 @@ def _energy(values: np.ndarray) -> float:
     return float(sum(np.square(np.diff(grey, axis=axis)).mean() for axis in (0, 1)))
 
 
-def _compare(original: Image.Image, made: Image.Image) -> tuple[float, float | None, float | None]:
+def compare(original: Image.Image, made: Image.Image) -> tuple[float, float | None, float | None]:
     """PSNR, and the shares of the gradients' energy that are kept and right; None for an image without any."""
     a, b = _values(original), _values(made)
     whole = _energy(a)

@@ -33,7 +33,7 @@ class Suggestion:
 
 
 def suggestions(
-    dataset: Dataset, median_side: int, device: str, check: PriorCheck | None, batch: int
+    dataset: Dataset, median_side: int, device: str, check: PriorCheck | None, batch: int, warmup: int = 0
 ) -> list[Suggestion]:
     """Settings of ``experiment=own/<task>`` for a data set.
 
@@ -42,6 +42,7 @@ def suggestions(
         device: ``cpu`` or ``cuda``.
         check: what the prior makes of the images; None where that was not looked at.
         batch: batch size of the downstream model's preset.
+        warmup: its warm-up steps.
     """
     device = device if device in STEPS else "cpu"
     detects = dataset.task == "detection"
@@ -66,6 +67,8 @@ def suggestions(
             f"downstream.num_steps={steps}", f"about {EPOCHS} epochs of {num_train} images, {least} to {greatest}"
         )
     )
+    if warmup > steps // 5:
+        found.append(Suggestion(f"downstream.warmup_steps={steps // 10}", f"a tenth of the steps; the preset has {warmup}"))
     m = int(np.clip(MOST_GENERATED[device] // max(num_train, 1), 1, 10))
     found.append(Suggestion(f"mix.m={m}", f"{m * num_train} generated images per method"))
     if not detects:
