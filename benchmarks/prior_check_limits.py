@@ -3,8 +3,8 @@
 The check compares real images with what comes back from the prior's autoencoder: the share of their gradients' energy that is
 left, and the share of it that is right. Two questions decide where "cannot draw" begins.
 
-1. What do these shares mean? Held-out images of digits and MNIST are blurred more and more. Which blur leaves just the limits, and of
-   how many images does a judge trained on sharp real images (logistic regression on pixels) still find the label?
+1. What do these shares mean? Held-out images of digits and MNIST are blurred more and more. Which blur leaves just the limits,
+   and of how many images does a judge trained on sharp real images (logistic regression on pixels) still find the label?
 2. What does the prior itself do? The same numbers of images from its own autoencoder, on data it was trained on and on others.
    The limits stand between the two kinds.
 
@@ -94,7 +94,7 @@ def blurred(pictures: dict[str, Image.Image], radius: float) -> dict[str, Image.
 
 
 def meaning(ladder: Sequence[dict[str, Any]]) -> list[str]:
-    """For each set: which blur takes as much as the limits allow, and what the judge says of it; and where the judge gives up."""
+    """For each set: which blur takes as much as the limits allow, what the judge says of it, and where the judge gives up."""
     lines = []
     for name in dict.fromkeys(row["set"] for row in ladder):
         rows = [row for row in ladder if row["set"] == name]

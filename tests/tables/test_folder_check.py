@@ -43,4 +43,8 @@ def test_check_of_a_folder_that_no_run_reads_ends_with_an_error(tmp_path):
     (root / "blue_tit" / "copy.png").write_bytes((root / "red_kite" / "0.png").read_bytes())
     said = genaug("check", str(root), "--no-prior", "--outputs", str(tmp_path / "outputs"))
     assert "under two classes" in said and "prior=" not in said
+    (root / "red_kite" / "broken.png").write_bytes((root / "red_kite" / "1.png").read_bytes()[:90])
+    (root / "red_kite" / "again.png").write_bytes((root / "red_kite" / "0.png").read_bytes())
+    both = genaug("check", str(root), "--no-prior", "--outputs", str(tmp_path / "outputs"), code=1)
+    assert "dataset.skip_corrupt=true" in both and "in two splits" in both and "to go on" not in both
     assert "is not a folder" in genaug("check", str(tmp_path / "nothing"), code=2)

@@ -63,7 +63,7 @@ class FolderCheck:
     """What stops a run, and what to do about it."""
     warnings: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
-    """What to write so that a run reads the folder nevertheless."""
+    """What to write so that a run reads the folder nevertheless, one for each fault that this overcomes."""
 
     @property
     def sizes(self) -> tuple[int, int, int]:

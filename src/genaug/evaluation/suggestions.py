@@ -68,7 +68,9 @@ def suggestions(
         )
     )
     if warmup > steps // 5:
-        found.append(Suggestion(f"downstream.warmup_steps={steps // 10}", f"a tenth of the steps; the preset has {warmup}"))
+        found.append(
+            Suggestion(f"downstream.warmup_steps={steps // 10}", f"a tenth of the steps; the preset has {warmup}")
+        )
     m = int(np.clip(MOST_GENERATED[device] // max(num_train, 1), 1, 10))
     found.append(Suggestion(f"mix.m={m}", f"{m * num_train} generated images per method"))
     if not detects:
