@@ -4,7 +4,7 @@ A fresh clone gets an environment (``--install``; without it, the one that runs 
 on the script types what the output before told it to type, with the overrides that are given here added to both commands, and
 nothing else: where that is not enough, it stops, and somebody would have had to guess.
 
-    python benchmarks/clone_to_verdict.py FOLDER preset=smoke
+    python -m benchmarks clone_to_verdict FOLDER preset=smoke
 """
 
 import argparse
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from diffusion_setting import hardware
+from benchmarks.measure import circumstances
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,7 +31,7 @@ def main() -> None:
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as place:
         row = measure(Path(place), chosen.folder.absolute(), chosen.overrides, chosen.install)
-    text = json.dumps({**row, "hardware": hardware("cpu")}, indent=1, ensure_ascii=False)
+    text = json.dumps({**row, **circumstances()}, indent=1, ensure_ascii=False)
     print(text)
     if chosen.out:
         chosen.out.write_text(text + "\n")

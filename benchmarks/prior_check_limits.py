@@ -8,7 +8,7 @@ left, and the share of it that is right. Two questions decide where "cannot draw
 2. What does the prior itself do? The same numbers of images from its own autoencoder, on data it was trained on and on others.
    The limits stand between the two kinds.
 
-    python benchmarks/prior_check_limits.py --data ../shared/data
+    python -m benchmarks prior_check_limits --data ../shared/data
 """
 
 import argparse
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from diffusion_setting import hardware
 from PIL import Image, ImageFilter
 
+from benchmarks.measure import circumstances
 from genaug.composition import compose_typed
 from genaug.data.sample import Dataset, Sample
 from genaug.evaluation.prior_check import (
@@ -150,7 +150,7 @@ def main() -> None:
         )
     print("\n".join(lines))
     if chosen.out:
-        about = {"prior": chosen.prior, "hardware": hardware(chosen.device), "meaning": lines}
+        about = {"prior": chosen.prior, **circumstances(chosen.device), "meaning": lines}
         chosen.out.write_text(json.dumps({**about, "prior_on_sets": sets, "blur": ladder}, indent=1) + "\n")
 
 
