@@ -79,11 +79,10 @@ def comment(group: str, name: str) -> str:
 def keys_of(group: str, schema: str, preset: str) -> list[str]:
     """The table of a component's keys with the values of one preset."""
     key = group.replace("/", ".")
-    place = {"leakage/erasure": "leakage/erasure@leakage.erasure", "generator/tokens": "generator/tokens"}.get(
-        group, group
-    )
-    others = ["generator=da_fusion"] if group == "generator/tokens" else []
-    config = hydra.compose("config", [*others, f"{'+' if group == 'leakage/erasure' else ''}{place}={preset}"])
+    place = "leakage/erasure@leakage.erasure" if group == "leakage/erasure" else group
+    others = ["generator=da_fusion"] if group.startswith("generator/") else []
+    added = "+" if group in ("leakage/erasure", "generator/lora") else ""
+    config = hydra.compose("config", [*others, f"{added}{place}={preset}"])
     node = OmegaConf.select(config, key, throw_on_missing=False)
     kind = COMPONENTS[group][schema]
     about = textwrap.dedent(inspect.cleandoc(kind.__doc__ or "")).split("\n\n")[0].replace("\n", " ")

@@ -142,10 +142,21 @@ class RunConfig:
                     f"leakage={self.leakage.name} erases each class from the U-Net, which generator={self.generator.name} "
                     "does not use. Write leakage=data_centric or leakage=none, or a generator such as da_fusion."
                 )
-            if self.leakage.erasure is not None and self.prior.compile and self.prior.fuse_qkv:
+            changes = self.generator.trains_prior or self.leakage.erasure is not None
+            if changes and self.prior.compile and self.prior.fuse_qkv:
+                what = f"leakage={self.leakage.name}" if self.leakage.erasure is not None else "generator.lora"
                 raise GenaugError(
-                    f"prior.fuse_qkv=true keeps a copy of the weights that leakage={self.leakage.name} changes. Write "
-                    "prior.fuse_qkv=false."
+                    f"prior.fuse_qkv=true keeps a copy of the weights that {what} changes. Write prior.fuse_qkv=false."
+                )
+            if self.generator.trains_prior and self.leakage.erasure is not None:
+                raise GenaugError(
+                    f"leakage={self.leakage.name} erases each class from a U-Net of its own, and generator.lora of "
+                    f"generator={self.generator.name} trains one for all classes. Write generator.lora=null, or "
+                    "leakage=data_centric or leakage=none."
+                )
+            if self.generator.trains_prior and self.prior.dtype == "float16":
+                raise GenaugError(
+                    "generator.lora with prior.dtype=float16 would lose small gradients: write prior.dtype=bfloat16 or float32."
                 )
         if not self.generator.makes_pool and self.mix.name == "synthetic_only":
             raise GenaugError(

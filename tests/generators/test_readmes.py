@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 PACKAGES = ROOT / "src" / "genaug" / "generators"
 FAMILIES = {
     "dreamda": "generator/dreamda*",
+    "lora": "generator/lora/*",
     "latent_interpolation": "generator/latent_interpolation*",
     "psld": "generator/psld*",
     "sdedit": "generator/*_fusion*",

@@ -9,7 +9,8 @@ metadata:
   is not;
 * ``CONTENT``: a path whose content counts, not its place: a file, or a folder with all that is below it. What is neither
   (a Hub id) counts as it is written. ``content_by(method)`` instead names the component's own method that gives the
-  content, where only a part of the files counts or they are too many to be read.
+  content, where only a part of the files counts or they are too many to be read;
+* ``OPTIONAL``: a part that may be absent (None) and then leaves no trace, so that what was there before it keeps its identity.
 
 A component class also contributes its identity name, stated once by ``identified`` (``component`` does it) so that renaming
 the class changes nothing, and its ``version``, bumped when its output changes for the same fields.
@@ -29,6 +30,7 @@ NOT_IDENTITY = {"identity": False}
 FIT = {"stage": "fit"}
 DRAWN = {"stage": "drawn"}
 CONTENT = {"content": True}
+OPTIONAL = {"optional": True}
 
 
 def content_by(method: str) -> dict[str, Any]:
@@ -68,6 +70,8 @@ def canonical(value: Any, stage: str | None = None, read: bool = True) -> Any:
             if stage is not None and field.metadata.get("stage", "sample") != stage:
                 continue
             content = getattr(value, field.name)
+            if content is None and field.metadata.get("optional"):
+                continue
             how = field.metadata.get("content")
             if how and read and content is not None:
                 content = getattr(value, how)() if isinstance(how, str) else content_of(content) or content

@@ -167,6 +167,11 @@ class Generator:
         return None
 
     @property
+    def trains_prior(self) -> bool:
+        """Whether ``fit`` changes the prior's weights for all classes together."""
+        return False
+
+    @property
     def images_per_draw(self) -> int:
         """Images that each image of a minibatch becomes inside training (online generators)."""
         return 1

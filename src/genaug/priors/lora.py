@@ -1,4 +1,4 @@
-"""LoRAs of a prior, merged into its weights, in every layout in which they are published.
+"""LoRAs of a prior, added to its weights for good or for a while, in every layout in which they are published.
 
 =======================================  ====================================================================
 layout                                   names of one layer
@@ -12,9 +12,10 @@ diffusers' old attention processors      ``<block>.processor.to_q_lora.up.weight
 The text encoder's layers (``text_encoder.``, ``lora_te_``) are merged into it likewise.
 """
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from genaug.core.errors import GenaugError, boundary
+from genaug.priors.deltas import applied
 
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """Names under which diffusers and PEFT write a LoRA into a folder."""
@@ -57,12 +59,29 @@ class Layer:
 
 
 def merge_lora(models: Mapping[str, nn.Module], path: Path, scale: float) -> None:
-    """Add ``scale * alpha / rank * up @ down`` to each weight that a LoRA names; alpha is the rank where the file has none.
+    """Add ``scale`` times the change of a LoRA to the weights of ``unet`` and ``text_encoder``; raises as ``lora_changes``."""
+    for part, changes in lora_changes(models, path).items():
+        own = dict(models[part].named_parameters())
+        with torch.no_grad():
+            for name, change in changes.items():
+                own[name].add_(scale * change.to(own[name]))
+
+
+@contextlib.contextmanager
+def with_lora(models: Mapping[str, nn.Module], path: Path) -> Iterator[None]:
+    """``unet`` and ``text_encoder`` with a LoRA in their weights, which are restored exactly afterwards."""
+    with contextlib.ExitStack() as stack:
+        for part, changes in lora_changes(models, path).items():
+            stack.enter_context(applied(models[part], changes))
+        yield
+
+
+def lora_changes(models: Mapping[str, nn.Module], path: Path) -> dict[str, dict[str, Tensor]]:
+    """By model, the change alpha / rank * up @ down of each weight that a LoRA names; alpha is the rank unless the file has it.
 
     Args:
         models: ``unet`` and ``text_encoder``.
         path: a .safetensors file; PEFT's ``adapter_config.json`` beside it is read.
-        scale: share of the LoRA.
 
     Raises:
         GenaugError: if the file cannot be read, holds another kind of adapter, or names layers that these models do not have.
@@ -80,14 +99,14 @@ def merge_lora(models: Mapping[str, nn.Module], path: Path, scale: float) -> Non
                 "merge it with the tool that made it and name the merged model with prior.path."
             )
     targets = {
-        (part, _flat(part, name)): layer
+        (part, _flat(part, name)): (name, layer)
         for part, model in models.items()
         for name, layer in model.named_modules()
         if isinstance(layer, nn.Linear | nn.Conv2d)
     }
-    layers = _layers(tensors, path)
-    for place, layer in layers.items():
-        target = targets.get(place)
+    changes: dict[str, dict[str, Tensor]] = {}
+    for place, layer in _layers(tensors, path).items():
+        name, target = targets.get(place, ("", None))
         if target is None or layer.up is None or layer.down is None:
             raise GenaugError(
                 f"prior.lora_path={path} names {layer.name}, to which this model has no layer (or the file no other half): "
@@ -100,9 +119,9 @@ def merge_lora(models: Mapping[str, nn.Module], path: Path, scale: float) -> Non
                 f"prior.lora_path={path}: {layer.name} changes {tuple(change.shape)} weights, and the layer of this model has "
                 f"{tuple(target.weight.shape)}: the LoRA was made for another model."
             )
-        strength = scale * _strength(layer.alpha, rank, facts)
-        with torch.no_grad():
-            target.weight += strength * change.view_as(target.weight).to(target.weight)
+        strength = _strength(layer.alpha, rank, facts)
+        changes.setdefault(place[0], {})[f"{name}.weight"] = strength * change.view_as(target.weight)
+    return changes
 
 
 def _flat(part: str, name: str) -> str:

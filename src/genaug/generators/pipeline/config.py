@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @section("generator.lora", "generator/pipeline/lora")
 @dataclass(kw_only=True, slots=True)
 class Lora:
-    """A LoRA in any layout that ``load_lora_weights`` of diffusers reads. Needs the extra ``lora``."""
+    """A LoRA in any layout that ``load_lora_weights`` of diffusers reads."""
 
     path: str | None = field(default=None, metadata=CONTENT)
     """A .safetensors file, a folder, or a Hub id; null loads none."""

@@ -132,7 +132,8 @@ def _load(config: Pipeline, device: str) -> Any:
 def _add_adapters(pipe: Any, config: Pipeline) -> None:
     if config.lora.path is not None:
         with boundary(
-            f"generator.lora.path={config.lora.path} cannot be loaded", "It needs pip install 'genaug[lora]'."
+            f"generator.lora.path={config.lora.path} cannot be loaded",
+            "Write a LoRA for this model.",
         ):
             pipe.load_lora_weights(config.lora.path, adapter_name="genaug")
             pipe.set_adapters(["genaug"], [config.lora.scale])

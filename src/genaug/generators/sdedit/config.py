@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -154,6 +155,10 @@ class ImageToImage(EditsSource):
             fitted: the folder that ``fit`` wrote.
         """
         raise AssertionError(f"{type(self).__name__} has no prompts")
+
+    def adapted(self, prior: "Prior", fitted: Path | None) -> AbstractContextManager[None]:
+        """The prior with what ``fit`` learned of its weights in place, and as it was afterwards: here nothing."""
+        return nullcontext()
 
     def generate(
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"

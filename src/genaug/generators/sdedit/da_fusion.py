@@ -1,10 +1,11 @@
 """DA-Fusion (Trabucco et al., arXiv 2302.07944): SDEdit of every training image under a learned token of its class.
 
 ``fit`` learns one token per class by textual inversion on the training images; ``generate`` edits each image under
-"a photo of a <class>", from a level t0 drawn per image.
+"a photo of a <class>", from a level t0 drawn per image. With ``lora`` the prior itself learns from the training images, too.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,9 +15,10 @@ from omegaconf import II
 from genaug.core.cost import TO_INPUT, ForwardPasses
 from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded
-from genaug.core.identity import DRAWN, FIT
+from genaug.core.identity import DRAWN, FIT, OPTIONAL
 from genaug.core.registry import component
 from genaug.data.sample import Dataset
+from genaug.generators.lora.config import LoraFit
 from genaug.generators.sdedit.config import ImageToImage
 from genaug.generators.tokens.config import TextualInversion
 from genaug.generators.tokens.prompts import check_prompts, token_of
@@ -36,6 +38,8 @@ class DAFusion(ImageToImage):
     """Prompt of the images; ``{token}`` is the learned token of the class."""
     tokens: TextualInversion = field(default_factory=TextualInversion, metadata=FIT)
     """How the tokens are learned."""
+    lora: LoraFit | None = field(default=None, metadata={**FIT, **OPTIONAL})
+    """A LoRA of the prior, learned after and with the tokens (``+generator/lora=diff_mix_tiny``); null learns none."""
     class_names: bool = field(default=II("leakage.class_names"), metadata=FIT)
     """Whether class names may be known. If not, no initial word and no template may hold a word of the class name."""
 
@@ -48,23 +52,49 @@ class DAFusion(ImageToImage):
             raise GenaugError(
                 f"generator.prompt='{self.prompt}' lacks {{token}}: write for example 'a photo of a {{token}}'."
             )
+        if not self.tokens.num_steps and self.lora is None:
+            raise GenaugError(
+                "generator.tokens.num_steps=0 leaves the tokens at their initial word: write a number of steps, or learn them "
+                "with a LoRA (+generator/lora=diff_mix)."
+            )
         if self.tokens.init == "class_name" and not self.class_names:
             raise GenaugError(
                 "generator.tokens.init=class_name starts each token from the class's own name, which "
                 "leakage=data_centric forbids. Write generator.tokens.init=the, or allow class names with leakage=none."
             )
 
+    @property
+    def trains_prior(self) -> bool:
+        return self.lora is not None
+
     def fit_forward_passes(self, dataset: Dataset) -> ForwardPasses:
-        """One per class, step and sample, with a gradient to the token."""
+        """One per class, step and sample, with a gradient to the token; then one per image and step of the LoRA, whose gradient
+        costs about as much: its own weights are few."""
         count = len(dataset.class_names) * self.tokens.num_steps * self.tokens.batch_size
+        if self.lora is not None:
+            count += self.lora.num_steps * self.lora.batch_size
         return ForwardPasses(network="U-Net", count=count, relative_cost=TO_INPUT)
 
     def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path, device: str = "cpu") -> dict[str, Any]:
-        from genaug.generators.tokens.learning import learn_tokens
-
         assert prior is not None
-        about = learn_tokens(prior, dataset, self.tokens, folder, class_names=self.class_names, preset=self.name)
+        how: dict[str, Any] = {"class_names": self.class_names, "preset": self.name}
+        if self.lora is None:
+            from genaug.generators.tokens.learning import learn_tokens
+
+            about = learn_tokens(prior, dataset, self.tokens, folder, **how)
+        else:
+            from genaug.generators.lora.fitting import learn_lora
+
+            about = learn_lora(prior, dataset, self.lora, self.tokens, folder, **how)
         return {**about, **ImageToImage.fit(self, dataset, prior, folder, device)}
+
+    def adapted(self, prior: "Prior", fitted: Path | None) -> AbstractContextManager[None]:
+        if self.lora is None:
+            return nullcontext()
+        from genaug.priors.lora import FILES, with_lora
+
+        assert fitted is not None
+        return with_lora({"unet": prior.unet, "text_encoder": prior.text_encoder}, fitted / FILES[0])
 
     def prompts(
         self, names: Sequence[str], prior: "Prior", fitted: Path | None

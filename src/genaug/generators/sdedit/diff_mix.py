@@ -1,8 +1,7 @@
 """Diff-Mix (Wang et al., arXiv 2403.19600): each image is edited towards another class, and labelled as both.
 
 An image of class i, edited at level s under the token of class j, is labelled (1 - s^gamma) e_i + s^gamma e_j. Diff-Aug is
-the same within one class. The released code learns its tokens together with a DreamBooth-LoRA of the U-Net (``diff-mix``) or
-alone (``ti-mix``); here they are learned alone, by textual inversion.
+the same within one class. Tokens are learned together with a DreamBooth-LoRA of the U-Net (``lora``), or alone (ti-mix).
 """
 
 from collections.abc import Iterator

@@ -46,9 +46,10 @@ def edited(
     names = [dataset.class_names[config.prompted_class(variant, dataset)] for variant in variants]
     prompts, tokens = config.prompts(names, prior, fitted)
     finish = Finish(config, dataset.class_names, look)
-    for chosen in erased_groups(prior, names):
-        images, texts = [variants[i] for i in chosen], [prompts[i] for i in chosen]
-        yield from edit_images(prior, images, texts, config, tokens, layouts, finish)
+    with config.adapted(prior, fitted):
+        for chosen in erased_groups(prior, names):
+            images, texts = [variants[i] for i in chosen], [prompts[i] for i in chosen]
+            yield from edit_images(prior, images, texts, config, tokens, layouts, finish)
 
 
 def frame_multiple(prior: Prior) -> int:

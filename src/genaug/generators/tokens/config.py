@@ -25,8 +25,8 @@ class TextualInversion:
     """v: vectors per token."""
     batch_size: int = count(4, 1, 4096)
     """Samples per class and step; the loss is their mean."""
-    num_steps: int = count(1000)
-    """Optimiser steps of each class."""
+    num_steps: int = count(1000, least=0)
+    """Optimiser steps of each class; 0 where tokens learn with a LoRA alone (``generator.lora``)."""
     learning_rate: float = bounded(2e-3, 0, 1, above=True)
     """Of AdamW, final: the papers' 5e-4 is multiplied by the batch size."""
     weight_decay: float = bounded(1e-2, 0, 1)

@@ -54,12 +54,16 @@ def learn_tokens(
         all_losses.append(state.losses.cpu())
     num_edge = max(1, config.num_steps // 10)
     losses = torch.cat(all_losses, dim=1)
-    loss = {
-        group.name: {"first_tenth": first, "last_tenth": last}
-        for group, first, last in zip(
-            groups, losses[:num_edge].mean(dim=0).tolist(), losses[-num_edge:].mean(dim=0).tolist(), strict=True
-        )
-    }
+    loss = (
+        {}
+        if not config.num_steps
+        else {
+            group.name: {"first_tenth": first, "last_tenth": last}
+            for group, first, last in zip(
+                groups, losses[:num_edge].mean(dim=0).tolist(), losses[-num_edge:].mean(dim=0).tolist(), strict=True
+            )
+        }
+    )
     about = {
         "preset": preset,
         "prior": prior.weights,

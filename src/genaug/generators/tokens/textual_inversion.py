@@ -98,7 +98,7 @@ def prepare(prior: Prior, dataset: Dataset, config: TextualInversion, class_name
         name = dataset.class_names[c]
         left_out = [] if class_names else [t for t in TEMPLATES if names_class(t, name, prior.word_ids)]
         prompts = [template.format(tokens[c]) for template in TEMPLATES if template not in left_out]
-        mean, std = encode_flips(prior, samples[c], config.resize, config.flip)
+        mean, std = encode_flips(prior, samples[c], config.resize, config.flip, prior.image_size)
         ids = prior.token_ids(prompts, learned)
         groups.append(Group(name, tokens[c], places[tokens[c]], ids, mean, std, left_out))
     zeros = torch.zeros_like(initial)
@@ -126,12 +126,12 @@ def _initial_vectors(prior: Prior, name: str, config: TextualInversion, class_na
     return vector.repeat(config.num_vectors, 1)
 
 
-def encode_flips(prior: Prior, samples: Sequence[Sample], resize: str, flip: bool) -> tuple[Tensor, Tensor]:
-    """Posterior mean and deviation [n, 2, 4, h, w] of each image, upright and mirrored; [n, 1, 4, h, w] without."""
+def encode_flips(prior: Prior, samples: Sequence[Sample], resize: str, flip: bool, size: int) -> tuple[Tensor, Tensor]:
+    """Posterior mean and deviation [n, 2, 4, h, w] of each image at ``size`` pixels, upright and mirrored; [n, 1, 4, h, w] without."""
     means, stds = [], []
     for start in range(0, len(samples), ENCODE_BATCH):
         pictures = [sample.open() for sample in samples[start : start + ENCODE_BATCH]]
-        images = torch.stack([to_tensor(p, prior.image_size, resize, Image.Resampling.BICUBIC) for p in pictures])
+        images = torch.stack([to_tensor(p, size, resize, Image.Resampling.BICUBIC) for p in pictures])
         views = [images, images.flip(-1)] if flip else [images]
         mean, std = prior.encode_moments(torch.cat(views))
         means.append(torch.stack(mean.chunk(len(views)), dim=1))
