@@ -30,7 +30,13 @@ PARTS = ("unet", "vae", "text_encoder")
 SHORT = {
     "real_guidance": ["generator.t0=1.0"],
     "da_fusion": ["generator.t0=1.0", "generator.tokens.num_steps={steps}", "generator.tokens.batch_size=1"],
-    "diff_mix": ["generator.t0=1.0", "generator.tokens.num_steps={steps}", "generator.tokens.batch_size=1"],
+    "diff_mix": [
+        "generator.t0=1.0",
+        "generator.tokens.num_steps={steps}",
+        "generator.tokens.batch_size=1",
+        "generator.lora.num_steps={steps}",
+        "generator.lora.batch_size=1",
+    ],
     "psld": ["generator.teacher.num_steps=2", "generator.teacher.warmup_steps=0"],
     "psld_fast": ["generator.teacher.num_steps=2", "generator.teacher.warmup_steps=0"],
     "psld_projection": ["generator.teacher.num_steps=2", "generator.teacher.warmup_steps=0"],

@@ -32,6 +32,7 @@ from PIL import Image
 LEARNING = ["downstream.num_steps=30", "trainer.checkpoint_every=5", "trainer.accelerator=cpu", "trainer.num_threads=1"]
 SMALL = [*LEARNING, "dataset.shots=1", "mix.m=2", "tracking=local"]
 TOKENS = ["generator.tokens.num_steps=20", "generator.tokens.checkpoint_every=5"]
+LORA = ["generator.lora.num_steps=20", "generator.lora.batch_size=4", "generator.lora.checkpoint_every=5"]
 ERASING = [f"leakage.erasure.{key}" for key in ("iterations=2", "trajectories=2", "num_steps=5", "batch_size=2")]
 SCENES = [
     *LEARNING, "dataset=digit_scenes", "dataset.num_train=8", "dataset.num_test=20", "mix.m=1", "downstream=detector_tiny",
@@ -41,7 +42,7 @@ RUNS = {
     "best_val": ["generator=none", "downstream.select=best_val", "downstream.eval_every=5", *SMALL],
     "real_guidance": ["generator=real_guidance", *SMALL],
     "da_fusion": ["generator=da_fusion", *TOKENS, *SMALL],
-    "diff_mix": ["generator=diff_mix", *TOKENS, *SMALL],
+    "diff_mix": ["generator=diff_mix", *TOKENS, *LORA, *SMALL],
     "dreamda": ["generator=dreamda", *SMALL],
     "psld": ["generator=psld", "generator.num_steps=10", "generator.teacher.num_steps=25", *SCENES],
     "erasure": ["generator=da_fusion", "leakage=model_centric", *ERASING, *TOKENS, *SMALL],

@@ -61,6 +61,8 @@ def test_no_class_name_reaches_a_prompt_or_an_initialisation(
         generator.solver.reference_shift = False  # only defined for 1000 steps
     if hasattr(generator, "tokens"):
         generator.tokens.num_steps = 1
+    if getattr(generator, "lora", None) is not None:
+        generator.lora.num_steps, generator.lora.image_size = 1, None
     given: list[torch.Tensor] = []
     hook = prior.text_encoder.register_forward_pre_hook(
         lambda module, args, kwargs: given.append(kwargs["input_ids"]), with_kwargs=True

@@ -24,6 +24,7 @@ TOLERANCE = 2
 DIGITS = ("dataset=digits", "dataset.shots=1", "leakage=none")
 SCENES = ("dataset=digit_scenes", "dataset.image_size=32", "dataset.num_train=4")
 TOKENS = ("generator.tokens.num_steps=3", "generator.tokens.batch_size=2", "generator.guidance=2")
+LORA = ("generator.lora.num_steps=5", "generator.lora.batch_size=2", "generator.lora.learning_rate=0.01")
 SHORT = ("generator.num_steps=4",)
 TEACHER = tuple(
     f"generator.teacher.{change}" for change in ("num_steps=2", "warmup_steps=0", "batch_size=2", "image_size=32")
@@ -36,7 +37,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "real_guidance": (*DIGITS, *SHORT),
     "real_guidance_keep_object": (*SCENES, *SHORT, "generator=real_guidance", "generator.mask=keep_object"),
     "da_fusion": (*DIGITS, *TOKENS, *SHORT),
-    "diff_mix": (*DIGITS, *TOKENS, *SHORT),
+    "diff_mix": (*DIGITS, *TOKENS, *SHORT, "generator=ti_mix"),
+    "diff_mix_lora": (*DIGITS, *TOKENS, *SHORT, *LORA, "generator=diff_mix"),
     "dreamda": (*DIGITS, *SHORT),
     "dreamda_fresh_asymmetric": (
         *(*DIGITS, *SHORT, "generator=dreamda", "generator.process=asymmetric", "generator.sigma=0.5"),
