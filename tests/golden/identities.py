@@ -46,7 +46,8 @@ def compose(*overrides: str) -> RunConfig:
 
 def of_preset(group: str, name: str) -> dict[str, str]:
     """Identity of one preset's component; of a generator's also what it learns and its first image on embedded data."""
-    parent = {"generator/tokens": ("generator=da_fusion",), "leakage/erasure": ("leakage=model_centric",)}
+    parts_of_diff_mix = dict.fromkeys(("generator/tokens", "generator/lora"), ("generator=diff_mix",))
+    parent = {**parts_of_diff_mix, "leakage/erasure": ("leakage=model_centric",)}
     config = compose(*parent.get(group, ()), f"{group}={name}")
     component: Any = config
     for part in group.split("/"):
