@@ -2,8 +2,9 @@
 
     L(A, B, e) = E || eps - eps_theta+BA(sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps, t, c(prompt(e_y))) ||^2
 
-over the training images (z, y) of all classes, mirrored or not (``generator.tokens.flip``). B starts at 0, so the first step sees the prior itself.
-Every random number is a function of (seed, step), so a resumed run is bit-equal to an uninterrupted one.
+over the training images (z, y) of all classes, mirrored or not (``generator.tokens.flip``). B starts at 0, so the first
+step sees the prior itself. Every random number is a function of (seed, step), so a resumed run is bit-equal to an
+uninterrupted one.
 """
 
 import contextlib

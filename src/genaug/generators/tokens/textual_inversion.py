@@ -127,7 +127,7 @@ def _initial_vectors(prior: Prior, name: str, config: TextualInversion, class_na
 
 
 def encode_flips(prior: Prior, samples: Sequence[Sample], resize: str, flip: bool, size: int) -> tuple[Tensor, Tensor]:
-    """Posterior mean and deviation [n, 2, 4, h, w] of each image at ``size`` pixels, upright and mirrored; [n, 1, 4, h, w] without."""
+    """Posterior mean and deviation [n, 2, 4, h, w] of each image at ``size`` pixels, upright and mirrored; else [n, 1, …]."""
     means, stds = [], []
     for start in range(0, len(samples), ENCODE_BATCH):
         pictures = [sample.open() for sample in samples[start : start + ENCODE_BATCH]]
