@@ -23,6 +23,15 @@ JOBS = (
     ["mix.alpha=${generator.t0}", "generator.t0=0.25"],
     ["leakage=none", "seed=3"],
     ["experiment=psld/digit_scenes", "dataset.fraction=0.5"],
+    # the same keys again, with values of every kind
+    ["generator=da_fusion", "generator.t0=0.3", "mix.alpha=0.1", "seed=4"],
+    ["generator=da_fusion", "generator.t0=[0.25,0.5]", "mix.alpha=0.2", "seed=5"],
+    ["generator=da_fusion", "generator.t0=0.4", "mix.alpha=0.3", "seed=6"],
+    ["generator=da_fusion", "generator.t0=0.4", "mix.alpha=${generator.t0}", "seed=6"],
+    ["generator=da_fusion", "generator.t0=0.6", "mix.alpha=0.4", "seed=7"],
+    ["generator=pipeline", "generator.path=x", "generator.strength=0.6", "dataset.shots=3"],
+    ["generator=pipeline", "generator.path=x", "generator.strength=null", "dataset.shots=null"],
+    ["generator=pipeline", "generator.path=x", "generator.strength=0.7", "dataset.shots=4"],
 )
 
 
@@ -63,6 +72,15 @@ def test_a_key_that_does_not_exist_is_refused_every_time(composer, wrong):
     for _ in range(2):
         with pytest.raises((HydraException, OmegaConfBaseException, GenaugError)):
             composer(["seed=1", wrong])
+
+
+def test_a_value_that_is_refused_leaves_nothing_behind(composer):
+    jobs = [["mix.alpha=0.3", "downstream.image_size=16"], ["mix.alpha=0.6", "downstream.image_size=24"]]
+    expected = [compose_typed(job) for job in jobs]
+    assert composer(jobs[0]) == expected[0]
+    with pytest.raises((HydraException, OmegaConfBaseException, GenaugError)):
+        composer(["mix.alpha=0.9", "downstream.image_size=many"])
+    assert composer(jobs[1]) == expected[1]
 
 
 def test_only_values_are_set_on_what_was_composed_before():

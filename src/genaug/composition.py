@@ -58,6 +58,8 @@ class Composer:
         self.compose = compose
         self.bases: dict[tuple[str, ...], _Base] = {}
         self.parts: dict[tuple[tuple[str, ...], str, tuple[str, ...]], Any] = {}
+        self.last: dict[tuple[str, ...], tuple[list[str], DictConfig]] = {}
+        """For each choice of presets, the keys that the last job has set, and the configuration that it left."""
 
     def __call__(self, overrides: Sequence[str]) -> RunConfig:
         choices = tuple(text for text in overrides if not sets_value(text))
@@ -66,15 +68,35 @@ class Composer:
         anywhere = any("${" in text for text in values)  # a value that refers to others
         config: DictConfig | None = None
         parts: dict[str, Any] = {}
+        begins = [(text, _parse(text).key_or_group.partition(".")[0]) for text in values]
         for name, read in base.reads.items():
-            seen = tuple(text for text in values if anywhere or _parse(text).key_or_group.partition(".")[0] in read)
+            seen = tuple(text for text, begin in begins if anywhere or begin in read)
             key = (choices, name, seen)
             if key not in self.parts:
-                config = config or _with_values(base.config, values)
+                config = config or self._with_values(choices, values)
                 part = config[name]
                 self.parts[key] = OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
             parts[name] = self.parts[key]
         return RunConfig(**parts)
+
+    def _with_values(self, choices: tuple[str, ...], values: Sequence[str]) -> DictConfig:
+        """Hydra's configuration of these choices with the values set; where a job sets the keys of the job before it, as those
+        of a sweep do, each to a plain value, it sets them on that one's."""
+        overrides = [_parse(text) for text in values]
+        keys = [override.key_or_group for override in overrides]
+        former, config = self.last.pop(choices, ([], None))
+        is_new = former != keys or config is None
+        config = copy.deepcopy(self.bases[choices].config) if is_new else config
+        for override in overrides:
+            try:
+                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+            except (ConfigAttributeError, ConfigKeyError) as error:
+                raise ConfigCompositionException(f"Could not override '{override.key_or_group}'") from error
+        if is_new:
+            check_keys(config)
+        if not any(isinstance(override.value(), dict | list) for override in overrides):
+            self.last[choices] = keys, config
+        return config
 
     def _base(self, choices: tuple[str, ...]) -> _Base:
         if choices not in self.bases:
@@ -160,17 +182,6 @@ def _reads(plain: dict[str, Any]) -> dict[str, set[str]]:
 @functools.cache
 def _parse(override: str) -> Override:
     return OverridesParser.create().parse_override(override)
-
-
-def _with_values(base: DictConfig, values: Sequence[str]) -> DictConfig:
-    config = copy.deepcopy(base)
-    for override in map(_parse, values):
-        try:
-            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-        except (ConfigAttributeError, ConfigKeyError) as error:
-            raise ConfigCompositionException(f"Could not override '{override.key_or_group}'") from error
-    check_keys(config)
-    return config
 
 
 def composer_of(loader: ConfigLoader, master: DictConfig) -> Composer:
