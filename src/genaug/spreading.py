@@ -16,6 +16,7 @@ from genaug.core.device import use_threads
 from genaug.core.errors import boundary
 from genaug.core.progress import Progress
 from genaug.following import Silent
+from genaug.generators.forms import form_of
 from genaug.generators.publishing import fill, in_order
 from genaug.line import line_of
 from genaug.runs.cell import Cell
@@ -65,14 +66,20 @@ class Maker:
         stage = Generate(config=self.config, dataset=self.dataset, fitted=stage.fitted)
         self.variants = {variant.fingerprint: variant for variant in stage.images(self.config.mix.m)}
         self.prior, self.device = prior.load(), self.config.trainer.device()
+        self.form = form_of(self.config.paths.store, stage.place, len(self.variants))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
         """``images``: fingerprints, separated by blanks; returns how many were made here, and the network evaluations."""
         names = [name for text in batch["images"] for name in str(text).split()]
         generator, before = self.config.generator, self.prior.num_evaluations if self.prior is not None else 0
         make = lambda share: generator.generate(share, self.dataset, self.prior, self.fitted.folder, self.device)
-        missing = [self.variants[name] for name in names if not self.config.paths.store.has_image(name)]
-        made = fill(self.config.paths.store, generator, self.dataset, make, missing, lambda text: None)
+        store = self.config.paths.store
+        known = store.known(names)
+        missing = [self.variants[name] for name in names if name not in known]
+        try:
+            made = fill(store, self.form, generator, self.dataset, make, missing, lambda text: None)
+        finally:
+            self.form.close()
         evaluations = self.prior.num_evaluations - before if self.prior is not None else 0
         return {"images": [len(names)], "made": [len(made)], "evaluations": [evaluations]}
 
@@ -89,7 +96,8 @@ def spread(stage: Generate, prior: WorkingPrior, fitted: Artefact, say: Any) -> 
     config = stage.config
     store, workers = config.paths.store, config.generation.workers
     wanted = {variant.fingerprint: variant for variant in stage.images(config.mix.m)}
-    missing = in_order([v for v in wanted.values() if not store.has_image(v.fingerprint)], stage.dataset)
+    known = store.known(wanted)
+    missing = in_order([variant for name, variant in wanted.items() if name not in known], stage.dataset)
     total = {"made": 0, "evaluations": 0}
     if not missing:
         return total

@@ -19,14 +19,14 @@ from genaug.core.errors import GenaugError
 from genaug.core.identity import NOT_IDENTITY, identified
 from genaug.core.store import Store
 from genaug.data.pool import ACCEPTED, manifest_rows
-from genaug.generators import publishing
+from genaug.generators import forms, publishing
 from tests.generators.test_publishing import Noise, build, contents, dataset
 
 
 @pytest.fixture(autouse=True)
 def fresh_process():
     """As in a process that has looked at no image yet."""
-    publishing._seen.clear()
+    forms._seen.clear()
 
 
 def pixels_changed(path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_damaged_image_is_made_again_in_the_run(tmp_path, name, place):
             path.unlink()
             path.write_bytes(data)
     DAMAGE[name](sorted((tmp_path / place).rglob("*.png"))[0])
-    publishing._seen.clear()
+    forms._seen.clear()
     after = build(store, Noise(seed=0), dataset(), 2)
     assert contents(after) == expected
     assert after.counts["images_generated"] == (place == "images")
@@ -80,7 +80,7 @@ def test_a_manifest_that_was_changed_is_written_as_its_images_are(tmp_path, edit
         "source": [*lines[:2], json.dumps({**row, "source_id": "train/nobody"}) + "\n", *lines[3:]],
     }
     path.write_text("".join(changed[edit]))
-    publishing._seen.clear()
+    forms._seen.clear()
     publishing.make_pool(store, Noise(seed=0), dataset(), None, "fitted", lambda: None, 2, said.append)
     assert path.read_text() == good
     assert any("1 line(s) were not those of its images" in text for text in said) == (edit != "dropped")
@@ -95,11 +95,11 @@ def test_a_kill_inside_a_copy_leaves_no_truncated_image_that_is_listed(tmp_path,
         raise KeyboardInterrupt
 
     store = Store(tmp_path)
-    monkeypatch.setattr(publishing.os, "link", no_links)
-    monkeypatch.setattr(publishing.shutil, "copyfile", killed)
+    monkeypatch.setattr(forms.os, "link", no_links)
+    monkeypatch.setattr(forms.shutil, "copyfile", killed)
     with pytest.raises(KeyboardInterrupt):
         build(store, Noise(seed=0), dataset(), 2)
-    monkeypatch.setattr(publishing.shutil, "copyfile", lambda a, b: Path(b).write_bytes(Path(a).read_bytes()))
+    monkeypatch.setattr(forms.shutil, "copyfile", lambda a, b: Path(b).write_bytes(Path(a).read_bytes()))
     pool = build(store, Noise(seed=0), dataset(), 2)
     assert all(sample.open().size == (8, 8) for sample in pool.samples)
     assert pool.counts["images_generated"] == 0 and len(list(pool.folder.rglob("*.png"))) == 8
@@ -229,6 +229,6 @@ def test_every_generator_with_a_prior_can_halve_its_batch():
 def test_rows_of_a_larger_pool_stay(tmp_path):
     store = Store(tmp_path)
     large = build(store, Noise(seed=0), dataset(), 5)
-    publishing._seen.clear()
+    forms._seen.clear()
     build(store, Noise(seed=0), dataset(), 2)
     assert len(manifest_rows(large.folder)) == 20

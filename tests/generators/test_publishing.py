@@ -57,6 +57,14 @@ class Picky(Noise):
             yield Generated(variant=item.variant, image=item.image, rejected=rejected, label={0: 0.5, 1: 0.5})
 
 
+@pytest.fixture(params=["files", "packed"])
+def form(request, monkeypatch):
+    """The test is run with pools in either form."""
+    if request.param == "packed":
+        monkeypatch.setattr(Store.__init__, "__defaults__", (None, 1))
+    return request.param
+
+
 def dataset(count=4, prefix="train"):
     pixels = np.random.default_rng(0).integers(0, 255, (count, 8, 8, 3), dtype=np.uint8)
     samples = [
@@ -74,7 +82,7 @@ def contents(pool):
     return {(s.source_id, s.index): np.asarray(s.open()).tobytes() for s in pool.samples}
 
 
-def test_a_larger_m_only_adds_images_and_a_smaller_one_makes_none(tmp_path):
+def test_a_larger_m_only_adds_images_and_a_smaller_one_makes_none(tmp_path, form):
     store = Store(tmp_path)
     small = build(store, Noise(seed=0), dataset(), 2)
     large = build(store, Noise(seed=0), dataset(), 5)
@@ -104,7 +112,7 @@ def test_a_killed_run_is_continued_with_the_same_files(tmp_path):
     assert contents(resumed) == contents(fresh)
 
 
-def test_an_image_drawn_at_one_strength_serves_the_variant_that_draws_several(tmp_path):
+def test_an_image_drawn_at_one_strength_serves_the_variant_that_draws_several(tmp_path, form):
     store = Store(tmp_path)
     fixed = build(store, Noise(seed=0, levels=[0.5]), dataset(), 4)
     several = build(store, Noise(seed=0, levels=[0.5, 1.0]), dataset(), 4)
@@ -113,7 +121,7 @@ def test_an_image_drawn_at_one_strength_serves_the_variant_that_draws_several(tm
     assert {s.digest for s in at_half} <= {s.digest for s in fixed.samples}
 
 
-def test_a_subset_of_the_images_shares_its_variants(tmp_path):
+def test_a_subset_of_the_images_shares_its_variants(tmp_path, form):
     store = Store(tmp_path)
     build(store, Noise(seed=0), dataset(4), 2)
     part = build(store, Noise(seed=0), dataset(2, prefix="elsewhere"), 2)
@@ -121,7 +129,7 @@ def test_a_subset_of_the_images_shares_its_variants(tmp_path):
     assert {s.source_id for s in part.samples} == {"elsewhere/0", "elsewhere/1"}
 
 
-def test_rejected_images_are_counted_kept_and_not_made_again(tmp_path):
+def test_rejected_images_are_counted_kept_and_not_made_again(tmp_path, form):
     store = Store(tmp_path)
     pool = build(store, Picky(seed=0), dataset(), 2)
     assert len(pool.samples) == 4 and pool.rejected == {"too dark": 4}
@@ -138,7 +146,7 @@ def test_the_folder_is_an_imagefolder_that_other_tools_read(tmp_path):
         assert {"source_id", "index", "label", "t0", "seconds", "fingerprint"} <= row.keys()
 
 
-def test_renamed_files_reuse_the_images_under_their_new_names(tmp_path):
+def test_renamed_files_reuse_the_images_under_their_new_names(tmp_path, form):
     store = Store(tmp_path)
     before = build(store, Noise(seed=0), dataset(), 2)
     after = build(store, Noise(seed=0), dataset(prefix="renamed"), 2)
@@ -146,7 +154,7 @@ def test_renamed_files_reuse_the_images_under_their_new_names(tmp_path):
     assert set(after.by_source()) == {sample.id for sample in dataset(prefix="renamed").train}
 
 
-def test_files_of_equal_content_share_their_images_and_each_has_them_all(tmp_path):
+def test_files_of_equal_content_share_their_images_and_each_has_them_all(tmp_path, form):
     data = dataset()
     twin = replace(data.train[0], id="train/twin")
     data = replace(data, train=(*data.train, twin))
@@ -157,12 +165,12 @@ def test_files_of_equal_content_share_their_images_and_each_has_them_all(tmp_pat
     assert contents(again) == contents(pool) and again.counts["images_generated"] == 0
 
 
-def test_different_sources_get_different_noise(tmp_path):
+def test_different_sources_get_different_noise(tmp_path, form):
     pool = build(Store(tmp_path), Noise(seed=0), dataset(), 2)
     assert len(set(contents(pool).values())) == 8
 
 
-def test_a_pool_of_other_classes_is_refused(tmp_path):
+def test_a_pool_of_other_classes_is_refused(tmp_path, form):
     pool = build(Store(tmp_path), Noise(seed=0), dataset(), 1)
     other = Dataset(name="other", task="classification", class_names=("x", "y"), train=(), val=(), test=())
     with pytest.raises(GenaugError, match="other does not have"):

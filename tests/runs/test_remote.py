@@ -14,7 +14,7 @@ from genaug.core.errors import GenaugError
 from genaug.core.files import write_text
 from genaug.core.store import Store, is_whole
 from genaug.data.pool import ACCEPTED, manifest_rows
-from genaug.generators import publishing
+from genaug.generators import forms
 from genaug.runs import remote
 from genaug.runs.collection import read_result
 from genaug.runs.remote import Remote, differences, pull, push, version_of
@@ -80,7 +80,7 @@ def made(outputs: Path, name="digits_none-00000000000000aa", m=3) -> Path:
     store.folder("fitted", "tokens", "00000000000000bb", fit)
     build(store, Noise(seed=0), dataset(), m)
     build(store, Picky(seed=0), dataset(), 2)
-    publishing._seen.clear()
+    forms._seen.clear()
     return outputs
 
 
@@ -211,7 +211,7 @@ def test_lines_of_a_foreign_manifest_that_name_other_files_are_refused(tmp_path)
     row = manifest_rows(pool.folder)[0]
     for wrong in ({"file_name": "../x.png"}, {"fingerprint": "../../x"}, {"index": "1"}):
         with pytest.raises(GenaugError, match="has a line that is none of a pool"):
-            publishing.adopt(store, pool.folder, [{**row, "source_id": "new", **wrong}])
+            forms.adopt(store, pool.folder, [{**row, "source_id": "new", **wrong}])
 
 
 def test_a_password_in_the_url_is_not_shown(url):
@@ -252,3 +252,18 @@ def test_an_s3_server_takes_and_gives_everything(tmp_path, monkeypatch):
         assert content(there) == content(here) and verify(there)[1] == []
     finally:
         server.stop()
+
+
+def test_a_packed_pool_goes_to_another_machine_and_a_larger_one_replaces_it(tmp_path):
+    here, there, place = tmp_path / "here", tmp_path / "there", f"file://{tmp_path}/place"
+    store, pulled = (Store(outputs / "store", packed_from=1) for outputs in (here, there))
+    for m in (2, 3):
+        pool = build(store, Picky(seed=0), dataset(), m)
+        assert [said.split(":")[0] for _, said in push(here, Remote(place))] == ["pushed"]
+        assert [said.split(":")[0] for _, said in pull(there, Remote(place))] == ["pulled"]
+        again = build(pulled, Picky(seed=0), dataset(), m)
+        assert again.counts["images_generated"] == 0 and again.rejected == pool.rejected
+        assert {s.digest: s.open().tobytes() for s in again.samples} == {
+            s.digest: s.open().tobytes() for s in pool.samples
+        }
+    assert [said for _, said in push(here, Remote(place))] == ["there already"]

@@ -2,7 +2,7 @@ import json
 
 from genaug.core.store import Store
 from genaug.data.pool import ACCEPTED
-from genaug.generators import publishing
+from genaug.generators import forms
 from genaug.runs.verification import repair, verify
 from tests.generators.test_publishing import Noise, build, contents, dataset
 from tests.runs.finished_run import write_finished
@@ -32,6 +32,6 @@ def test_whatever_is_damaged_is_named_removed_and_made_again(tmp_path):
 
     for _ in range(2):  # a pool names one damaged thing at a time
         repair(verify(tmp_path)[1])
-    publishing._seen.clear()
+    forms._seen.clear()
     assert contents(build(store, Noise(seed=0), dataset(), 2)) == expected
     assert verify(tmp_path)[1] == []

@@ -42,9 +42,13 @@ def claim(store: Store, wanted: Sequence[str]) -> Iterator[tuple[list[str], list
             if not images.isdisjoint(wanted):
                 owners.append(held_by(path))
         size = min(MOST, max(LEAST, math.ceil(len(wanted) / (2 * (len(owners) + 1)))))
-        for fingerprint in wanted:  # published images are looked for after the claims: whoever made one has let it go
-            if len(share) < size and fingerprint not in taken and not store.has_image(fingerprint):
-                share.append(fingerprint)
+        free = [fingerprint for fingerprint in wanted if fingerprint not in taken]
+        for start in range(0, len(free), size):  # as far as needed: a million may be wanted
+            part = free[start : start + size]
+            known = store.known(part)  # they are looked for after the claims: whoever published one has let it go
+            share += [fingerprint for fingerprint in part if fingerprint not in known][: size - len(share)]
+            if len(share) == size:
+                break
         lock = FileLock(mine.with_suffix(".lock"))
         if share:
             folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genaug.core.errors import GenaugError
-from genaug.core.store import Store
+from genaug.core.store import PACKED_FROM, Store
 
 
 def project_root() -> Path:
@@ -40,6 +40,9 @@ class Paths:
     lock_timeout: float | None = None
     """Seconds to wait for another process that makes the same thing; null waits for as long as it takes."""
 
+    packed_from: int = PACKED_FROM
+    """Images of a pool from which on it is kept as tar shards instead of one file per image."""
+
     @property
     def outputs(self) -> Path:
         return Path(self.outputs_dir).expanduser().absolute()
@@ -54,4 +57,4 @@ class Paths:
 
     @property
     def store(self) -> Store:
-        return Store(self.outputs / "store", self.lock_timeout)
+        return Store(self.outputs / "store", self.lock_timeout, self.packed_from)

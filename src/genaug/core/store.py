@@ -2,7 +2,8 @@
 
 ``fitted/<name>-<fingerprint>/``   what a generator learned: a folder with an ``artefact.json``
 ``images/<ff>/<fingerprint>.png``  one synthetic image each, its metadata inside the PNG's text chunk ``genaug``
-``pools/<fingerprint>/``           images and ``metadata.jsonl`` of one experiment, hard-linked from ``images``
+``pools/<fingerprint>/``           images and ``metadata.jsonl`` of one experiment, hard-linked from ``images``; of many images
+                                   shards (``core.shards``) and ``metadata.arrow`` instead, which are its own
 ``locks/``                         one lock file per fingerprint, and who holds it
 
 Publishing is atomic: written beside, flushed to disk, renamed. A process that dies leaves either nothing or the whole.
@@ -10,24 +11,30 @@ Artefacts and images carry the hash of their content, and are compared with it w
 """
 
 import contextlib
+import functools
 import hashlib
+import io
 import json
 import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.files import PARTIAL, as_json, read_json, say_damaged, whole, write_json
+from genaug.core.png import encode
+from genaug.core.shards import Catalogue, Packed
 
 ABOUT = "artefact.json"
 HASH = "sha256"
+PACKED_FROM = 10_000
+"""Images of a pool from which on it is packed: files would be opened one by one, and each is one more for the file system."""
 
 _verified: dict[Path, tuple[int, ...]] = {}
 """Artefacts whose content this process has compared with its hash, and the sizes and times of their files then."""
@@ -39,10 +46,11 @@ class Store:
     Args:
         root: the folder.
         lock_timeout: seconds to wait for another process; None waits for as long as it takes.
+        packed_from: images of a pool from which on it is packed.
     """
 
-    def __init__(self, root: Path, lock_timeout: float | None = None):
-        self.root, self.lock_timeout = root, lock_timeout
+    def __init__(self, root: Path, lock_timeout: float | None = None, packed_from: int = PACKED_FROM):
+        self.root, self.lock_timeout, self.packed_from = root, lock_timeout, packed_from
 
     @property
     def has_pools(self) -> bool:
@@ -132,37 +140,47 @@ class Store:
             work.rename(final)
         return final, True
 
+    @property
+    def packed(self) -> Catalogue:
+        """Where the images of packed pools lie, as it is now."""
+        return _catalogue(self.root / "pools").refresh()
+
     def image_path(self, fingerprint: str) -> Path:
+        """The file of an image, where it has one of its own."""
         return self.root / "images" / fingerprint[:2] / f"{fingerprint}.png"
 
-    def has_image(self, fingerprint: str) -> bool:
-        """Whether the image is there; a PNG is renamed into place only when whole, an empty one was cut by a crash."""
-        path = self.image_path(fingerprint)
-        return path.exists() and path.stat().st_size > 0
+    def has_file(self, fingerprint: str) -> bool:
+        """Whether the file is there; a PNG is renamed into place only when whole, an empty one was cut by a crash."""
+        try:  # as text: a path object costs ten times as much as the look
+            return os.stat(f"{self.root}/images/{fingerprint[:2]}/{fingerprint}.png").st_size > 0
+        except OSError:
+            return False
 
-    def known(self, fingerprints: Iterable[str]) -> set[str]:
-        """Those of many images that are there, as ``has_image`` says it of one."""
-        folder, found = f"{self.root}/images", set()
-        for fingerprint in fingerprints:
-            try:
-                if os.stat(f"{folder}/{fingerprint[:2]}/{fingerprint}.png").st_size > 0:
-                    found.add(fingerprint)
-            except OSError:
-                continue
-        return found
+    def has_image(self, fingerprint: str) -> bool:
+        """Whether an image is in the store, as a file or packed."""
+        return bool(self.known([fingerprint]))
+
+    def known(self, fingerprints: Collection[str]) -> set[str]:
+        """Those of these images that are in the store, as files or packed."""
+        names = list(fingerprints)
+        there = self.packed.has(names).tolist()
+        return {name for name, is_packed in zip(names, there, strict=True) if is_packed or self.has_file(name)}
+
+    def image(self, fingerprint: str) -> Path | Packed:
+        """An image of the store; where there is none, its place among the files."""
+        path = self.image_path(fingerprint)
+        return path if path.exists() else _catalogue(self.root / "pools").image(fingerprint) or path
 
     def put_image(self, fingerprint: str, image: Image.Image, about: dict[str, Any]) -> dict[str, Any]:
-        """Publish one image with its metadata and the hash of its pixels (JSON in the PNG text chunk ``genaug``).
+        """Publish one image as a file.
 
         Returns:
-            what the text chunk holds.
+            what its text chunk holds.
         """
         path = self.image_path(fingerprint)
-        about = {**about, "fingerprint": fingerprint, HASH: pixel_hash(image)}
-        chunk = PngImagePlugin.PngInfo()
-        chunk.add_text("genaug", as_json(about, str(path)))
+        data, about = as_file(fingerprint, image, about)
         with whole(path) as partial:
-            image.save(partial, format="PNG", pnginfo=chunk, compress_level=1)
+            partial.write_bytes(data)
         return about
 
     def about_image(self, fingerprint: str) -> dict[str, Any]:
@@ -171,7 +189,18 @@ class Store:
         Raises:
             GenaugError: if the file is damaged; it names the file.
         """
-        return about_picture(self.image_path(fingerprint))
+        return about_picture(self.image(fingerprint))
+
+
+@functools.cache
+def _catalogue(pools: Path) -> Catalogue:
+    return Catalogue(lambda: [Path(entry.path) for entry in os.scandir(pools)] if pools.is_dir() else [])
+
+
+def as_file(fingerprint: str, image: Image.Image, about: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of an image's file, and the JSON of its text chunk ``genaug``: ``about``, the fingerprint, the pixels' hash."""
+    about = {**about, "fingerprint": fingerprint, HASH: pixel_hash(image)}
+    return encode(image, {"genaug": as_json(about, f"image {fingerprint}")}), about
 
 
 def owner_now() -> dict[str, Any]:
@@ -233,21 +262,21 @@ def pixel_hash(image: Image.Image) -> str:
     return hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
 
 
-def about_picture(path: Path) -> dict[str, Any]:
+def about_picture(file: Path | Packed) -> dict[str, Any]:
     """The metadata inside an image of the store, or a copy of one, whose pixels are compared with their hash.
 
     Raises:
         GenaugError: if the file is absent or damaged; it names the file.
     """
     with (
-        boundary(f"{path} is damaged", "Run the same command again: this image is made again."),
-        Image.open(path) as image,
+        boundary(f"{file} is damaged", "Run the same command again: this image is made again."),
+        Image.open(io.BytesIO(file.read()) if isinstance(file, Packed) else file) as image,
     ):
         image.load()
         about = json.loads(image.text["genaug"])  # type: ignore[attr-defined]
         if about.get(HASH, pixel_hash(image)) != pixel_hash(image):
             raise ValueError("its pixels have changed")
-        if about.get("fingerprint", path.stem) != path.stem:
+        if about.get("fingerprint", file.stem) != file.stem:
             raise ValueError(f"it is the image {about['fingerprint']}")
     return about
 

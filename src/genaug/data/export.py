@@ -19,6 +19,7 @@ from PIL import Image
 
 from genaug.core.errors import GenaugError, check_choice
 from genaug.core.names import safe_name
+from genaug.core.shards import Packed
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
 
@@ -117,6 +118,8 @@ def _image(sample: Sample) -> tuple[bytes, str]:
         with Image.open(sample.image) as image:
             if image.format == kind and image.mode in ("RGB", "L") and image.getexif().get(0x0112, 1) == 1:
                 return sample.image.read_bytes(), sample.image.suffix.lower()
+    if isinstance(sample.image, Packed):
+        return sample.image.read(), ".png"
     data = io.BytesIO()
     sample.open().save(data, format="PNG")
     return data.getvalue(), ".png"

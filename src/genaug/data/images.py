@@ -6,6 +6,7 @@ image that passes the check opens in training.
 
 import contextlib
 import functools
+import io
 import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from genaug.core.errors import GenaugError, first_line
+from genaug.core.shards import Packed
 
 NOT_PICTURES = {".bufr", ".emf", ".eps", ".grib", ".h5", ".hdf", ".mpeg", ".mpg", ".ps", ".wmf"}
 """Endings that Pillow knows, but has no decoder for of its own."""
@@ -108,7 +110,7 @@ class Facts:
         return (self.height, self.width) if self.orientation in QUARTER_TURNS else (self.width, self.height)
 
 
-def decode(path: Path, white: float | None = None) -> tuple[Image.Image, Facts]:
+def decode(path: Path | Packed, white: float | None = None) -> tuple[Image.Image, Facts]:
     """The file as upright 8-bit RGB (its first frame), and what was found in it.
 
     Args:
@@ -119,7 +121,7 @@ def decode(path: Path, white: float | None = None) -> tuple[Image.Image, Facts]:
         Exception: Pillow's own, of any kind; ``Sample.open`` and ``inspect`` turn it into a sentence.
     """
     extensions()  # with the plugins
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(path.read()) if isinstance(path, Packed) else path) as image:
         num_frames = getattr(image, "n_frames", 1)
         turns_itself = image.format == "TIFF"
         deep = "float" if image.mode == "F" else "integer" if image.mode.startswith("I") else ""

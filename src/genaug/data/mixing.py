@@ -56,7 +56,7 @@ class Stream:
     ):
         self.mix, self.seed = mix, seed
         self.real = real
-        self.synthetic: tuple[SyntheticSample, ...] = pool.samples if pool is not None else ()
+        self.synthetic: Sequence[SyntheticSample] = pool.samples if pool is not None else ()
         self.by_source = pool.by_source() if pool is not None else {}
         self.order = Order(mix.num_elements(self), seed, with_replacement)
 

@@ -3,9 +3,13 @@
 The folder ``store/pools/<fingerprint>/`` follows the Hugging Face ``imagefolder`` convention (images beside a
 ``metadata.jsonl``), so other tools read it as it is. Its images are hard links into ``store/images``. Rejected images are not
 part of it: they and their rows stand apart in ``.rejected/`` and ``rejected.jsonl``, and no tool takes them by accident.
+
+A pool of many images is packed: tar shards in WebDataset's layout (``core.shards``) and an Arrow table (``data.packed``).
 """
 
-from collections.abc import Iterable
+import functools
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,8 @@ import numpy as np
 
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_rows
+from genaug.core.shards import Catalogue, Packed
+from genaug.data.packed import TABLE, Opened, PackedSamples, numbers_of, read_table
 from genaug.data.sample import Boxes, Dataset, SyntheticSample
 
 ROW = {
@@ -33,37 +39,61 @@ class Pool:
 
     fingerprint: str
     folder: Path
-    samples: tuple[SyntheticSample, ...]
-    """Accepted images of the first M variants of each source."""
+    samples: Sequence[SyntheticSample]
+    """Accepted images of the first M variants of each source. Those of a packed pool are made when they are asked for."""
     rejected: dict[str, int] = field(default_factory=dict)
     """Number of images that must not be trained on, by reason."""
     counts: dict[str, int] = field(default_factory=dict)
     """``images_generated``, ``images_reused``, ``network_evaluations`` of this call."""
 
-    def by_source(self) -> dict[str, list[SyntheticSample]]:
+    def by_source(self) -> "dict[str, Sequence[SyntheticSample]]":
         """Accepted variants of each real sample id, in order of their index."""
+        if isinstance(self.samples, PackedSamples):
+            return dict(self.samples.by_source())
         groups: dict[str, list[SyntheticSample]] = {}
         for sample in sorted(self.samples, key=lambda s: s.index):
             groups.setdefault(sample.source_id, []).append(sample)
-        return groups
+        return dict(groups)
+
+    def at(self, places: Sequence[int]) -> Sequence[SyntheticSample]:
+        """The samples at some places."""
+        if isinstance(self.samples, PackedSamples):
+            return self.samples.at(places)
+        return tuple(self.samples[place] for place in places)
 
     @property
     def sharpness(self) -> float | None:
         """Gradient outside the boxes as a share of the sources'; None without boxes. Below 1 the ground is blurrier than the
         objects that were put back, and a detector may learn that seam."""
+        if not self.samples or self.samples[0].boxes is None:
+            return None
         pairs = [(s.about.get("gradient_outside"), s.about.get("gradient_outside_source")) for s in self.samples]
         known = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
         total = sum(theirs for _, theirs in known)
         return sum(ours for ours, _ in known) / total if total > 0 else None
 
 
-ACCEPTED, REJECTED = "metadata.jsonl", "rejected.jsonl"
+ACCEPTED, REJECTED_ROWS = "metadata.jsonl", "rejected.jsonl"
 
 
-def manifest_rows(folder: Path) -> list[dict[str, Any]]:
-    """Rows of a pool's images, accepted and rejected; none if there is no pool. Damaged lines are left out and named."""
-    rows = [*read_rows(folder / ACCEPTED, ROW), *read_rows(folder / REJECTED, ROW)]
-    return sorted(rows, key=lambda row: (row["index"], row["source_id"]))
+def manifest_rows(folder: Path, most: int | None = None) -> list[dict[str, Any]]:
+    """Rows of a pool's images, accepted and rejected; none if there is no pool. Damaged lines are left out and named.
+
+    Args:
+        most: read no more than the first ones; None reads all.
+    """
+    if (folder / TABLE).exists():
+        return [json.loads(text) for text in read_table(folder)["row"].slice(0, most).to_pylist()]
+    rows = [*read_rows(folder / ACCEPTED, ROW), *read_rows(folder / REJECTED_ROWS, ROW)]
+    return sorted(rows, key=lambda row: (row["index"], row["source_id"]))[:most]
+
+
+def images_of(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Path | Packed]:
+    """The images that rows of a pool's manifest name."""
+    if not (folder / TABLE).exists():
+        return [folder / row["file_name"] for row in rows]
+    catalogue = Catalogue(lambda: [folder]).refresh()
+    return [catalogue.image(row["fingerprint"]) or folder / row["file_name"] for row in rows]
 
 
 def read_pool(folder: Path, dataset: Dataset, num_variants: int, with_rejected: bool = False) -> Pool:
@@ -75,16 +105,42 @@ def read_pool(folder: Path, dataset: Dataset, num_variants: int, with_rejected: 
     Raises:
         GenaugError: if the manifest is absent or names a class that ``dataset`` does not have.
     """
+    if (folder / TABLE).exists():
+        return open_packed(folder, dataset, num_variants, with_rejected)
     return pool_of(manifest_rows(folder), folder, dataset, num_variants, with_rejected)
+
+
+def open_packed(folder: Path, dataset: Dataset, num_variants: int, with_rejected: bool = False) -> Pool:
+    """``read_pool`` of a packed pool: of a million rows, those are read that are asked for."""
+    table, catalogue = read_table(folder), Catalogue(lambda: [folder]).refresh()
+    reasons = table["rejected"].combine_chunks()
+    chosen = table["index"].to_numpy() < num_variants
+    accepted = reasons.is_null().to_numpy(zero_copy_only=False)
+    places = catalogue.places(numbers_of(table))
+    wanted = np.flatnonzero(chosen if with_rejected else chosen & accepted)
+    if not chosen.any():
+        raise GenaugError(f"{folder} holds no pool: there is no {TABLE} with images.")
+    if absent := int((places[wanted] < 0).sum()):
+        raise GenaugError(
+            f"{absent} images of {folder} are in none of its shards. Run its command again: they are made again."
+        )
+    rejected = {
+        item["values"]: item["counts"] for item in reasons.filter(chosen & ~accepted).value_counts().to_pylist()
+    }
+    sampled = functools.partial(_sample, folder, dataset, {name: i for i, name in enumerate(dataset.class_names)})
+    samples = PackedSamples(Opened(table=table, catalogue=catalogue, places=places, sampled=sampled), wanted)
+    if samples:
+        samples[0]  # one of other classes is refused now
+    return Pool(fingerprint=folder.name, folder=folder, samples=samples, rejected=rejected)
 
 
 def pool_of(
     rows: Iterable[dict[str, Any]], folder: Path, dataset: Dataset, num_variants: int, with_rejected: bool = False
 ) -> Pool:
-    """``read_pool`` from the manifest's rows, sorted by index and source."""
+    """``read_pool`` from the rows of ``metadata.jsonl``, sorted by index and source."""
     rows = [row for row in rows if row["index"] < num_variants]
     if not rows:
-        raise GenaugError(f"{folder} holds no pool: there is no metadata.jsonl with images.")
+        raise GenaugError(f"{folder} holds no pool: there is no {ACCEPTED} with images.")
     class_index = {name: i for i, name in enumerate(dataset.class_names)}
     rejected: dict[str, int] = {}
     samples = []
@@ -93,26 +149,31 @@ def pool_of(
             rejected[row["rejected"]] = rejected.get(row["rejected"], 0) + 1
             if not with_rejected:
                 continue
-        try:
-            label = {class_index[name]: weight for name, weight in row["label"].items()}
-            boxes = _boxes(row["objects"], class_index) if "objects" in row else None
-        except KeyError as error:
-            raise GenaugError(
-                f"{folder / row['file_name']} is labelled {error}, which {dataset.name} does not have."
-            ) from error
-        samples.append(
-            SyntheticSample(
-                id=f"synthetic/{row['fingerprint']}",
-                digest=row["fingerprint"],
-                image=folder / row["file_name"],
-                label=label,
-                boxes=boxes,
-                source_id=row["source_id"],
-                index=row["index"],
-                about=row,
-            )
-        )
+        samples.append(_sample(folder, dataset, class_index, row, folder / row["file_name"]))
     return Pool(fingerprint=folder.name, folder=folder, samples=tuple(samples), rejected=rejected)
+
+
+def _sample(
+    folder: Path, dataset: Dataset, class_index: dict[str, int], row: dict[str, Any], image: Path | Packed
+) -> SyntheticSample:
+    """The sample of one row of a manifest."""
+    try:
+        label = {class_index[name]: weight for name, weight in row["label"].items()}
+        boxes = _boxes(row["objects"], class_index) if "objects" in row else None
+    except KeyError as error:
+        raise GenaugError(
+            f"{folder / row['file_name']} is labelled {error}, which {dataset.name} does not have."
+        ) from error
+    return SyntheticSample(
+        id=f"synthetic/{row['fingerprint']}",
+        digest=row["fingerprint"],
+        image=image,
+        label=label,
+        boxes=boxes,
+        source_id=row["source_id"],
+        index=row["index"],
+        about=row,
+    )
 
 
 def _boxes(objects: list[dict[str, Any]], class_index: dict[str, int]) -> Boxes:

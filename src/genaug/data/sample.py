@@ -10,6 +10,7 @@ from PIL import Image
 
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.identity import digest_bytes, fingerprint
+from genaug.core.shards import Packed
 from genaug.data.images import decode
 
 
@@ -49,8 +50,8 @@ class Sample:
     """Unique in its data set and stable over runs, e.g. ``train/seven/0012.png``."""
     digest: str
     """Hash of the image's content."""
-    image: Path | np.ndarray
-    """A file, or uint8 [height, width, 3]."""
+    image: Path | Packed | np.ndarray
+    """A file, one inside a shard, or uint8 [height, width, 3]."""
     label: dict[int, float] = field(default_factory=dict)
     """Class weights: class index to weight, summing to 1. Hard, two-hot and soft labels alike; empty for detection."""
     boxes: Boxes | None = None
@@ -63,7 +64,9 @@ class Sample:
         """The image as RGB, upright (EXIF orientation applied)."""
         if isinstance(self.image, np.ndarray):
             return Image.fromarray(self.image)
-        with boundary(f"Cannot read the image {self.image}", "Replace or remove the file."):
+        is_packed = isinstance(self.image, Packed)
+        remedy = "Run the command that made it again: it is made again." if is_packed else "Replace or remove the file."
+        with boundary(f"Cannot read the image {self.image}", remedy):
             return decode(self.image, self.white)[0]
 
     def read_mask(self) -> np.ndarray | None:

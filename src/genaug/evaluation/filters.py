@@ -58,7 +58,7 @@ class Filter:
         if not self.active:
             return pool
         scores = self.scores(pool, dataset, store, say)
-        kept = tuple(sample for sample in pool.samples if self.keeps(scores[sample.digest]))
+        kept = pool.at([place for place, sample in enumerate(pool.samples) if self.keeps(scores[sample.digest])])
         rejected = len(pool.samples) - len(kept)
         say(f"filter {self.name}: {rejected} of {len(pool.samples)} images rejected")
         counts = {**pool.rejected, f"filter: {self.name}": rejected} if rejected else pool.rejected

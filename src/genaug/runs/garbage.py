@@ -11,6 +11,7 @@ from genaug.core.claims import GARBAGE, workers
 from genaug.core.errors import GenaugError
 from genaug.core.files import PARTIAL
 from genaug.core.store import Store
+from genaug.data.packed import shards_of
 from genaug.runs.collection import cell_states
 
 YOUNG = 24 * 3600  # seconds: what a run may just have made is kept
@@ -61,8 +62,9 @@ def find_garbage(outputs: Path, now: float | None = None, decoded: bool = False)
     pools = [p for p in store.pools() if p not in needed and _age(p) < oldest]
     kept = {image.stem for pool in store.pools() if pool not in pools for image in pool.glob("*/*.png")}
     images = sorted(p for p in store.images() if p.stem not in kept and _age(p) < oldest)
-    # an image and its hard link in a pool are one file on disk
-    own = [*partial, *images, *(cache if decoded else [])]
+    # an image and its hard link in a pool are one file on disk; shards are their pool's own
+    shards = [tar for pool in pools for tar in shards_of(pool)]
+    own = [*partial, *images, *shards, *(cache if decoded else [])]
     listed = [*partial, *pools, *images, *(cache if decoded else [])]
     return Garbage(paths=listed, num_bytes=_size(own), cached_bytes=0 if decoded else _size(cache))
 

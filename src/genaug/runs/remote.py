@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.files import PARTIAL, read_json, whole
 from genaug.core.store import ABOUT, Store, file_hash, is_whole
-from genaug.data.pool import ACCEPTED, REJECTED
+from genaug.data.packed import SHARDED, TABLE
+from genaug.data.pool import ACCEPTED, REJECTED_ROWS
 from genaug.runs.collection import RESULT, read_result
 from genaug.runs.verification import look
 
@@ -70,7 +71,7 @@ def items(outputs: Path, patterns: Sequence[str] = ()) -> list[Item]:
     store = Store(outputs / "store")
     runs = [path.parent for path in sorted((outputs / RUNS).glob("*/result.json")) if read_result(path.parent)]
     artefacts = [path.parent for path in sorted(store.root.glob(f"*/*/{ABOUT}")) if path.parent.name[0] != "."]
-    pools = [pool for pool in store.pools() if (pool / ACCEPTED).is_file()]
+    pools = [pool for pool in store.pools() if (pool / ACCEPTED).is_file() or (pool / SHARDED).is_file()]
     found = [Item(kind=folder.parent.name, folder=folder) for folder in (*artefacts, *pools, *runs)]
     return [item for item in found if matches(item.name, patterns)]
 
@@ -279,10 +280,12 @@ def _take_folder(store: Store, item: Item, remote: Remote, files: Files) -> int:
 
 def _take_pool(store: Store, item: Item, remote: Remote, files: Files) -> int:
     """The rows of a pool that this machine lacks, with their images; manifests are written last."""
-    from genaug.generators.publishing import adopt
+    from genaug.generators.forms import adopt
 
+    if SHARDED in files:
+        return _take_packed(item, remote, files)
     count = 0
-    others = {name: about for name, about in files.items() if name not in (ACCEPTED, REJECTED)}
+    others = {name: about for name, about in files.items() if name not in (ACCEPTED, REJECTED_ROWS)}
     images = {name: about for name, about in others.items() if name.endswith(".png")}
     missing = {name: about for name, about in images.items() if not store.has_image(PurePosixPath(name).stem)}
     with ThreadPoolExecutor(NUM_REQUESTS) as requests:
@@ -291,13 +294,27 @@ def _take_pool(store: Store, item: Item, remote: Remote, files: Files) -> int:
         if name not in images and not (item.folder / name).exists():
             count += remote.get(about, item.folder / name)
     rows: list[dict[str, Any]] = []
-    for name in (ACCEPTED, REJECTED):
+    for name in (ACCEPTED, REJECTED_ROWS):
         if name in files:
             held = item.folder / f".{name}.pulled{PARTIAL}"
             remote.get(files[name], held)
             rows += [json.loads(line) for line in held.read_text(encoding="utf-8").splitlines()]
             held.unlink()
     return count + adopt(store, item.folder, rows)
+
+
+def _take_packed(item: Item, remote: Remote, files: Files) -> int:
+    """The shards of a packed pool that this machine lacks, and then its manifest, unless the one here has as many variants."""
+    shards = {name: about for name, about in files.items() if name not in (TABLE, SHARDED)}
+    with ThreadPoolExecutor(NUM_REQUESTS) as requests:
+        count = sum(requests.map(lambda entry: remote.get(entry[1], item.folder / entry[0]), shards.items()))
+    arrived = item.folder / f".{SHARDED}.pulled{PARTIAL}"
+    remote.get(files[SHARDED], arrived)
+    ours, theirs = (read_json(path, {"m": int}) for path in (item.folder / SHARDED, arrived))
+    arrived.unlink()
+    if theirs is not None and (ours is None or ours["m"] < theirs["m"]):
+        count += sum(remote.get(files[name], item.folder / name) for name in (TABLE, SHARDED))
+    return count
 
 
 def differences(outputs: Path, remote: Remote, patterns: Sequence[str] = ()) -> Iterator[tuple[str, str, str]]:

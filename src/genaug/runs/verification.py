@@ -9,7 +9,9 @@ from pathlib import Path
 
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_json
-from genaug.core.store import ABOUT, Store, about_picture, artefact, damage_of
+from genaug.core.shards import Catalogue, Packed, mend, packed, read_index
+from genaug.core.store import ABOUT, HASH, Store, about_picture, artefact, damage_of, file_hash
+from genaug.data.packed import SHARDED, TABLE, numbers_of, read_table, shards_of
 from genaug.data.pool import ACCEPTED, manifest_rows
 from genaug.runs.collection import RESULT, STATUS
 
@@ -43,7 +45,9 @@ def verify(outputs: Path, on_item: Callable[[int, int], None] = lambda done, tot
 def repair(damages: list[Damage]) -> None:
     """Remove what is damaged: the next run that needs it makes it again, and writes the manifests as the images are."""
     for damage in damages:
-        if damage.path.is_dir():
+        if damage.path.suffix == ".tar":
+            mend(damage.path, _image)
+        elif damage.path.is_dir():
             shutil.rmtree(damage.path)
         else:
             damage.path.unlink(missing_ok=True)
@@ -55,6 +59,7 @@ def _items(outputs: Path) -> Iterator[tuple[str, Path]]:
         ("artefact", path.parent) for path in sorted(store.root.glob(f"*/*/{ABOUT}")) if path.parent.name[0] != "."
     )
     yield from (("image", path) for path in sorted(store.root.glob("images/*/*.png")))
+    yield from (("shard", tar) for pool in store.pools() for tar in shards_of(pool))
     yield from (("pool", path) for path in sorted(store.root.glob("pools/*")) if path.is_dir())
     for name in ("result", "status"):
         yield from ((name, path) for path in sorted((outputs / "runs").glob(f"*/{name}.json")))
@@ -68,18 +73,34 @@ def look(item: tuple[str, Path]) -> tuple[Path, str | None]:
         return path, f"{ABOUT} is damaged" if about is None else damage_of(path, about)
     if kind == "image":
         return path, _image(path)
+    if kind == "shard":
+        return path, _shard(path)
     if kind == "pool":
-        return _pool(path)
+        return _pool(path) if not (path / SHARDED).exists() else _packed(path)
     needs = RESULT if kind == "result" else STATUS
     return path, None if read_json(path, needs) is not None else "it cannot be read"
 
 
-def _image(path: Path) -> str | None:
+def _image(path: Path | Packed) -> str | None:
     try:
         about_picture(path)
     except GenaugError as error:
         return str(error)
     return None
+
+
+def _shard(tar: Path) -> str | None:
+    """What is wrong with the first damaged image of a shard."""
+    return next((why for record in read_index(tar)[0] if (why := _image(packed(tar, record))) is not None), None)
+
+
+def _packed(folder: Path) -> tuple[Path, str | None]:
+    """A packed pool's manifest against its hash and its shards."""
+    about = read_json(folder / SHARDED, {"m": int, HASH: str})
+    if about is None or not (folder / TABLE).exists() or file_hash(folder / TABLE) != about[HASH]:
+        return folder / SHARDED, f"{TABLE} is not as it was written"
+    places = Catalogue(lambda: [folder]).refresh().places(numbers_of(read_table(folder)))
+    return folder / SHARDED, "images of its manifest are in no shard" if (places < 0).any() else None
 
 
 def _pool(folder: Path) -> tuple[Path, str | None]:

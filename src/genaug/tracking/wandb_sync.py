@@ -13,7 +13,8 @@ import numpy as np
 from genaug.core.files import read_json, read_rows
 from genaug.core.store import Store
 from genaug.data.detections import Detections
-from genaug.data.pool import manifest_rows
+from genaug.data.images import decode
+from genaug.data.pool import images_of, manifest_rows
 from genaug.data.sample import Boxes
 from genaug.tracking.wandb_run import run_tags, start_run, wandb_mode
 
@@ -106,15 +107,15 @@ def pool_table(folder: Path) -> Any:
     """A ``wandb.Table`` of a pool's manifest, with the pictures of its first images; None where the pool is gone."""
     import wandb
 
-    rows = manifest_rows(folder)[:MAX_ROWS]
+    rows = manifest_rows(folder, MAX_ROWS)
     if not rows:
         return None
     table = wandb.Table(columns=list(COLUMNS))
     scores = _scores(folder)
     classes = sorted({item["category"] for row in rows for item in row.get("objects", [])})
-    for row in rows:
+    for row, image in zip(rows, images_of(folder, rows), strict=True):
         picture = wandb.Image(
-            str(folder / row["file_name"]),
+            decode(image)[0],
             boxes=boxes_of({"synthetic": _objects(row, classes)}, classes) if classes else None,
         )
         source = row["source_id"].rpartition("/")[2]

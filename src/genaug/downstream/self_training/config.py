@@ -202,7 +202,7 @@ class SelfTraining(Classifier):
         """
         if self.label == "none":
             return ()
-        pool: tuple[Sample, ...] = data.pool.samples if data.pool is not None else ()
+        pool: tuple[Sample, ...] = tuple(data.pool.samples) if data.pool is not None else ()
         if self.unlabelled != "real" and not pool:
             raise GenaugError(
                 f"downstream={self.name} learns from unlabelled synthetic images, but the pool has none (generator=none, "
