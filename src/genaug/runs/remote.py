@@ -305,7 +305,7 @@ def _take_pool(store: Store, item: Item, remote: Remote, files: Files) -> int:
 
 def _take_packed(item: Item, remote: Remote, files: Files) -> int:
     """The shards of a packed pool that this machine lacks, and then its manifest, unless the one here has as many variants."""
-    shards = {name: about for name, about in files.items() if name not in (TABLE, SHARDED)}
+    shards = {n: about for n, about in files.items() if n not in (TABLE, SHARDED) and not (item.folder / n).exists()}
     with ThreadPoolExecutor(NUM_REQUESTS) as requests:
         count = sum(requests.map(lambda entry: remote.get(entry[1], item.folder / entry[0]), shards.items()))
     arrived = item.folder / f".{SHARDED}.pulled{PARTIAL}"
