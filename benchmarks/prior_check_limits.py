@@ -23,6 +23,7 @@ from PIL import Image, ImageFilter
 
 from benchmarks.measure import circumstances
 from genaug.composition import compose_typed
+from genaug.config import RunConfig
 from genaug.data.sample import Dataset, Sample
 from genaug.evaluation.prior_check import (
     LEAST_ENERGY,
@@ -32,7 +33,6 @@ from genaug.evaluation.prior_check import (
     compare,
     through_autoencoder,
 )
-from genaug.priors.config import PriorConfig
 from genaug.priors.model import Prior
 
 RADII = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
@@ -44,8 +44,8 @@ SIDE = 32
 NUM_TRAIN, NUM_HELD = 1000, 200
 
 
-def data_sets(folder: Path | None) -> dict[str, Dataset]:
-    """Digits, and, where they are on this machine, MNIST, photographs (COCO) and micrographs (BCCD)."""
+def runs(folder: Path | None, prior: Sequence[str]) -> dict[str, RunConfig]:
+    """With digits, and, where they are on this machine, MNIST, photographs (COCO) and micrographs (BCCD)."""
     words = {"digits": ["dataset=digits", "dataset.shots=null"]}
     if folder is not None:
         words |= {
@@ -53,7 +53,7 @@ def data_sets(folder: Path | None) -> dict[str, Dataset]:
             "photographs": ["dataset=voc", f"dataset.root={folder / 'coco_cc'}"],
             "micrographs": ["dataset=voc", f"dataset.root={folder / 'bccd'}"],
         }
-    return {name: compose_typed(chosen).dataset.load() for name, chosen in words.items()}
+    return {name: compose_typed([*chosen, *prior]) for name, chosen in words.items()}
 
 
 class Judge:
@@ -118,18 +118,17 @@ def meaning(ladder: Sequence[dict[str, Any]]) -> list[str]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, help="folder with mnist/, coco_cc/ and bccd/")
-    options.add_argument("--prior", default="tiny", help="tiny, or a folder in the diffusers layout")
-    options.add_argument("--image-size", type=int, help="pixels; the prior's own without it")
+    options.add_argument("overrides", nargs="*", default=["prior=tiny"], help="the prior, e.g. prior=sd15")
     options.add_argument("--device", default="cpu")
     options.add_argument("--out", type=Path, help="a JSON file for the rows")
     chosen = options.parse_args()
-    config = PriorConfig(name=chosen.prior, path=chosen.prior, image_size=chosen.image_size or 64)
-    prior = config.load(chosen.device)
     ladder, sets = [], []
-    for name, dataset in data_sets(chosen.data).items():
+    for name, config in runs(chosen.data, chosen.overrides).items():
+        dataset, prior = config.dataset.load(), config.prior.load(chosen.device)
         with tempfile.TemporaryDirectory() as work:
-            check = check_prior(prior, config, dataset, Path(work), class_names=False)
-        row = {key: getattr(check, key) for key in ("psnr_db", "energy", "right", "can_draw")} | {"set": name}
+            check = check_prior(prior, config.prior, dataset, Path(work), class_names=False)
+        numbers = ("image_size", "psnr_db", "energy", "right", "can_draw")
+        row = {"set": name, **{key: getattr(check, key) for key in numbers}}
         if dataset.task == "classification":
             judge = Judge(prior, dataset)
             sharp = {sample.digest: judge.originals[sample.digest] for sample in judge.held}
@@ -145,12 +144,11 @@ def main() -> None:
     for row in sets:
         judged = f"  judge {row['accuracy']:.2f}" if "accuracy" in row else ""
         said = "can draw" if row["can_draw"] else "cannot draw"
-        print(
-            f"prior={chosen.prior}, {row['set']:<12} energy {row['energy']:5.2f}  right {row['right']:5.2f}{judged}  {said}"
-        )
+        text = "{set:<12} at {image_size} px: energy {energy:5.2f}  right {right:5.2f}"
+        print(f"{text.format(**row)}{judged}  {said}")
     print("\n".join(lines))
     if chosen.out:
-        about = {"prior": chosen.prior, **circumstances(chosen.device), "meaning": lines}
+        about = {"prior": chosen.overrides, **circumstances(chosen.device), "meaning": lines}
         chosen.out.write_text(json.dumps({**about, "prior_on_sets": sets, "blur": ladder}, indent=1) + "\n")
 
 
