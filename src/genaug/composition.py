@@ -220,7 +220,9 @@ def compose_whole(choice: str) -> RunConfig:
         words += ["dataset=digit_scenes", "augment=none"] if detects else []
     while True:
         try:
-            return compose_typed(words)
+            config = compose_typed(words)
+            config.dataset.name = config.dataset.name.replace("NEEDED", "")  # a folder's own, unless it is given one
+            return config
         except GenaugError as error:
             needed = re.match(r"([\w.]+) is needed here", str(error))
             if needed is None:
