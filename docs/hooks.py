@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from genaug.config import RunConfig
 from genaug.config_source import presets, register
 from genaug.core.registry import COMPONENTS
-from genaug.evaluation.statistics import FEWEST
 from genaug.explanation import component_of, explain_fields
+from genaug.tables.record import as_markdown
+from genaug.tables.spec import read_spec
 
 ROOT = Path(__file__).parents[1]
 MADE = re.compile(r"^<!-- made: (\w+) ?(.*?) -->$", re.MULTILINE)
@@ -152,40 +153,22 @@ def made_recipes() -> str:
 
 
 def made_experiments() -> str:
-    """The list of all experiments."""
-    text = (ROOT / "experiments" / "README.md").read_text().split("\n", 1)[1]
-    return without_local_links(text, "experiments")
+    """The list of all experiments: the pages of the papers behind each other."""
+    parts = [without_local_links((ROOT / "experiments" / "README.md").read_text().split("\n", 1)[1], "experiments")]
+    for page in sorted((ROOT / "experiments").glob("*/README.md")):
+        head, _, table = page.read_text().partition("\n\n")
+        parts += [f"#{head}", without_local_links(table.partition("\n\n")[2], page.parent.relative_to(ROOT).as_posix())]
+    return "\n\n".join(parts)
 
 
 def made_records() -> str:
     """What the committed records hold, one table for each."""
     parts = []
     for path in sorted((ROOT / "experiments" / "results").glob("*/*.json")):
-        record = json.loads(path.read_text())
-        digits = 4 if record["unit"] == "fraction" else 1
-        machine = record["environments"][0]
-        keys = [*record["entries"][0]["row"], *record["entries"][0]["column"]]
-        lines = [f"## {record['item']}", "", f"`{record['command']}`", ""]
-        if record["reduced"]:
-            lines += [
-                "A reduced run (`preset=smoke`): it shows that the way from command to table works, and nothing else.",
-                "",
-            ]
-        lines += [f"{record['metric']} ({record['unit'].replace('_', ' ')}), {machine['gpu'] or machine['cpu']}.", ""]
-        lines += [
-            f"| {' | '.join(keys)} | mean | 95 % interval, or the values of fewer than {FEWEST} seeds | n |",
-            "|" + "---|" * (len(keys) + 3),
-        ]
-        for entry in record["entries"]:
-            chosen = {**entry["row"], **entry["column"]}
-            mean = "–" if entry["mean"] is None else f"{entry['mean']:.{digits}f}"
-            values = list(entry["values"].values())
-            interval = ", ".join(f"{value:.{digits}f}" for value in values)
-            if len(values) >= FEWEST and entry["interval"]:
-                interval = " to ".join(f"{end:.{digits}f}" for end in entry["interval"])
-            cells = [*(str(chosen[key]) for key in keys), mean, interval, f"{len(values)}/{entry['wanted']}"]
-            lines.append(f"| {' | '.join(cells)} |")
-        parts.append("\n".join(lines))
+        item = path.relative_to(ROOT / "experiments" / "results").with_suffix("").as_posix()
+        spec, record = read_spec(item), json.loads(path.read_text())
+        reduced = "A reduced run (`preset=smoke`): it shows that the way from command to table works, and nothing else."
+        parts += [f"## {item}: {spec.title}", *([reduced] if record["reduced"] else []), as_markdown(record, spec)]
     return "\n\n".join(parts)
 
 

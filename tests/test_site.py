@@ -63,8 +63,8 @@ def test_recipes_methods_and_records_are_filled_in(site):
     for page, told in {
         "extend": "class Tint",
         "methods/psld": "Data Augmentation as an Inverse Problem",
-        "findings": f"{record['entries'][0]['mean']:.4f}",
-        "experiments": "da_fusion/fig9_alpha",
+        "findings": f"{record['entries'][0]['mean']:.3f}",
+        "experiments": "fig9_alpha",
         "store": "<svg",
         "python": "probability of a generated image",
     }.items():

@@ -4,13 +4,14 @@ They depend on the experiments and their committed records alone: not on data, w
 every machine writes the same text. What an experiment costs is counted by ``genaug plan``, not here.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.priors.config import TINY
-from genaug.tables.record import read_record, record_path
+from genaug.tables.record import as_markdown, read_record, record_path
 from genaug.tables.render import MISSING
 from genaug.tables.spec import TableSpec, experiment_root, items, read_experiment, read_spec
 
@@ -36,6 +37,9 @@ compared with published values. The experiments of `own/` are for your own folde
 | folder | experiments | run |
 |---|---|---|
 """
+WITH_RECORDS = ("README.md", "docs/findings.md")
+"""Pages beside ``experiments/`` that show records."""
+RECORD = re.compile(r"(<!-- record: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEADS = ("experiment", "table", "runs", "ours", "published", "state")
 UNITS = {"fraction": "", "percent": " %", "error_percent": " % error"}
 
@@ -135,10 +139,25 @@ def stale(item: str) -> bool:
     return row(item) not in page.splitlines() or HEAD not in index
 
 
+def with_records(text: str) -> str:
+    """A page with the table of each record that it asks for, between ``<!-- record: ITEM -->`` and ``<!-- end -->``."""
+
+    def table(found: re.Match[str]) -> str:
+        item = found[2]
+        if (record := read_record(item)) is None:
+            raise GenaugError(f"There is no record of {item}: genaug table {item} --record writes it.")
+        return f"{found[1]}\n{as_markdown(record, read_spec(item))}{found[3]}"
+
+    return RECORD.sub(table, text)
+
+
 def write_pages() -> list[Path]:
-    """Write all pages and return their paths."""
+    """Write all pages, and the tables of records into the pages of ``WITH_RECORDS``; returns their paths."""
     from genaug.core.files import write_text
 
-    for name, text in (written := pages()).items():
-        write_text(experiment_root() / name, text)
-    return [experiment_root() / name for name in written]
+    root = experiment_root()
+    written = {root / name: text for name, text in pages().items()}
+    others = [page for name in WITH_RECORDS if (page := root.parent / name).exists()]
+    for page, text in (written := written | {page: with_records(page.read_text()) for page in others}).items():
+        write_text(page, text)
+    return list(written)

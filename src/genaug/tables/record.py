@@ -1,12 +1,25 @@
-"""``experiments/results/<item>.json``: what an experiment gave where it was run, committed beside the experiment."""
+"""What an experiment gave where it was run, committed: ``experiments/results/<item>.json``, which pages are made from,
+and ``<item>.csv``, a line for each run with its identities and protocol."""
 
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
 from genaug.core.errors import GenaugError
-from genaug.core.files import read_json, write_json
-from genaug.tables.spec import experiment_root
-from genaug.tables.table import Table
+from genaug.core.files import read_json, write_json, write_text
+from genaug.core.names import safe_name
+from genaug.evaluation.statistics import LEVEL
+from genaug.runs.collection import HIDDEN, value_at
+from genaug.tables.render import MISSING, number
+from genaug.tables.spec import TableSpec, experiment_root
+from genaug.tables.table import Entry, Table, text_of
+
+PROTOCOL = ("select", "selected_step", "num_steps", "batch_size", "evaluation", "oracle")
+LEGEND = (
+    "In brackets the difference to the first row, paired by seed; * is p < .05 by an exact sign-flip test after Holm over the "
+    "table. {seeds}; {runs} runs, {hours:.1f} h on {hardware}; `{command}`."
+)
 
 
 def record_path(item: str) -> Path:
@@ -53,10 +66,89 @@ def write_record(table: Table) -> Path:
                 "oracle": entry.oracle,
                 "published": None if table.reduced else entry.published_value,
                 "reproduced": entry.reproduced,
+                "against_baseline": _compared(entry),
             }
             for entry in table.entries
             if entry.values
         ],
     }
     write_json(path, content)
+    write_text(path.with_suffix(".csv"), runs_as_csv(table))
     return path
+
+
+def _compared(entry: Entry) -> dict[str, Any] | None:
+    """The paired difference to the baseline, with what is needed to judge it."""
+    found = entry.comparison
+    if found is None:
+        return None
+    interval = found.interval and [found.interval.low, found.interval.high]
+    return {
+        "mean": found.mean,
+        "interval": interval,
+        "p": found.p_value,
+        "p_holm": entry.p_adjusted,
+        "n": found.n,
+        "better": sum(difference > 0 for difference in found.differences),
+    }
+
+
+def runs_as_csv(table: Table) -> str:
+    """One line per run: what tells it from the others, identities, protocol, metrics, cost, and how to run it."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    results = sorted(table.results, key=lambda result: result["cell"])
+    metrics = sorted({k for r in results for k, v in r["metrics"].items() if isinstance(v, int | float)})
+    heads = [*table.spec.keys(), "seed", *metrics, *PROTOCOL, "run", "setting", "pool"]
+    writer.writerow([*heads, "generated_images", "network_evaluations", "seconds", "revision", "command"])
+    for result in results:
+        counts, config = result["counts"], result["config"]
+        keys = [value_at(config, key) for key in table.spec.keys()]
+        fields = [
+            *(text_of(value.get("name") if isinstance(value, dict) else value) for value in keys),
+            result["seed"],
+            *(result["metrics"].get(name) for name in metrics),
+            *(result["protocol"].get(name) for name in PROTOCOL),
+            *(result["fingerprint"], result["setting"], result["pool"]),
+            counts.get("images_generated", 0) + counts.get("images_reused", 0),
+            counts.get("network_evaluations", 0) + counts.get("fit_network_evaluations", 0),
+            round(sum(result["seconds"].values()), 1),
+            result["environment"]["git_revision"],
+            " ".join(["genaug run", *(f"'{word}'" for word in result["overrides"] if not word.startswith(HIDDEN))]),
+        ]
+        writer.writerow([safe_name(field, "csv") if isinstance(field, str) else field for field in fields])
+    return out.getvalue()
+
+
+def as_markdown(record: dict[str, Any], spec: TableSpec) -> str:
+    """A record as a table for a page: the experiment's rows and columns, differences to its baseline, what it cost."""
+    unit, entries = record["unit"], record["entries"]
+    places = {(tuple(e["row"].values()), tuple(e["column"].values())): e for e in entries}
+    rows, columns = (list(dict.fromkeys(place[i] for place in places)) for i in (0, 1))
+
+    def named(values: tuple[str, ...]) -> str:
+        return ", ".join(spec.labels.get(value, value) for value in values if value != str(None))
+
+    def shown(row: tuple[str, ...], column: tuple[str, ...]) -> str:
+        if (entry := places.get((row, column))) is None:
+            return MISSING
+        found, n = entry.get("against_baseline"), len(entry["values"])
+        text = number(entry["mean"], unit)
+        if found is not None:
+            star = "*" if found["p_holm"] < LEVEL else ""
+            text += f" ({number(found['mean'], unit, signed=True)}{star})"
+        return text + (f" n={n}" if n < entry["wanted"] else "")
+
+    heads = [named(column) or spec.metric for column in columns]
+    lines = [f"| {' | '.join(['', *heads])} |", "|" + "---|" * (len(heads) + 1)]
+    lines += [f"| {' | '.join([named(row), *(shown(row, column) for column in columns)])} |" for row in rows]
+    machines = record["environments"]
+    seeds = max(entry["wanted"] for entry in entries)
+    legend = LEGEND.format(
+        seeds=f"{seeds} seeds" if seeds > 1 else "one seed",
+        runs=sum(machine["cells"] for machine in machines),
+        hours=sum(machine["hours"] for machine in machines),
+        hardware=machines[0]["gpu"] or machines[0]["cpu"],
+        command=record["command"],
+    )
+    return "\n".join([*lines, "", legend]) + "\n"
