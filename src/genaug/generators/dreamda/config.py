@@ -4,9 +4,6 @@ The layout of the source is kept by the inversion's noise codes; the noise on th
 paper leaves open, or says differently from its released code, is an option here. ``process.py`` is the mathematics.
 """
 
-import contextlib
-import functools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
-from genaug.core import seeding
 from genaug.core.cost import ForwardPasses
-from genaug.core.errors import GenaugError, boundary
+from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, choice, count, probability
 from genaug.core.identity import CONTENT, DRAWN, NOT_IDENTITY, content_digest
 from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Generator, Variant, steps_taken
+from genaug.generators.sentences import pick, read_sentences, sentences_of
 from genaug.generators.tokens.prompts import check_prompts, readable
 
 if TYPE_CHECKING:
@@ -81,7 +78,7 @@ class DreamDA(Generator):
     """The template under data-centric leakage prevention. If empty, sigma=0 gives the source back."""
     prompts_file: str | None = field(default=None, metadata=DRAWN | CONTENT)
     """JSONL rows ``{"class": name, "text": sentence}``, one of a class drawn per image, or ``{"file_name": id, "text":
-    sentence}`` for one image. Its content counts for the identity, not its place."""
+    sentence}`` for one image; or a CSV file with such columns. Its content counts for the identity, not its place."""
     prompt_per_variant: bool = field(default=False, metadata=DRAWN)
     """Draw a sentence for each variant; false gives all variants of an image the same one, as the released code."""
     source_prompt: str = choice("empty", ("empty", "same"))
@@ -166,11 +163,11 @@ class DreamDA(Generator):
         if self.prompts == "template":
             return {"prompt": with_name(self.prompt, name) if self.class_names else self.prompt_without_name}
         assert self.prompts_file is not None
-        sentences = read_prompts(self.prompts_file, content_digest(Path(self.prompts_file).expanduser()))
-        for key in (("file_name", source.id), ("file_name", Path(source.id).name), ("class", name)):
-            if key in sentences:
-                words = (source.digest, index) if self.prompt_per_variant else (source.digest,)
-                return {"prompt": sentences[key][seeding.choice(len(sentences[key]), self.seed, "prompt", *words)]}
+        known = read_sentences(
+            self.prompts_file, content_digest(Path(self.prompts_file).expanduser()), "generator.prompts_file"
+        )
+        if found := sentences_of(known, source, name):
+            return {"prompt": pick(found, self.seed, source.digest, *([index] if self.prompt_per_variant else []))}
         raise GenaugError(
             f"generator.prompts_file={self.prompts_file} has no sentence for the class '{name}'. "
             f'Add a line such as {{"class": "{name}", "text": "a photo of ..."}}.'
@@ -217,30 +214,3 @@ def with_name(template: str, name: str) -> str:
     if name[:1].lower() in "aeiou":
         template = template.replace("a {name}", "an {name}").replace("A {name}", "An {name}")
     return template.replace("{name}", name)
-
-
-@functools.lru_cache(maxsize=4)
-def read_prompts(path: str, digest: str) -> dict[tuple[str, str], list[str]]:
-    """Sentences by ``("class", name)`` and ``("file_name", id)``; read once per content (``digest``).
-
-    Raises:
-        GenaugError: if a line is not a JSON object with a ``text`` and a ``class`` or ``file_name``.
-    """
-    sentences: dict[tuple[str, str], list[str]] = {}
-    with boundary(f"generator.prompts_file={path} cannot be read", "Save it as UTF-8 text."):
-        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        kind = name = text = ""
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            row = json.loads(line)
-            kind = "class" if "class" in row else "file_name"
-            name, text = row[kind].strip(), row["text"].strip()
-        if not text:
-            raise GenaugError(
-                f"generator.prompts_file={path}, line {number}: expected "
-                f'{{"class": NAME, "text": SENTENCE}} or {{"file_name": ID, "text": SENTENCE}}, found {line[:80]!r}.'
-            )
-        sentences.setdefault((kind, readable(name) if kind == "class" else name), []).append(text)
-    return sentences

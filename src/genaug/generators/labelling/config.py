@@ -5,14 +5,15 @@ Torch stays out of here; ``decisions.py`` holds what is decided per box and per 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, choice, probability
-from genaug.core.identity import FIT
+from genaug.core.identity import DRAWN, FIT, OPTIONAL
 from genaug.core.registry import section
-from genaug.data.sample import Dataset
+from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Auditor, Generator
+from genaug.generators.sentences import Sentences
 
 REASONS = {
     "no_boxes": "generator.masking.without_boxes (PSLD) names a mask for images without boxes",
@@ -79,6 +80,22 @@ class Labelled(Generator):
     teacher: Any = field(default=None, metadata=FIT)
     """The audit's detector, a preset of ``downstream`` that detects (``+downstream@generator.teacher=detector_tiny``); it
     learns from the real training images alone. Null: nobody looks."""
+
+    sentences: Sentences | None = field(default=None, metadata={**DRAWN, **OPTIONAL})
+    """Prompts from a file, or several templates, in place of ``prompt`` (``+generator/sentences=file``); null for none."""
+
+    fills: ClassVar[tuple[str, ...]] = ("{name}",)
+    """What a sentence's placeholders may be."""
+
+    def drawn_prompt(self, source: Sample, index: int, dataset: Dataset, name: str | None = None) -> dict[str, Any]:
+        """The prompt in this image's draws, for the class ``name`` or its own; nothing without ``sentences``."""
+        if self.sentences is None:
+            return {}
+        return self.sentences.drawn(self.seed, source, index, name or dataset.class_names[source.class_index])
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        if self.sentences is not None:
+            self.sentences.check(dataset, self.fills)
 
     @property
     def audits(self) -> bool:

@@ -21,6 +21,8 @@ from genaug.core.seeding import choice as choose
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Variant
 from genaug.generators.sdedit.config import EditsSource
+from genaug.generators.sentences import plain_words
+from genaug.generators.tokens.prompts import check_prompts, readable
 from genaug.priors.hub import HUB_TIMEOUT, download_command
 
 if TYPE_CHECKING:
@@ -140,6 +142,11 @@ class Pipeline(EditsSource):
 
     def check(self, task: str) -> None:
         EditsSource.check(self, task)
+        if self.sentences is not None and self.sentences.use == "mean":
+            raise GenaugError(
+                "generator.sentences.use=mean needs the text features themselves, and pipelines take texts: write "
+                "generator.sentences.use=draw."
+            )
         folder = Path(self.path).expanduser()
         if folder.is_file():
             raise GenaugError(
@@ -166,12 +173,19 @@ class Pipeline(EditsSource):
         with boundary(what, then):
             HfApi().model_info(self.path, revision=self.revision, timeout=HUB_TIMEOUT)
 
+    def check_dataset(self, dataset: Dataset) -> None:
+        EditsSource.check_dataset(self, dataset)
+        if not self.class_names:
+            names = [readable(name) for name in dataset.class_names]
+            check_prompts([self.prompt_without_name] * len(names), names, plain_words)
+
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
-        """This image's own strength."""
+        """This image's own strength, and its sentence where there are some."""
+        prompt = self.drawn_prompt(source, index, dataset)
         if self.strength is None:
-            return {}
+            return prompt
         levels = self.strength if isinstance(self.strength, list) else [self.strength]
-        return {"strength": float(levels[choose(len(levels), self.seed, source.digest, index, "strength")])}
+        return {"strength": float(levels[choose(len(levels), self.seed, source.digest, index, "strength")]), **prompt}
 
     def generate(
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"

@@ -85,9 +85,8 @@ def frame_of(source: Sample, config: Pipeline) -> tuple[int, int]:
 
 def prompt_of(config: Pipeline, variant: Variant, dataset: Dataset) -> str:
     """The prompt of one image."""
-    if not config.class_names:
-        return config.prompt_without_name
-    return config.prompt.replace("{name}", readable(dataset.class_names[variant.source.class_index]))
+    own = config.prompt if config.class_names else config.prompt_without_name
+    return variant.draws.get("prompt", own).replace("{name}", readable(dataset.class_names[variant.source.class_index]))
 
 
 _loaded: dict[str, Any] = {}  # the last pipeline that was loaded, by what it was loaded from

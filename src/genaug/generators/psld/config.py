@@ -15,7 +15,7 @@ from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, choice, count, positive, probability
 from genaug.core.identity import NOT_IDENTITY
 from genaug.core.registry import component, section
-from genaug.data.sample import Dataset
+from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Generator, Variant
 from genaug.generators.labelling.config import Labelled
 from genaug.generators.labelling.pixel_boxes import MIN_EDITABLE
@@ -199,6 +199,7 @@ class Psld(Labelled):
 
     version: ClassVar[int] = 1
     tasks: ClassVar[tuple[str, ...]] = ("classification", "detection")
+    fills: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         paste_back, operator = self.labels.paste_back, self.measurement.operator
@@ -240,6 +241,12 @@ class Psld(Labelled):
         if task == "detection":
             self.check_audit("Masks leave parts of boxes to be redrawn", "generator.audit.by=none")
         self.num_taken()
+
+    def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
+        """This image's sentence, where there are some."""
+        return (
+            {} if self.sentences is None else self.drawn_prompt(source, index, dataset.class_names[source.class_index])
+        )
 
     def rows(self, alphas: Sequence[float]) -> list[Row]:
         """The steps that are taken, in sampling order, from a prior's table of alpha_bar; raises as ``ladder`` does."""

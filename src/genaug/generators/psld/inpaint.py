@@ -20,6 +20,7 @@ from genaug.generators.psld.ladder import Row
 from genaug.generators.psld.masks import SPECKLED
 from genaug.generators.psld.operators import Inpainting, make_operator
 from genaug.generators.psld.solver import solve
+from genaug.generators.sdedit.sampler import embed_distinct
 from genaug.priors.model import Prior
 from genaug.priors.noise import draw_noise
 
@@ -87,9 +88,9 @@ def _generated(frame: Frame, verdict: Verdict, about: dict[str, Any]) -> Generat
 class Networks:
     """The prior as the solver's callables, with gradients, and its noise per image."""
 
-    def __init__(self, prior: Prior, prompt: str, guidance: float):
+    def __init__(self, prior: Prior, cond_bld: Tensor, guidance: float):
         self.prior = prior
-        self.cond = prior.embed([prompt])
+        self.cond = cond_bld
         self.uncond = prior.embed([""]) if guidance != 1 else None
         self.guidance = guidance
 
@@ -110,7 +111,8 @@ def sample_frames(
     config: Psld, frames: Sequence[Frame], prior: Prior
 ) -> Iterator[tuple[Frame, np.ndarray, dict[str, Any]]]:
     """The picture of each frame before pasting: uint8 [h, w, 3] without padding, and columns for the manifest."""
-    networks = Networks(prior, config.prompt, config.guidance)
+    prompts = {frame.variant.fingerprint: frame.variant.draws.get("prompt", config.prompt) for frame in frames}
+    features = embed_distinct(prior, list(prompts.values()), None, config.batch_size)
     rows = config.rows(prior.alphas_cumprod.tolist())
     groups: dict[tuple[int, int], list[Frame]] = {}
     for frame in frames:
@@ -122,7 +124,11 @@ def sample_frames(
     try:
         for members in groups.values():
             for start in range(0, len(members), size):
-                yield from _sample_batch(config, members[start : start + size], rows, networks)
+                batch = members[start : start + size]
+                cond = torch.stack([features[prompts[frame.variant.fingerprint]] for frame in batch])
+                copies = config.solver.joint_copies if config.solver.norm_over_batch else 1
+                networks = Networks(prior, cond.repeat(copies, 1, 1), config.guidance)
+                yield from _sample_batch(config, batch, rows, networks)
     finally:
         if config.checkpointing:
             prior.unet.disable_gradient_checkpointing()

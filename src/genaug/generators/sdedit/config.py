@@ -65,6 +65,7 @@ class EditsSource(Labelled):
             )
 
     def check_dataset(self, dataset: Dataset) -> None:
+        Labelled.check_dataset(self, dataset)
         if self.mask != "none" and not any(s.mask is not None or s.boxes is not None for s in dataset.train):
             raise GenaugError(
                 f"generator.mask={self.mask} needs to know where the object is, but {dataset.name} has neither object masks "
@@ -131,26 +132,31 @@ class ImageToImage(EditsSource):
             )
 
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
-        """This image's own t0."""
+        """This image's own t0, and its sentence where there are some."""
+        return {"t0": self.level(source, index, dataset), **self.drawn_prompt(source, index, dataset)}
+
+    def level(self, source: Sample, index: int, dataset: Dataset) -> float:
+        """The t0 that is drawn for variant ``index`` of ``source``."""
         if self.t0 is None:
             assert self.t0_by_shots is not None
             shots = len(dataset.train) / len(dataset.class_names)
             nearest = min(sorted(self.t0_by_shots), key=lambda listed: abs(listed - shots))
-            return {"t0": float(self.t0_by_shots[nearest])}
+            return float(self.t0_by_shots[nearest])
         levels = self.t0 if isinstance(self.t0, list | tuple) else [self.t0]
-        return {"t0": float(levels[seeding.choice(len(levels), self.seed, source.digest, index, "t0")])}
+        return float(levels[seeding.choice(len(levels), self.seed, source.digest, index, "t0")])
 
     def prompted_class(self, variant: Variant, dataset: Dataset) -> int:
         """The class that the prompt of an image speaks of: its source's."""
         return variant.source.class_index
 
     def prompts(
-        self, names: Sequence[str], prior: "Prior", fitted: Path | None
+        self, names: Sequence[str], prior: "Prior", fitted: Path | None, sentences: Sequence[str] | None = None
     ) -> "tuple[list[str], LearnedTokens | None]":
         """The prompt of each image, and the learned tokens that the prompts name.
 
         Args:
             names: class name of each image, as the data set spells it.
+            sentences: what each image's prompt is filled in from, instead of the configured one.
             prior: the diffusion model.
             fitted: the folder that ``fit`` wrote.
         """

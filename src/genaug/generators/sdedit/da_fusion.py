@@ -21,7 +21,7 @@ from genaug.data.sample import Dataset
 from genaug.generators.lora.config import LoraFit
 from genaug.generators.sdedit.config import ImageToImage
 from genaug.generators.tokens.config import TextualInversion
-from genaug.generators.tokens.prompts import check_prompts, token_of
+from genaug.generators.tokens.prompts import check_prompts, readable, token_of
 
 if TYPE_CHECKING:
     from genaug.priors.model import LearnedTokens, Prior
@@ -45,6 +45,7 @@ class DAFusion(ImageToImage):
 
     version: ClassVar[int] = 1
     fits: ClassVar[bool] = True
+    fills: ClassVar[tuple[str, ...]] = ("{token}", "{name}")
 
     def __post_init__(self) -> None:
         ImageToImage.__post_init__(self)
@@ -97,12 +98,15 @@ class DAFusion(ImageToImage):
         return with_lora({"unet": prior.unet, "text_encoder": prior.text_encoder}, fitted / FILES[0])
 
     def prompts(
-        self, names: Sequence[str], prior: "Prior", fitted: Path | None
+        self, names: Sequence[str], prior: "Prior", fitted: Path | None, sentences: Sequence[str] | None = None
     ) -> "tuple[list[str], LearnedTokens | None]":
         from genaug.generators.tokens.learning import learned_tokens
 
         assert fitted is not None
-        prompts = [self.prompt.replace("{token}", self.tokens.in_prompt(token_of(name))) for name in names]
+        prompts = [
+            text.replace("{token}", self.tokens.in_prompt(token_of(name))).replace("{name}", readable(name))
+            for text, name in zip(sentences or [self.prompt] * len(names), names, strict=True)
+        ]
         if not self.class_names:
             check_prompts(prompts, names, prior.word_ids)
         return prompts, learned_tokens(fitted, names)

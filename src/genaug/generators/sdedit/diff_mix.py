@@ -48,7 +48,9 @@ class DiffMix(DAFusion):
         trained = [c for c, group in enumerate(groups) if group]  # the classes that have a token
         options = {"all": trained, "others": [c for c in trained if c != own] or [own], "own": [own]}[self.targets]
         target = options[seeding.choice(len(options), self.seed, source.digest, index, "target")]
-        return {**DAFusion.draw(self, source, index, dataset), "target": dataset.class_names[target]}
+        name = dataset.class_names[target]
+        level = {"t0": self.level(source, index, dataset)}
+        return {**level, "target": name, **self.drawn_prompt(source, index, dataset, name)}
 
     def prompted_class(self, variant: Variant, dataset: Dataset) -> int:
         """The class whose token the prompt of an image holds: the drawn one."""

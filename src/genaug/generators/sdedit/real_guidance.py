@@ -33,10 +33,13 @@ class RealGuidance(ImageToImage):
     version: ClassVar[int] = 1
 
     def prompts(
-        self, names: Sequence[str], prior: "Prior", fitted: Path | None
+        self, names: Sequence[str], prior: "Prior", fitted: Path | None, sentences: Sequence[str] | None = None
     ) -> "tuple[list[str], LearnedTokens | None]":
-        if self.class_names:
-            return [self.prompt.replace("{name}", readable(name)) for name in names], None
-        prompts = [self.prompt_without_name] * len(names)
-        check_prompts(prompts, [readable(name) for name in names], prior.word_ids)
+        own = self.prompt if self.class_names else self.prompt_without_name
+        known = [readable(name) for name in names]
+        prompts = [
+            text.replace("{name}", name) for text, name in zip(sentences or [own] * len(names), known, strict=True)
+        ]
+        if not self.class_names:
+            check_prompts(prompts, known, prior.word_ids)
         return prompts, None

@@ -44,7 +44,8 @@ def edited(
         assert fitted is not None
         look = config.auditor.eye(len(dataset.class_names), fitted, prior.device)
     names = [dataset.class_names[config.prompted_class(variant, dataset)] for variant in variants]
-    prompts, tokens = config.prompts(names, prior, fitted)
+    drawn = None if config.sentences is None else [variant.draws["prompt"] for variant in variants]
+    prompts, tokens = config.prompts(names, prior, fitted, drawn)
     finish = Finish(config, dataset.class_names, look)
     with config.adapted(prior, fitted):
         for chosen in erased_groups(prior, names):
@@ -231,12 +232,15 @@ def sdedit(
 def embed_distinct(
     prior: Prior, prompts: Sequence[str], tokens: LearnedTokens | None, batch_size: int
 ) -> dict[str, Tensor]:
-    """Text features [77, d] of every distinct prompt."""
-    distinct = list(dict.fromkeys(prompts))
+    """Text features [77, d] of every distinct prompt; of one with several lines, the mean of theirs."""
+    distinct = list(dict.fromkeys(line for prompt in prompts for line in prompt.split("\n")))
     features: dict[str, Tensor] = {}
     for start in range(0, len(distinct), batch_size):
         batch = distinct[start : start + batch_size]
         features.update(zip(batch, prior.embed(batch, tokens), strict=True))
+    for prompt in prompts:
+        if prompt not in features:
+            features[prompt] = torch.stack([features[line] for line in prompt.split("\n")]).mean(dim=0)
     return features
 
 
