@@ -145,8 +145,7 @@ def test_a_sentence_is_part_of_an_images_identity_and_the_others_are_not(dataset
     source = dataset.train[0]
     prints = [g.variant_of(source, 0, dataset, "f").fingerprint for g in (one, other)]
     assert prints[0] != prints[1]
-    of_more = {v.draws["prompt"]: v.fingerprint for v in (more.variant_of(source, j, dataset, "f") for j in range(1))}
-    assert list(of_more.values())[0] in prints
+    assert more.variant_of(source, 0, dataset, "f").fingerprint in prints
 
 
 @pytest.mark.parametrize("fields", [{}, {"path": "/nowhere.jsonl"}, {"texts": ["a"], "use": "all"}])

@@ -37,6 +37,8 @@ def compose(*overrides: str) -> RunConfig:
                 overrides = (*overrides, f"{needed[1]}=somewhere")
             elif "allow_reference_bugs=true" in str(error):
                 overrides = (*overrides, "generator.tokens.allow_reference_bugs=true")
+            elif "generator.sentences.path=FILE" in str(error):
+                overrides = (*overrides, "generator.sentences.texts=[a photo]")
             elif "leakage=none" in str(error):  # a preset that needs class names is refused under data_centric
                 overrides = (*overrides, "leakage=none")
             else:
@@ -48,7 +50,7 @@ def of_preset(group: str, name: str) -> dict[str, str]:
     """Identity of one preset's component; of a generator's also what it learns and its first image on embedded data."""
     parts_of_diff_mix = dict.fromkeys(("generator/tokens", "generator/lora"), ("generator=diff_mix",))
     parent = {**parts_of_diff_mix, "leakage/erasure": ("leakage=model_centric",)}
-    config = compose(*parent.get(group, ()), f"{group}={name}")
+    config = compose(*parent.get(group, ()), f"{'+' * (group == 'generator/sentences')}{group}={name}")
     component: Any = config
     for part in group.split("/"):
         component = getattr(component, part)

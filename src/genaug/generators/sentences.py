@@ -73,8 +73,8 @@ class Sentences:
         if not found:
             raise GenaugError(
                 f"generator.sentences.path={self.path} has no sentence for the class '{readable(name)}' or the image "
-                f'{source.id}: add a line such as {{"class": "{readable(name)}", "text": "a photo of ..."}}, or one for all classes with '
-                "generator.sentences.texts."
+                f'{source.id}: add a line such as {{"class": "{readable(name)}", "text": "a photo of ..."}}, or sentences for '
+                "all classes with generator.sentences.texts."
             )
         return found
 

@@ -91,7 +91,8 @@ class Labelled(Generator):
         """The prompt in this image's draws, for the class ``name`` or its own; nothing without ``sentences``."""
         if self.sentences is None:
             return {}
-        return self.sentences.drawn(self.seed, source, index, name or dataset.class_names[source.class_index])
+        own = dataset.class_names[source.class_index] if source.has_class else ""
+        return self.sentences.drawn(self.seed, source, index, name or own)
 
     def check_dataset(self, dataset: Dataset) -> None:
         if self.sentences is not None:

@@ -244,9 +244,7 @@ class Psld(Labelled):
 
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
         """This image's sentence, where there are some."""
-        return (
-            {} if self.sentences is None else self.drawn_prompt(source, index, dataset.class_names[source.class_index])
-        )
+        return self.drawn_prompt(source, index, dataset)
 
     def rows(self, alphas: Sequence[float]) -> list[Row]:
         """The steps that are taken, in sampling order, from a prior's table of alpha_bar; raises as ``ladder`` does."""
