@@ -189,3 +189,31 @@ def test_what_is_sampled_does_not_change_what_is_learned(dataset):
     assert da_fusion({"groups_per_batch": 9, "checkpoint_every": 7}).fit_fingerprint(dataset, "p") == fit
     assert da_fusion().fit_fingerprint(make_dataset(1), "p") != fit
     assert "tokens" not in canonical(da_fusion(), stage="sample")
+
+
+def test_token_noise_is_one_per_class_and_level_and_of_the_stated_size(prior, dataset, tmp_path):
+    from genaug.generators.tokens.learning import learned_tokens
+
+    made = DAFusion(
+        name="d",
+        seed=0,
+        class_names=False,
+        t0=1.0,
+        num_steps=4,
+        token_noise=[0, 0.5],
+        tokens=TextualInversion(seed=0, num_steps=1),
+    )
+    made.fit(dataset, prior, tmp_path)
+    drawn = [made.draw(dataset.train[0], j, dataset)["token_noise"] for j in range(40)]
+    assert set(drawn) == {0.0, 0.5}
+    names = [dataset.class_names[0]] * 3
+    prompts, tokens = made.prompts(names, prior, tmp_path, [{"token_noise": level} for level in (0.0, 0.5, 0.5)])
+    assert prompts == ["a photo of a <cat>", "a photo of a <cat~0.5>", "a photo of a <cat~0.5>"]
+    own = learned_tokens(tmp_path, names[:1]).rows
+    noise = tokens.rows[list(tokens.places["<cat~0.5>"])] - own
+    assert torch.equal(tokens.rows[list(tokens.places["<cat>"])], own)
+    assert noise.std() == pytest.approx(0.5, rel=0.5) and noise.abs().max() > 0  # 32 numbers: three standard deviations
+    again = made.prompts(names, prior, tmp_path, [{"token_noise": 0.5}] * 3)[1]
+    assert torch.equal(again.rows[list(again.places["<cat~0.5>"])], own + noise)
+    made.token_noise = None
+    assert "token_noise" not in made.draw(dataset.train[0], 0, dataset) and "token_noise" not in canonical(made)

@@ -1,7 +1,7 @@
 """What Real Guidance and DA-Fusion share: each variant is its source, noised to a level t0 and denoised (SDEdit)."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,13 +150,13 @@ class ImageToImage(EditsSource):
         return variant.source.class_index
 
     def prompts(
-        self, names: Sequence[str], prior: "Prior", fitted: Path | None, sentences: Sequence[str] | None = None
+        self, names: Sequence[str], prior: "Prior", fitted: Path | None, draws: Sequence[Mapping[str, Any]] = ()
     ) -> "tuple[list[str], LearnedTokens | None]":
         """The prompt of each image, and the learned tokens that the prompts name.
 
         Args:
             names: class name of each image, as the data set spells it.
-            sentences: what each image's prompt is filled in from, instead of the configured one.
+            draws: those of each image; a ``prompt`` there is filled in instead of the configured one.
             prior: the diffusion model.
             fitted: the folder that ``fit`` wrote.
         """

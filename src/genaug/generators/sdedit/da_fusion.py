@@ -4,7 +4,7 @@
 "a photo of a <class>", from a level t0 drawn per image. With ``lora`` the prior itself learns from the training images, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
+from genaug.core import seeding
 from genaug.core.cost import TO_INPUT, ForwardPasses
 from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded
 from genaug.core.identity import DRAWN, FIT, OPTIONAL
 from genaug.core.registry import component
-from genaug.data.sample import Dataset
+from genaug.data.sample import Dataset, Sample
 from genaug.generators.lora.config import LoraFit
 from genaug.generators.sdedit.config import ImageToImage
 from genaug.generators.tokens.config import TextualInversion
-from genaug.generators.tokens.prompts import check_prompts, readable, token_of
+from genaug.generators.tokens.prompts import check_prompts, noisy, readable, token_of
 
 if TYPE_CHECKING:
     from genaug.priors.model import LearnedTokens, Prior
@@ -40,6 +41,9 @@ class DAFusion(ImageToImage):
     """How the tokens are learned."""
     lora: LoraFit | None = field(default=None, metadata={**FIT, **OPTIONAL})
     """A LoRA of the prior, learned after and with the tokens (``+generator/lora=diff_mix_tiny``); null learns none."""
+    token_noise: Any = bounded(None, 0, 10, metadata={**DRAWN, **OPTIONAL})
+    """Standard deviation of normal noise on the learned vectors (DIAGen, arXiv 2408.14584): a number, or a list of which one is
+    drawn per image; a class has one noise for each. Null adds none."""
     class_names: bool = field(default=II("leakage.class_names"), metadata=FIT)
     """Whether class names may be known. If not, no initial word and no template may hold a word of the class name."""
 
@@ -63,6 +67,18 @@ class DAFusion(ImageToImage):
                 "generator.tokens.init=class_name starts each token from the class's own name, which "
                 "leakage=data_centric forbids. Write generator.tokens.init=the, or allow class names with leakage=none."
             )
+
+    def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
+        """This image's level, its sentence and its token's noise, where there are such."""
+        return {**ImageToImage.draw(self, source, index, dataset), **self.drawn_noise(source, index)}
+
+    def drawn_noise(self, source: Sample, index: int) -> dict[str, Any]:
+        """The noise of the token in this image's draws; nothing without ``token_noise``."""
+        if self.token_noise is None:
+            return {}
+        levels = self.token_noise if isinstance(self.token_noise, list) else [self.token_noise]
+        drawn = levels[seeding.choice(len(levels), self.seed, source.digest, index, "token_noise")]
+        return {"token_noise": float(drawn)}
 
     @property
     def trains_prior(self) -> bool:
@@ -98,15 +114,21 @@ class DAFusion(ImageToImage):
         return with_lora({"unet": prior.unet, "text_encoder": prior.text_encoder}, fitted / FILES[0])
 
     def prompts(
-        self, names: Sequence[str], prior: "Prior", fitted: Path | None, sentences: Sequence[str] | None = None
+        self, names: Sequence[str], prior: "Prior", fitted: Path | None, draws: Sequence[Mapping[str, Any]] = ()
     ) -> "tuple[list[str], LearnedTokens | None]":
         from genaug.generators.tokens.learning import learned_tokens
+        from genaug.generators.tokens.noise import with_noise
 
         assert fitted is not None
+        draws = draws or [{}] * len(names)
+        tokens = [noisy(token_of(name), draw.get("token_noise", 0)) for name, draw in zip(names, draws, strict=True)]
         prompts = [
-            text.replace("{token}", self.tokens.in_prompt(token_of(name))).replace("{name}", readable(name))
-            for text, name in zip(sentences or [self.prompt] * len(names), names, strict=True)
+            draw.get("prompt", self.prompt)
+            .replace("{token}", self.tokens.in_prompt(token))
+            .replace("{name}", readable(name))
+            for draw, token, name in zip(draws, tokens, names, strict=True)
         ]
         if not self.class_names:
             check_prompts(prompts, names, prior.word_ids)
-        return prompts, learned_tokens(fitted, names)
+        learned = learned_tokens(fitted, names)
+        return prompts, learned if self.token_noise is None else with_noise(learned, tokens, self.seed)

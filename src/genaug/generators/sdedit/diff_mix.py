@@ -50,7 +50,8 @@ class DiffMix(DAFusion):
         target = options[seeding.choice(len(options), self.seed, source.digest, index, "target")]
         name = dataset.class_names[target]
         level = {"t0": self.level(source, index, dataset)}
-        return {**level, "target": name, **self.drawn_prompt(source, index, dataset, name)}
+        others = {**self.drawn_prompt(source, index, dataset, name), **self.drawn_noise(source, index)}
+        return {**level, "target": name, **others}
 
     def prompted_class(self, variant: Variant, dataset: Dataset) -> int:
         """The class whose token the prompt of an image holds: the drawn one."""

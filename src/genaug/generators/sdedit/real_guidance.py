@@ -3,10 +3,10 @@
 Nothing is learned. The original edits with GLIDE; here, as in DA-Fusion, any Stable Diffusion takes its place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II
 
@@ -33,13 +33,12 @@ class RealGuidance(ImageToImage):
     version: ClassVar[int] = 1
 
     def prompts(
-        self, names: Sequence[str], prior: "Prior", fitted: Path | None, sentences: Sequence[str] | None = None
+        self, names: Sequence[str], prior: "Prior", fitted: Path | None, draws: Sequence[Mapping[str, Any]] = ()
     ) -> "tuple[list[str], LearnedTokens | None]":
         own = self.prompt if self.class_names else self.prompt_without_name
         known = [readable(name) for name in names]
-        prompts = [
-            text.replace("{name}", name) for text, name in zip(sentences or [own] * len(names), known, strict=True)
-        ]
+        texts = [draw.get("prompt", own) for draw in draws] or [own] * len(names)
+        prompts = [text.replace("{name}", name) for text, name in zip(texts, known, strict=True)]
         if not self.class_names:
             check_prompts(prompts, known, prior.word_ids)
         return prompts, None

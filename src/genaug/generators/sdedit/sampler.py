@@ -44,8 +44,7 @@ def edited(
         assert fitted is not None
         look = config.auditor.eye(len(dataset.class_names), fitted, prior.device)
     names = [dataset.class_names[config.prompted_class(variant, dataset)] for variant in variants]
-    drawn = None if config.sentences is None else [variant.draws["prompt"] for variant in variants]
-    prompts, tokens = config.prompts(names, prior, fitted, drawn)
+    prompts, tokens = config.prompts(names, prior, fitted, [variant.draws for variant in variants])
     finish = Finish(config, dataset.class_names, look)
     with config.adapted(prior, fitted):
         for chosen in erased_groups(prior, names):

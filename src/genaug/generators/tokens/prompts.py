@@ -46,6 +46,11 @@ def token_of(name: str) -> str:
     return f"<{safe_name(name, 'token')}>"
 
 
+def noisy(token: str, std: float) -> str:
+    """The name of a token with noise of this standard deviation: ``<dog>`` becomes ``<dog~0.01>``; 0 is the token itself."""
+    return f"{token[:-1]}~{std:g}>" if std else token
+
+
 def class_tokens(class_names: Sequence[str]) -> tuple[str, ...]:
     """The learned token of each class.
 
