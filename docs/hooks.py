@@ -82,7 +82,7 @@ def keys_of(group: str, schema: str, preset: str) -> list[str]:
     key = group.replace("/", ".")
     place = "leakage/erasure@leakage.erasure" if group == "leakage/erasure" else group
     others = ["generator=da_fusion"] if group.startswith("generator/") else []
-    added = "+" if group in ("leakage/erasure", "generator/lora", "generator/sentences") else ""
+    added = "+" if group in ("leakage/erasure", "generator/lora", "generator/sentences", "generator/collage") else ""
     config = hydra.compose("config", [*others, f"{added}{place}={preset}"])
     node = OmegaConf.select(config, key, throw_on_missing=False)
     kind = COMPONENTS[group][schema]

@@ -10,6 +10,7 @@ from tests.conftest import ROOT
 
 PACKAGES = ROOT / "src" / "genaug" / "generators"
 FAMILIES = {
+    "collage": "generator/collage/*",
     "dreamda": "generator/dreamda*",
     "lora": "generator/lora/*",
     "latent_interpolation": "generator/latent_interpolation*",

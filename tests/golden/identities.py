@@ -50,7 +50,9 @@ def of_preset(group: str, name: str) -> dict[str, str]:
     """Identity of one preset's component; of a generator's also what it learns and its first image on embedded data."""
     parts_of_diff_mix = dict.fromkeys(("generator/tokens", "generator/lora"), ("generator=diff_mix",))
     parent = {**parts_of_diff_mix, "leakage/erasure": ("leakage=model_centric",)}
-    config = compose(*parent.get(group, ()), f"{'+' * (group == 'generator/sentences')}{group}={name}")
+    config = compose(
+        *parent.get(group, ()), f"{'+' * (group in ('generator/sentences', 'generator/collage'))}{group}={name}"
+    )
     component: Any = config
     for part in group.split("/"):
         component = getattr(component, part)

@@ -40,6 +40,12 @@ class Finish:
         size = self._size(picture, source)
         picture = scaled(picture, size)
         boxes = scaled_boxes(source, *size)
+        if self.config.collage is not None:
+            from genaug.generators.collage.compose import composed
+
+            original = scaled(source.open(), size)
+            picture, facts = composed(self.config.collage, original, picture, variant.fingerprint)
+            about |= facts
         if boxes is None or self.config.label_policy == "copy":
             return Generated(variant=variant, image=picture, boxes=boxes, about=about)
         width, height = size

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,9 +11,10 @@ from genaug.core import seeding
 from genaug.core.cost import ForwardPasses
 from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, choice, count
-from genaug.core.identity import DRAWN, NOT_IDENTITY
+from genaug.core.identity import DRAWN, NOT_IDENTITY, OPTIONAL
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Generator, Variant, steps_taken
+from genaug.generators.collage.config import Collage
 from genaug.generators.labelling.config import Labelled
 from genaug.generators.sdedit.edit_region import EDIT_MASKS
 
@@ -37,6 +38,10 @@ class EditsSource(Labelled):
     """Longer side of the saved images in pixels; ``source``: the source's own size, so that pixels which are put back are as
     sharp as there; null keeps the size at which images are made."""
 
+    collage: Collage | None = field(default=None, metadata=OPTIONAL)
+    """What each edit is put together with: half of its source and a fractal (DiffuseMix, ``+generator/collage=diffuse_mix``);
+    null leaves it as it is."""
+
     tasks: ClassVar[tuple[str, ...]] = ("classification", "detection")
 
     def __post_init__(self) -> None:
@@ -55,6 +60,11 @@ class EditsSource(Labelled):
 
     def check(self, task: str) -> None:
         Generator.check(self, task)
+        if task == "detection" and self.collage is not None:
+            raise GenaugError(
+                f"generator.collage of generator={self.name} puts two pictures together, in which boxes do not hold: write "
+                "generator.collage=null on detection data."
+            )
         if task == "detection" and self.mask != "keep_object":
             redrawn = "the whole image" if self.mask == "none" else "the objects"
             self.check_audit(
