@@ -13,6 +13,8 @@ from genaug.core.names import safe_name
 WIDTH, HEIGHT = 440, 300
 LEFT, RIGHT, TOP, BOTTOM = 72, 12, 14, 46
 NUM_STYLES = 8
+COLOURS = ("#4b5563", "#0b6bcb", "#c2410c", "#15803d", "#8b2fc9", "#a16207", "#be185d", "#0e7490")
+"""Of a chart outside a page."""
 MARKERS = ("circle", "square", "diamond", "triangle")
 
 
@@ -100,6 +102,25 @@ def scatter_chart(series: Sequence[Series], x_label: str, y_label: str) -> str:
         drawn = "".join(_point(place_x(p.x) + shift, p, y_ticks, index, hollow=False) for p in s.points)
         parts.append(f'<g class="s{index % NUM_STYLES}">{drawn}</g>')
     return _svg(parts, f"{y_label} against {x_label}")
+
+
+def standalone(svg: str, names: Sequence[str]) -> str:
+    """A chart as a file of its own: the colours and the legend that a page would give it."""
+    height, line = HEIGHT + 8 + 18 * len(names), "stroke: var(--c)"
+    colours = " ".join(f".s{i % NUM_STYLES} {{ --c: {colour}; }}" for i, colour in enumerate(COLOURS))
+    style = (
+        "text { font: 13px system-ui, sans-serif; fill: #333; } .grid { stroke: #ddd; } .zero { stroke: #888; } "
+        f".line {{ fill: none; {line}; stroke-width: 2; }} .bar {{ fill: none; {line}; }} .dot {{ fill: var(--c); }} "
+        f".hollow {{ fill: #fff; {line}; }} {colours}"
+    )
+    legend = "".join(
+        f'<g class="s{i % NUM_STYLES}">{_shape(LEFT, HEIGHT + 14 + 18 * i, i, hollow=False)}</g>'
+        + _text(LEFT + 14, HEIGHT + 18 + 18 * i, name, "start")
+        for i, name in enumerate(names)
+    )
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
+    body = svg.partition(">")[2].removesuffix("</svg>")
+    return f'{head}><rect width="100%" height="100%" fill="#fff"/><style>{style}</style>{body}{legend}</svg>\n'
 
 
 def legend_mark(index: int) -> str:

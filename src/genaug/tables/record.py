@@ -1,5 +1,5 @@
 """What an experiment gave where it was run, committed: ``experiments/results/<item>.json``, which pages are made from,
-and ``<item>.csv``, a line for each run with its identities and protocol."""
+``<item>.csv``, a line for each run with its identities and protocol, and ``<item>.svg``, the curves where it has some."""
 
 import csv
 import io
@@ -9,9 +9,11 @@ from typing import Any
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_json, write_json, write_text
 from genaug.core.names import safe_name
+from genaug.drawing.charts import standalone
 from genaug.evaluation.statistics import LEVEL
 from genaug.runs.collection import HIDDEN, value_at
 from genaug.tables.render import MISSING, number
+from genaug.tables.report import curve_views
 from genaug.tables.spec import TableSpec, experiment_root
 from genaug.tables.table import Entry, Table, text_of
 
@@ -74,6 +76,8 @@ def write_record(table: Table) -> Path:
     }
     write_json(path, content)
     write_text(path.with_suffix(".csv"), runs_as_csv(table))
+    for view in curve_views(table) if table.spec.curve is not None else []:
+        write_text(path.with_suffix(".svg"), standalone(view["svg"], [known["name"] for known in view["legend"]]))
     return path
 
 
