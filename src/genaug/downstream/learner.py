@@ -41,6 +41,10 @@ class LightningLearner(pl.LightningModule):
         """The network whose predictions count: the moving average if there is one."""
         return self.network if self.average is None else self.average.module
 
+    def on_fit_start(self) -> None:
+        if self.device.type == "cuda" and self.trainer_config.channels_last:
+            self.to(memory_format=torch.channels_last)  # in place: the optimiser's weights are these
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:

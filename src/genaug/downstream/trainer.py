@@ -1,6 +1,7 @@
 """How a downstream model is trained on this machine: what goes to Lightning's Trainer."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from typing import Any
 
 from genaug.core.device import ACCELERATORS, best_device
@@ -28,21 +29,40 @@ class TrainerConfig:
     cannot, at each process's own."""
     precision: str = choice("32-true", PRECISIONS)
     """Lightning's names: ``32-true``, ``bf16-mixed``, ``16-mixed``, ``bf16-true``, ``16-true`` or ``64-true``."""
-    num_workers: int = count(0, 0, MOST_PROCESSES, metadata=NOT_IDENTITY)
-    """Processes that decode and augment; 0 does it in the main one."""
+    num_workers: int | None = count(None, 0, MOST_PROCESSES, metadata=NOT_IDENTITY)
+    """Processes that decode and augment; 0 does it in the main one. Null: on a GPU one per core but one, at most 8 per device;
+    0 on a CPU."""
     num_threads: int | None = count(None, most=MOST_PROCESSES, metadata=NOT_IDENTITY)
     """Threads of torch on CPU; null takes one for small networks, whose numbers are then the same on every machine, and torch's
     choice for others. A result says how many it had."""
+    tf32: bool = field(default=True, metadata=NOT_IDENTITY)
+    """On a GPU: products of float32 numbers by TF32, several times as fast, with mantissas of 10 bits."""
+    cudnn_benchmark: bool = field(default=True, metadata=NOT_IDENTITY)
+    """On a GPU: try several convolutions for each shape first. Write false where nearly every batch has a shape of its own."""
+    channels_last: bool = field(default=True, metadata=NOT_IDENTITY)
+    """On a GPU: train with channels innermost in memory, as tensor cores read them."""
     checkpoint_every: int = count(1000, metadata=NOT_IDENTITY)
     """Optimiser steps between checkpoints from which an interrupted run resumes."""
 
     def device(self) -> str:
-        """The torch device of generators and priors; also sets torch's number of threads."""
-        if self.num_threads is not None:
-            import torch
+        """The torch device of generators and priors; also sets torch's number of threads, and how a GPU multiplies."""
+        import torch
 
+        if self.num_threads is not None:
             torch.set_num_threads(self.num_threads)
-        return best_device(self.accelerator)
+        device = best_device(self.accelerator)
+        if device == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
+            torch.backends.cudnn.benchmark = self.cudnn_benchmark
+        return device
+
+    def workers(self) -> int:
+        """Processes that prepare batches."""
+        if self.num_workers is not None:
+            return self.num_workers
+        if best_device(self.accelerator) != "cuda":
+            return 0
+        return max(0, min(8, (os.cpu_count() or 1) // self.devices - 1))
 
     def check(self, batch_size: int) -> None:
         """Raise ``GenaugError`` where several devices cannot share the work."""

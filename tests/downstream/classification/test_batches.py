@@ -117,7 +117,7 @@ def test_labels_are_class_weights_hard_two_hot_and_soft_alike():
 
 
 def test_batches_do_not_depend_on_workers_or_on_where_a_run_starts(batches):
-    alone = list(step_loader(batches(), 0, 6, TrainerConfig(num_workers=0)))
+    alone = list(step_loader(batches(), 0, 6, TrainerConfig()))
     workers = list(step_loader(batches(), 0, 6, TrainerConfig(num_workers=2)))
     resumed = list(step_loader(batches(), 4, 6, TrainerConfig(num_workers=2)))
     assert len(alone) == len(workers) == 6

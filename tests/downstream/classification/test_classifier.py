@@ -12,6 +12,7 @@ from genaug.data.augmentation import Augment
 from genaug.data.mixing import Concat, Replace
 from genaug.downstream.classification.config import Classifier
 from genaug.downstream.classification.module import Network
+from genaug.downstream.classification.scoring import Split
 from genaug.downstream.learner import learning_rate_factor
 
 CONF = Path(__file__).parents[3] / "conf" / "downstream"
@@ -30,6 +31,24 @@ def test_the_same_cell_twice_and_with_workers_gives_equal_results(classify, pool
     first = run("first")
     assert run("again") == first
     assert run("workers", num_workers=2) == first
+
+
+@pytest.mark.parametrize(("select", "eval_every", "expected"), [("last", 3, 3), ("last", 4, 3), ("best_val", 1, 7)])
+def test_no_weights_are_scored_twice_on_a_split(classify, monkeypatch, select, eval_every, expected):
+    """Six steps: validation when it is due and at the last step, whose weights the result is about, and the test split."""
+    scored, log_probabilities = [], Split.log_probabilities
+
+    def counted(split, network, trainer):
+        scores = log_probabilities(split, network, trainer)
+        scored.append((split, scores))
+        return scores
+
+    monkeypatch.setattr(Split, "log_probabilities", counted)
+    result = classify(select=select, eval_every=eval_every, lr=0.05)
+    selected = result["protocol"]["selected_step"]
+    assert len(scored) == expected + (selected != 6)  # weights of an earlier step are scored again
+    history = {row["step"]: row["val/accuracy_macro"] for row in result["protocol"]["history"]}
+    assert result["metrics"]["val/accuracy_macro"] == history[selected]
 
 
 def test_alpha_zero_with_a_pool_is_the_baseline_bit_for_bit(classify, pool, tmp_path):

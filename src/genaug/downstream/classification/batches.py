@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from genaug.core.device import best_device
 from genaug.core.store import Store
 from genaug.data.batch_augmentation import BatchAugment
 from genaug.data.mixing import Stream
@@ -91,11 +92,14 @@ class Steps(Sampler[int]):
 
 
 def step_loader(batches: Dataset, first_step: int, num_steps: int, trainer: TrainerConfig) -> DataLoader:
-    """Batches of steps ``first_step`` … ``num_steps`` - 1, made in ``trainer.num_workers`` processes."""
+    """Batches of steps ``first_step`` … ``num_steps`` - 1, made by the trainer's workers.
+
+    The loader runs through all steps once, so its workers live as long as the training.
+    """
     return DataLoader(
         batches,
         batch_size=None,  # an item is a whole batch already
         sampler=Steps(first_step, num_steps),
-        num_workers=trainer.num_workers,
-        pin_memory=torch.cuda.is_available(),
+        num_workers=trainer.workers(),
+        pin_memory=best_device(trainer.accelerator) == "cuda",  # Lightning then copies without waiting
     )

@@ -193,10 +193,17 @@ def _train(
     }
     selection = "test" if config.select == "oracle" else "val"
 
+    scored: dict[str, tuple[int, Tensor]] = {}
+    """Split to the step at which it was last scored, and its log-probabilities: the end of a training is scored once."""
+
+    def scores(name: str, step: int, trainer: pl.Trainer) -> Tensor:
+        if name not in scored or scored[name][0] != step:
+            scored[name] = step, splits[name].log_probabilities(model.scored, trainer)
+        return scored[name][1]
+
     def score(name: str, step: int, trainer: pl.Trainer) -> dict[str, Any]:
-        return splits[name].metrics(
-            name, model.scored, trainer, config.evaluation, derive(config.seed, "resample", step)
-        )
+        seed = derive(config.seed, "resample", step)
+        return splits[name].metrics(name, scores(name, step, trainer), config.evaluation, seed)
 
     def score_for_selection(trainer: pl.Trainer) -> dict[str, float]:
         metrics = score(selection, trainer.global_step, trainer)
@@ -239,7 +246,7 @@ def _train(
             "history": evaluations.history,
             **model.protocol(),
         },
-        "predictions": splits["test"].predictions(model.scored, trainer),
+        "predictions": splits["test"].predictions(scores("test", step, trainer)),
     }
 
 

@@ -49,11 +49,9 @@ class Split:
         """float32 [n, classes]."""
         return apply_in_batches(network, network, self.inputs.values, trainer).log_softmax(dim=1)
 
-    def metrics(
-        self, prefix: str, network: nn.Module, trainer: pl.Trainer, evaluation: str, seed: int
-    ) -> dict[str, Any]:
-        """Metrics by name; with ``resampled`` also the accuracies of the full split, as ``<prefix>_full/…``."""
-        scores = self.log_probabilities(network, trainer)
+    def metrics(self, prefix: str, scores: Tensor, evaluation: str, seed: int) -> dict[str, Any]:
+        """Metrics by name, of ``log_probabilities``; with ``resampled`` also the accuracies of the full split, as
+        ``<prefix>_full/…``."""
         metrics = {
             f"{prefix}/{key}": value
             for key, value in classification_metrics(scores, self.targets, evaluation, seed).items()
@@ -63,9 +61,8 @@ class Split:
             metrics |= {f"{prefix}_full/{key}": full[key] for key in ("accuracy_macro", "accuracy_micro")}
         return metrics
 
-    def predictions(self, network: nn.Module, trainer: pl.Trainer) -> list[dict[str, Any]]:
-        """One row per image: its id, target, predicted class and the probability given to the target."""
-        scores = self.log_probabilities(network, trainer)
+    def predictions(self, scores: Tensor) -> list[dict[str, Any]]:
+        """One row per image, of ``log_probabilities``: its id, target, predicted class and the probability of the target."""
         probabilities = scores.gather(1, self.targets[:, None])[:, 0].exp()
         rows = zip(
             self.samples, self.targets.tolist(), scores.argmax(dim=1).tolist(), probabilities.tolist(), strict=True

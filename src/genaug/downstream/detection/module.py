@@ -77,7 +77,8 @@ class LightningDetector(LightningLearner):
                 weights, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
             )
         else:
-            optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay)
+            fused = self.device.type == "cuda"  # on a CPU it would round differently
+            optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
         return scheduled(optimizer, config)
 
 
@@ -135,14 +136,24 @@ def _train(
     splits = {name: samples for name, samples in (("test", dataset.test), ("val", dataset.val)) if samples}
     selection = "test" if config.select == "oracle" else "val"
 
-    def score(name: str, trainer: pl.Trainer) -> tuple[dict[str, Any], list[Detections]]:
+    scored: dict[str, tuple[int, tuple[dict[str, Any], list[Detections]]]] = {}
+    """Split to the step at which it was last scored, and what ``score`` gave: the end of a training is scored once."""
+
+    def score(name: str, step: int, trainer: pl.Trainer) -> tuple[dict[str, Any], list[Detections]]:
+        if name in scored and scored[name][0] == step:
+            return scored[name][1]
         with trainer.precision_plugin.forward_context():
             found = detect(model.scored, splits[name], images, first_label(config), trainer.strategy.root_device)
         metrics = average_precision(splits[name], found, dataset.class_names)
-        return {f"{name}/{key}": value for key, value in metrics.items()}, found
+        scored[name] = step, ({f"{name}/{key}": value for key, value in metrics.items()}, found)
+        return scored[name][1]
 
     def score_for_selection(trainer: pl.Trainer) -> dict[str, float]:
-        return {key: value for key, value in score(selection, trainer)[0].items() if isinstance(value, float)}
+        return {
+            key: value
+            for key, value in score(selection, trainer.global_step, trainer)[0].items()
+            if isinstance(value, float)
+        }
 
     evaluations = Evaluations(
         every=config.eval_every if selection in splits else None,
@@ -160,7 +171,7 @@ def _train(
     metrics: dict[str, Any] = {}
     found: dict[str, list[Detections]] = {}
     for name in splits:
-        numbers, found[name] = score(name, trainer)
+        numbers, found[name] = score(name, step, trainer)
         metrics |= numbers
     pairs = list(zip(splits["test"], found["test"], strict=True))[:NUM_SHOWN]
     shown = [(sample, detections.at_least(SHOWN_SCORE)) for sample, detections in pairs]

@@ -7,6 +7,7 @@ once, each prompt embedded once. An image's noise depends on its own identity al
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from genaug.generators.sdedit.edit_region import Layout, lay_out, mosaic_centre,
 from genaug.priors.erasure import erased_groups
 from genaug.priors.model import LearnedTokens, Prior
 from genaug.priors.noise import draw_noise, make_scheduler
+from genaug.priors.overlap import Moving, overlapped
 
 Wanted = tuple[Variant, str, Layout]
 """An image to make: its variant, its prompt, and its source as the prior sees it."""
@@ -103,7 +105,60 @@ def edit_images(
     wanted = [(v, prompt, layouts[v.source.digest]) for v, prompt in zip(variants, prompts, strict=True)]
     features = embed_distinct(prior, prompts, tokens, config.batch_size)
     uncond = prior.embed([config.negative_prompt], tokens) if config.guidance != 1 else None
-    latents: dict[str, Tensor] = {}
+    latents: dict[str, tuple[Moving, int]] = {}
+    """By digest: latents of the batch in which the source first came, and its row. They stay on the CPU."""
+
+    def prepare(batch: Batch) -> tuple[Tensor | None, Tensor]:
+        images = [source_tensor(source, layout, config.resize) for source, layout in batch.new.values()]
+        height, width = batch.items[0][2].editable.shape
+        shape = (prior.vae.config.latent_channels, height // prior.vae_factor, width // prior.vae_factor)
+        return torch.stack(images) if images else None, draw_noise(batch.seeds, shape)
+
+    def launch(batch: Batch, ready: tuple[Tensor | None, Tensor]) -> tuple[Batch, Moving]:
+        images, noise = ready
+        new = {} if images is None else dict(zip(batch.new, prior.encode(images), strict=True))
+        if new:
+            moving = Moving(torch.stack(list(new.values())))
+            latents.update((digest, (moving, row)) for row, digest in enumerate(new))
+        digests = [variant.source.digest for variant, _, _ in batch.items]
+        known = {digest: latents[digest][0].wait()[latents[digest][1]] for digest in digests if digest not in new}
+        z_bchw = torch.stack([new[d] if d in new else known[d].to(prior.device, non_blocking=True) for d in digests])
+        z = sdedit(
+            prior,
+            z_bchw,
+            noise.to(prior.device),
+            torch.stack([features[prompt] for _, prompt, _ in batch.items]),
+            uncond,
+            scheduler=config.scheduler,
+            num_steps=config.num_steps,
+            num_taken=batch.num_taken,
+            guidance=config.guidance,
+            batch_size=config.batch_size,
+            seeds=[derive(seed, "steps") for seed in batch.seeds],
+            editable_bhw=None if config.mask == "none" else editable_latents(prior, batch.items),
+        )
+        return batch, Moving(to_bytes(prior.decode(z)))
+
+    batches = list(in_batches(config, wanted))
+    for batch, moving in overlapped(batches, prepare, launch, overlap=prior.device.type == "cuda"):
+        for item, seed, values in zip(batch.items, batch.seeds, moving.wait().numpy(), strict=True):
+            yield _finished(prior, config, finish, item, Image.fromarray(values), seed, len(batch.items))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images of one size that take the same number of steps."""
+
+    items: list[Wanted]
+    num_taken: int
+    seeds: list[int]
+    new: dict[str, tuple[Sample, Layout]]
+    """Sources, by digest, that no earlier batch has encoded."""
+
+
+def in_batches(config: ImageToImage, wanted: Sequence[Wanted]) -> Iterator[Batch]:
+    """All wanted images, fewest steps first."""
+    seen: set[str] = set()
 
     def shape(item: Wanted) -> tuple[int, tuple[int, int]]:
         return steps_taken(config.num_steps, item[0].draws["t0"]), item[2].size
@@ -111,26 +166,10 @@ def edit_images(
     for (num_taken, _), bucket in itertools.groupby(sorted(wanted, key=shape), key=shape):
         members = list(bucket)
         for start in range(0, len(members), config.batch_size):
-            batch = members[start : start + config.batch_size]
-            encode_missing(prior, batch, latents, config.resize)
-            z_bchw = torch.stack([latents[variant.source.digest] for variant, _, _ in batch])
-            seeds = [derive(variant.fingerprint, "noise") for variant, _, _ in batch]
-            edited = sdedit(
-                prior,
-                z_bchw.to(prior.device),
-                draw_noise(seeds, z_bchw.shape[1:]).to(prior.device),
-                torch.stack([features[prompt] for _, prompt, _ in batch]),
-                uncond,
-                scheduler=config.scheduler,
-                num_steps=config.num_steps,
-                num_taken=num_taken,
-                guidance=config.guidance,
-                batch_size=config.batch_size,
-                seeds=[derive(seed, "steps") for seed in seeds],
-                editable_bhw=None if config.mask == "none" else editable_latents(prior, batch),
-            )
-            for item, seed, picture in zip(batch, seeds, to_pictures(prior.decode(edited)), strict=True):
-                yield _finished(prior, config, finish, item, picture, seed, len(batch))
+            items = members[start : start + config.batch_size]
+            new = {v.source.digest: (v.source, layout) for v, _, layout in items if v.source.digest not in seen}
+            seen |= new.keys()
+            yield Batch(items, num_taken, [derive(v.fingerprint, "noise") for v, _, _ in items], new)
 
 
 def editable_latents(prior: Prior, batch: Sequence[Wanted]) -> Tensor:
@@ -169,9 +208,11 @@ def reconstruct(prior: Prior, variants: Sequence[Variant], batch_size: int) -> I
     for size, group in itertools.groupby(sorted(items, key=lambda item: item[2].size), key=lambda item: item[2].size):
         members = list(group)
         for start in range(0, len(members), batch_size):
-            batch, latents = members[start : start + batch_size], {}
-            encode_missing(prior, batch, latents, "squash")
-            z_bchw = torch.stack([latents[variant.source.digest] for variant, _, _ in batch]).to(prior.device)
+            batch = members[start : start + batch_size]
+            sources = {variant.source.digest: (variant.source, layout) for variant, _, layout in batch}
+            images = torch.stack([source_tensor(source, layout, "squash") for source, layout in sources.values()])
+            latents = dict(zip(sources, prior.encode(images), strict=True))
+            z_bchw = torch.stack([latents[variant.source.digest] for variant, _, _ in batch])
             for (variant, _, layout), picture in zip(batch, to_pictures(prior.decode(z_bchw)), strict=True):
                 if layout.geometry is not None:
                     picture = Image.fromarray(layout.geometry.crop(np.asarray(picture)))
@@ -243,14 +284,6 @@ def embed_distinct(
     return features
 
 
-def encode_missing(prior: Prior, batch: Sequence[Wanted], latents: dict[str, Tensor], resize: str) -> None:
-    """Add the posterior means of those sources (by digest) that are not in ``latents`` yet; they stay on the CPU."""
-    missing = {v.source.digest: (v.source, layout) for v, _, layout in batch if v.source.digest not in latents}
-    if missing:
-        images = torch.stack([source_tensor(source, layout, resize) for source, layout in missing.values()])
-        latents.update(zip(missing, prior.encode(images).cpu(), strict=True))
-
-
 def source_tensor(source: Sample, layout: Layout, resize: str) -> Tensor:
     """float32 [3, h, w] in [-1, 1]: a square, or the source in its frame, whose padding is mid-grey."""
     if layout.geometry is None:
@@ -267,7 +300,11 @@ def to_tensor(
     return torch.from_numpy(np.array(picture, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
+def to_bytes(images: Tensor) -> Tensor:
+    """uint8 [b, h, w, 3] of [b, 3, h, w] in [-1, 1]; values beyond are clipped."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
 def to_pictures(images: Tensor) -> list[Image.Image]:
     """8-bit RGB pictures of [b, 3, h, w] in [-1, 1]; values beyond are clipped."""
-    values = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(value) for value in values]
+    return [Image.fromarray(values) for values in to_bytes(images).cpu().numpy()]
