@@ -8,6 +8,7 @@ latents, which are compared.
 """
 
 import argparse
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,9 +35,12 @@ def pipeline_of(prior: Prior) -> StableDiffusionImg2ImgPipeline:
     scheduler = DDIMScheduler(
         trained_betas=prior.betas.tolist(), clip_sample=False, set_alpha_to_one=False, steps_offset=1
     )
+    text_encoder = prior.text_encoder
+    if text_encoder.dtype != prior.unet.dtype:  # the pipeline has one number format
+        text_encoder = copy.deepcopy(text_encoder).to(prior.unet.dtype)
     pipeline = StableDiffusionImg2ImgPipeline(
         vae=prior.vae,
-        text_encoder=prior.text_encoder,
+        text_encoder=text_encoder,
         tokenizer=prior.tokenizer,
         unet=prior.unet,
         scheduler=scheduler,

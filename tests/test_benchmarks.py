@@ -1,13 +1,16 @@
 """A benchmark measures both sides in alternation and refuses those that did not do the same; its table is up to date."""
 
+import csv
 import subprocess
 import sys
 
 import pytest
 
+from benchmarks import gpu
 from benchmarks.__main__ import names
 from benchmarks.measure import REPEATS, Different, Side, compare, write
 from benchmarks.table import PAGE, page, rendered
+from benchmarks.wheels import lacking
 from tests.conftest import ROOT
 
 
@@ -51,6 +54,29 @@ def test_rows_are_written_and_become_lines_of_the_table(tmp_path):
     assert line.startswith("| work | ours, against theirs | **") and "`python -m benchmarks some_work`" in line
     old = "before\n<!-- made by python -m benchmarks table -->\nold\n<!-- end -->\nafter\n"
     assert page(old, f"{line}\n") == old.replace("old", line)
+
+
+def test_the_command_for_a_gpu_works_at_toy_size_in_all_of_its_parts(tmp_path):
+    said = []
+    assert gpu.measure(gpu.TOY, 5, list(gpu.SHARES), tmp_path, said.append) == [], "\n".join(said)
+    with (tmp_path / "gpu.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(gpu.SHARES) and all(float(row["ratio"]) > 0 and row["same"] for row in rows)
+    assert sum(gpu.SHARES.values()) < 1  # something is left for loading
+    assert {"equality", "sdedit_compiled"} <= {name for name in gpu.SHARES if callable(getattr(gpu.Bench, name))}
+
+
+def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu.Bench, "erasure", lambda bench, until: 1 / 0)
+    said = []
+    assert gpu.measure(gpu.TOY, 5, ["erasure", "detector"], tmp_path, said.append) == ["erasure"]
+    assert any("ZeroDivisionError" in line for line in said) and "detector" in said[-1]
+
+
+def test_the_wheels_are_those_that_the_image_lacks():
+    found = {package.partition("==")[0] for package in lacking()}
+    assert {"diffusers", "pytorch-lightning", "hydra-core", "pycocotools"} <= found
+    assert not found & {"genaug", "torch", "torchvision", "timm", "transformers", "numpy", "pillow"}
 
 
 def test_every_benchmark_says_what_it_does_and_takes_help():
