@@ -42,12 +42,9 @@ class PriorConfig:
     unet_sha256: str | None = field(default=None, metadata=NOT_IDENTITY)
     """SHA-256 of the U-Net's weights file without a variant; a Hub model with other weights is refused. Null checks nothing."""
     dtype: str = choice("float32", PRECISIONS)
-    """U-Net precision: ``float32``, ``bfloat16`` or ``float16``; the schedule stays in float32."""
+    """U-Net precision: ``float32``, ``bfloat16`` or ``float16``. VAE, text encoder and schedule stay in float32."""
     vae_dtype: str = choice("float32", PRECISIONS)
     """VAE precision."""
-    text_dtype: str | None = choice(None, PRECISIONS)
-    """Text encoder precision. Null is ``float32``: each prompt is encoded once, so that only the learning of tokens is faster
-    in another."""
     vae_path: str | None = field(default=None, metadata=CONTENT)
     """Another VAE of the same latents: a folder or a Hub id (``owner/model@revision``). With TAESD (``AutoencoderTiny``),
     previews in a fraction of the time; not for methods that differentiate through the VAE. Null takes the model's own."""
@@ -105,7 +102,7 @@ class PriorConfig:
         """Fields and weights: files and folders by their content, a Hub id by its revision."""
         self.check()
         fields = canonical(self)
-        for key in ("vae_path", "lora_path", "text_dtype"):
+        for key in ("vae_path", "lora_path"):
             if getattr(self, key) is None:
                 fields.pop(key)  # a prior as it always was keeps its identity
         if self.lora_path is None:

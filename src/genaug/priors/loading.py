@@ -42,13 +42,12 @@ def load_prior(config: PriorConfig, device: str) -> Prior:
     local: dict[str, Any] = {"local_files_only": True}
     weights: dict[str, Any] = {"variant": config.variant, **local}
     dtype, vae_dtype = getattr(torch, config.dtype), getattr(torch, config.vae_dtype)
-    text_dtype = getattr(torch, config.text_dtype or "float32")
     with reading("unet"):
         unet: Any = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **weights)
     with reading("vae"):
         vae: Any = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=vae_dtype, **weights)
     with reading("text_encoder"):
-        text: Any = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=text_dtype, **weights)
+        text: Any = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32, **weights)
     with reading("tokenizer"):
         tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **local)
     with reading("scheduler"):
