@@ -25,7 +25,7 @@ CROP, FLIPS, AFFINE, ERASING, NUM_UNIFORMS = 0, 22, 24, 28, 50  # where each par
 
 
 class BatchAugment:
-    """``transform(images, seeds)``: uint8 [b, 3, size, size] to the same, each image by its own seed."""
+    """``transform(images, seeds)``: uint8 [b, 3, size, size] to the same on their device, each image by its own seed."""
 
     def __init__(self, config: "Augment"):
         self.config = config
@@ -41,7 +41,7 @@ class BatchAugment:
             images = resized_crops(images, *crop_boxes(u[:, CROP:], images.shape[-1], config.crop_min_area))
         for column, (prob, axis) in enumerate(((config.horizontal_flip_prob, -1), (config.vertical_flip_prob, -2))):
             if prob > 0:
-                flipped = torch.from_numpy(u[:, FLIPS + column] < prob)[:, None, None, None]
+                flipped = torch.from_numpy(u[:, FLIPS + column] < prob)[:, None, None, None].to(images.device)
                 images = torch.where(flipped, images.flip(axis), images)
         if config.rotation > 0 or config.shift > 0 or config.zoom > 0:
             side = images.shape[-1]
@@ -85,7 +85,7 @@ def resized_crops(images: Tensor, corners: np.ndarray, sizes: np.ndarray) -> Ten
     places = (np.arange(side) + 0.5) / side
     inside = places * sizes[:, :, None] - 0.5  # [b, 2, side]: in the rectangle's pixels
     pixels = corners[:, :, None] + inside.clip(0, sizes[:, :, None] - 1)
-    x, y = torch.from_numpy((2 * pixels + 1) / side - 1).float().unbind(1)
+    x, y = torch.from_numpy((2 * pixels + 1) / side - 1).float().to(images.device).unbind(1)
     grid = torch.stack([x[:, None, :].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], dim=3)
     return _sampled(images, grid, "bilinear")
 
@@ -103,7 +103,7 @@ def affine(images: Tensor, angles: np.ndarray, shifts: np.ndarray, zooms: np.nda
     cosine, sine = np.cos(np.radians(angles)) / zooms, np.sin(np.radians(angles)) / zooms
     x, y = (-2 * shifts / side).T
     backwards = np.stack([cosine, sine, cosine * x + sine * y, -sine, cosine, cosine * y - sine * x], axis=1)
-    theta = torch.from_numpy(backwards.reshape(-1, 2, 3)).float()
+    theta = torch.from_numpy(backwards.reshape(-1, 2, 3)).float().to(images.device)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
     return _sampled(images, grid, interpolation)
 
@@ -129,8 +129,9 @@ def erased(images: Tensor, corners: np.ndarray, sizes: np.ndarray) -> Tensor:
     """Each image with its rectangle in ImageNet's mean colour."""
     places = np.arange(images.shape[-1])
     x, y = ((places >= corners[:, :, None]) & (places < (corners + sizes)[:, :, None])).transpose(1, 0, 2)
-    inside = torch.from_numpy(y[:, :, None] & x[:, None, :])[:, None]
-    return torch.where(inside, torch.tensor(IMAGENET_MEAN_COLOUR, dtype=torch.uint8)[:, None, None], images)
+    inside = torch.from_numpy(y[:, :, None] & x[:, None, :])[:, None].to(images.device)
+    colour = torch.tensor(IMAGENET_MEAN_COLOUR, dtype=torch.uint8, device=images.device)
+    return torch.where(inside, colour[:, None, None], images)
 
 
 def _sampled(images: Tensor, grid: Tensor, interpolation: str) -> Tensor:

@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from genaug.core.errors import GenaugError
 from genaug.data.augmentation import Augment
 from genaug.data.mixing import Concat, Replace
+from genaug.downstream.classification import module
+from genaug.downstream.classification.batches import StreamBatches
 from genaug.downstream.classification.config import Classifier
 from genaug.downstream.classification.module import Network
 from genaug.downstream.classification.scoring import Split
@@ -31,6 +33,21 @@ def test_the_same_cell_twice_and_with_workers_gives_equal_results(classify, pool
     first = run("first")
     assert run("again") == first
     assert run("workers", num_workers=2) == first
+
+
+def test_batches_that_the_training_step_augments_as_on_a_gpu_are_the_same(classify, pool, tmp_path, monkeypatch):
+    busy = Augment(crop_min_area=0.3, rotation=10.0, horizontal_flip_prob=0.5, erasing_prob=0.5, mixup_alpha=0.2)
+    run = lambda name: classify(Replace(alpha=0.5, m=2), pool, busy, folder=tmp_path / name)
+    by_the_loader, lengths, get = run("loader"), [], StreamBatches.__getitem__
+
+    def noted(batches, step):
+        lengths.append(len(get(batches, step)))
+        return get(batches, step)
+
+    monkeypatch.setattr(module, "best_device", lambda accelerator: "cuda")
+    monkeypatch.setattr(StreamBatches, "__getitem__", noted)
+    assert run("step") == by_the_loader
+    assert set(lengths) == {3}  # images, class weights, seeds
 
 
 @pytest.mark.parametrize(("select", "eval_every", "expected"), [("last", 3, 3), ("last", 4, 3), ("best_val", 1, 7)])

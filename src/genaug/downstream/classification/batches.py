@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,8 @@ def class_weights(samples: Sequence[Sample], num_classes: int) -> torch.Tensor:
 
 
 class StreamBatches(Dataset):
-    """Batch number ``step`` of a stream: ``(inputs [b, …], class weights [b, classes])``.
+    """Batch number ``step`` of a stream: ``(inputs [b, …], class weights [b, classes])``, and the seeds of the augmentation
+    where it is for the training step to apply (``later``).
 
     With a global batch of B, step s is made of the draws B·s … B·(s+1) - 1; each of several devices takes its share.
     """
@@ -64,18 +66,21 @@ class StreamBatches(Dataset):
         transform: BatchAugment | None = None,
         rank: int = 0,
         num_ranks: int = 1,
+        later: bool = False,
     ):
-        self.stream, self.inputs, self.num_classes, self.transform = stream, inputs, num_classes, transform
+        self.stream, self.inputs, self.num_classes = stream, inputs, num_classes
+        self.transform, self.later = transform, later
         self.batch_size, self.rank, self.num_ranks = batch_size, rank, num_ranks
 
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, step: int) -> tuple[Any, ...]:
         first = step * self.batch_size
         draws = [self.stream[d] for d in range(first + self.rank, first + self.batch_size, self.num_ranks)]
         samples = [draw.sample for draw in draws]
-        inputs = self.inputs.of(samples)
-        if self.transform is not None:
-            inputs = self.transform(inputs, [draw.augment_seed for draw in draws])
-        return inputs, class_weights(samples, self.num_classes)
+        inputs, weights = self.inputs.of(samples), class_weights(samples, self.num_classes)
+        if self.transform is None:
+            return inputs, weights
+        seeds = [draw.augment_seed for draw in draws]
+        return (inputs, weights, seeds) if self.later else (self.transform(inputs, seeds), weights)
 
 
 class Steps(Sampler[int]):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from genaug.core.device import best_device
 from genaug.core.lightning import quiet_lightning
 from genaug.core.seeding import derive
 from genaug.core.store import Store
@@ -87,6 +88,13 @@ class LightningClassifier(LightningLearner):
         super().__init__(config, network, data, trainer_config)
         self.config, self.network, self.inputs = config, network, inputs
         self.mix = data.augment.batch_transform()
+        self.transform = None if inputs.are_features else data.augment.images_transform()
+        # a GPU crops and turns a batch faster than all cores; policies go image by image
+        self.transforms_on_device = (
+            self.transform is not None
+            and self.transform.policy is None
+            and best_device(trainer_config.accelerator) == "cuda"
+        )
 
     def train_dataloader(self) -> Any:
         config, dataset = self.config, self.data.dataset
@@ -95,14 +103,18 @@ class LightningClassifier(LightningLearner):
             self.inputs,
             num_classes=len(dataset.class_names),
             batch_size=config.batch_size,
-            transform=None if self.inputs.are_features else self.data.augment.images_transform(),
+            transform=self.transform,
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
+            later=self.transforms_on_device,
         )
         return step_loader(batches, self.trainer.global_step, config.num_steps, self.trainer_config)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        inputs, weights = batch
+    def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> Tensor:
+        inputs, weights, *seeds = batch
+        if seeds:
+            assert self.transform is not None
+            inputs = self.transform(inputs, seeds[0])
         # mixing and dropout of a step depend on its number alone, so a resumed run goes on as if never interrupted
         seed_device(self.device, derive(self.config.seed, "batch", self.global_step))
         if not self.inputs.are_features:
