@@ -63,7 +63,8 @@ class PriorConfig:
     """``default``; ``max-autotune-no-cudagraphs`` tries several kernels for each product first, for minutes; or
     ``repeated_blocks``: the U-Net's transformer blocks alone, ready in seconds."""
     fuse_qkv: bool = field(default=False, metadata=NOT_IDENTITY)
-    """With ``compile``: query, key and value of each attention by one product. Not with ``leakage=model_centric``."""
+    """With ``compile``: query, key and value of each attention by one product. Not where weights change: under
+    ``leakage=model_centric``, or with a LoRA that is learned."""
 
     version: ClassVar[int] = 1
 

@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-Batch, Ready, Result = TypeVar("Batch"), TypeVar("Ready"), TypeVar("Result")
+Batch = TypeVar("Batch")
+Ready = TypeVar("Ready")
+Result = TypeVar("Result")
 
 
 class Moving:
