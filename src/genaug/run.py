@@ -226,7 +226,7 @@ def generate(
     if select is not None:
         with record.stage(select.name):
             pool = select.make(pool, record.say)
-    record.pool(pool.folder)
+    record.pool(pool.folder, is_new=pool.counts["images_generated"] > 0)
     return pool
 
 

@@ -132,7 +132,7 @@ def test_boxes_arrive_with_their_classes_and_scores(
                "seconds": 0.1}  # fmt: skip
         rows = [{**row, "objects": objects} for objects in ([two], [one, two], [])]  # other classes, and none
         (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        record.pool(tmp_path)
+        record.pool(tmp_path, is_new=False)
     else:
         corners = np.array([[2, 3, 12, 11], [1, 3, 12, 10]], dtype=np.float32)
         truth = Boxes(xyxy=corners[:1], labels=np.array([1]), crowd=np.array([False]))

@@ -99,6 +99,9 @@ def sync(
     overrides: Overrides = None,
     project: Annotated[str, typer.Option(help="W&B project.")] = "genaug",
     entity: Annotated[str | None, typer.Option(help="W&B user or team.")] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write a W&B report of the table, too (extra: report). Needs a login.")
+    ] = False,
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Write an experiment's W&B runs again from the local record, under the same ids each time, so that none is doubled."""
@@ -114,6 +117,15 @@ def sync(
     said = "\n".join(" ".join(one.sentences) for one in verdicts(found, outputs, deep=False))
     ids = write_runs(found.results, outputs, item, project, entity, said)
     typer.echo(f"{len(ids)} runs in the group {item} of the project {project}")
+    if report:
+        from genaug.tables.render import markdown
+        from genaug.tracking.wandb_report import write_report
+
+        text, metric = f"{said}\n\n{markdown(found)}", found.spec.metric
+        address = write_report(
+            title=found.spec.title, text=text, group=item, metric=metric, project=project, entity=entity
+        )
+        typer.echo(f"report: {address}")
 
 
 @app.command()

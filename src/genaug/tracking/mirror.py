@@ -50,8 +50,8 @@ class Mirror:
     def detections(self, key: str, found: "Sequence[tuple[Sample, Detections]]", names: "Sequence[str]") -> None:
         """Images with their labelled boxes and what was found in them."""
 
-    def pool(self, folder: Path) -> None:
-        """The pool that the run trains on."""
+    def pool(self, folder: Path, is_new: bool) -> None:
+        """The pool that the run trains on, and whether it has made images of it."""
 
     def finish(self, summary: "Mapping[str, Any]", exit_code: int) -> None:
         """Close the page with the run's numbers and names."""

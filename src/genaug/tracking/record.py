@@ -116,9 +116,9 @@ class Record:
         """Images with their labelled boxes and what was found in them, of classes ``names``."""
         self._mirror(lambda mirror: mirror.detections(key, found, names))
 
-    def pool(self, folder: Path) -> None:
-        """The pool that the run trains on."""
-        self._mirror(lambda mirror: mirror.pool(folder))
+    def pool(self, folder: Path, is_new: bool) -> None:
+        """The pool that the run trains on, and whether it has made images of it."""
+        self._mirror(lambda mirror: mirror.pool(folder, is_new))
 
     @contextlib.contextmanager
     def stage(self, name: str):
@@ -155,6 +155,8 @@ def open_record(tracking: Tracking, cell: Tracked, attempt: int) -> Record:
 def open_wandb(tracking: Tracking, cell: Tracked, attempt: int, record: Record) -> WandbRun:
     """The page of one attempt in W&B, offline where the server does not answer."""
 
+    from genaug.tracking.wandb_sync import levels
+
     def start(mode: str, again: bool) -> WandbRun:
         # offline segments of one id overwrite each other when synced, so each attempt has its own
         run = start_run(
@@ -169,6 +171,8 @@ def open_wandb(tracking: Tracking, cell: Tracked, attempt: int, record: Record) 
             config={**cell.resolved, "fingerprint": cell.fingerprint},
             dir=str(cell.config.paths.outputs),
         )
+        has_pool = cell.config.pool_size > 0 and cell.config.task != "fit"
+        run.summary.update(levels(cell.names, cell.resolved, has_pool))
         return WandbRun(run)
 
     if wandb_mode() != "online":

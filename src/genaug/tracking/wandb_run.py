@@ -48,13 +48,11 @@ class WandbRun(Mirror):
         ]
         self.run.log({key: images})
 
-    def pool(self, folder: Path) -> None:
-        """The manifest as a table: source, variant, level, scores."""
-        from genaug.tracking.wandb_sync import pool_table
+    def pool(self, folder: Path, is_new: bool) -> None:
+        """The manifest as a table (source, variant, level, scores), and the pool as an artifact with its runs."""
+        from genaug.tracking.wandb_sync import log_pool
 
-        table = pool_table(folder)
-        if table is not None:
-            self.run.log({"pool": table})
+        log_pool(self.run, folder, is_new)
 
     def finish(self, summary: "Mapping[str, Any]", exit_code: int) -> None:
         self.run.summary.update(summary)
@@ -93,6 +91,7 @@ def start_run(*, mode: str, name: str, group: str, **settings: Any) -> Any:
     import wandb
 
     with boundary("Weights & Biases did not start", "Write tracking=local, WANDB_MODE=offline, or log in."):
+        wandb.setup(wandb.Settings(silent=True))
         run = wandb.init(
             name=safe_name(name, "wandb"),
             group=safe_name(group, "wandb"),

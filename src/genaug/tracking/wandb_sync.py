@@ -14,7 +14,8 @@ from genaug.core.files import read_json, read_rows
 from genaug.core.store import Store
 from genaug.data.detections import Detections
 from genaug.data.images import decode
-from genaug.data.pool import images_of, manifest_rows
+from genaug.data.packed import TABLE
+from genaug.data.pool import ACCEPTED, images_of, manifest_rows
 from genaug.data.sample import Boxes
 from genaug.tracking.wandb_run import run_tags, start_run, wandb_mode
 
@@ -62,8 +63,8 @@ def sync(
             for name in PICTURES:
                 if (folder / f"{name}.png").exists():
                     run.log({name: wandb.Image(str(folder / f"{name}.png"))})
-            if result["pool"] is not None and (table := pool_table(Store(outputs / "store").pool(result["pool"]))):
-                run.log({"pool": table})
+            if result["pool"] is not None:
+                log_pool(run, Store(outputs / "store").pool(result["pool"]), result["counts"]["images_generated"] > 0)
         run.summary.update({**summary_of(result), **({"verdict": verdict} if verdict else {})})
         run.finish()
         ids.append(run.id)
@@ -74,28 +75,26 @@ def summary_of(result: dict[str, Any]) -> dict[str, Any]:
     """Flat numbers and names that sort and group well in W&B's run table; the same while a run runs and after a sync."""
     numbers = {key: value for key, value in result["metrics"].items() if isinstance(value, int | float)}
     seconds = {f"seconds/{key}": value for key, value in result["seconds"].items()}
-    names = {f"name/{key}": value for key, value in result["names"].items()}
-    config = result["config"]
+    return {
+        **numbers,
+        **result["counts"],
+        **seconds,
+        **levels(result["names"], result["config"], has_pool=result["pool"] is not None),
+        **({"prior_check": result["prior_check"]} if result.get("prior_check") else {}),
+        "oracle": oracle(result),
+    }
+
+
+def levels(names: Mapping[str, str], config: Mapping[str, Any], has_pool: bool) -> dict[str, Any]:
+    """What runs are grouped by: ``name/<component>``, the seed, and ``alpha``, ``m``, ``t0``, ``shots`` where they matter."""
     keys = {"alpha": ("mix", "alpha"), "m": ("mix", "m"), "shots": ("dataset", "shots"), "t0": ("generator", "t0")}
-    used = (
-        {"dataset"} if result["pool"] is None else {"dataset", "mix", "generator"}
-    )  # what can have reached the result
+    used = {"dataset", "mix", "generator"} if has_pool else {"dataset"}
     swept = {
         name: config[group][key]
         for name, (group, key) in keys.items()
         if group in used and config[group].get(key) is not None
     }
-    return {
-        **numbers,
-        **result["counts"],
-        **seconds,
-        **names,
-        **swept,
-        **({"prior_check": result["prior_check"]} if result.get("prior_check") else {}),
-        "seed": result["seed"],
-        "oracle": oracle(result),
-        **({"prior_check": result["prior_check"]} if result.get("prior_check") else {}),
-    }
+    return {**{f"name/{kind}": name for kind, name in names.items()}, **swept, "seed": config["seed"]}
 
 
 def oracle(result: dict[str, Any]) -> bool:
@@ -103,13 +102,29 @@ def oracle(result: dict[str, Any]) -> bool:
     return bool(result["protocol"].get("oracle"))
 
 
-def pool_table(folder: Path) -> Any:
-    """A ``wandb.Table`` of a pool's manifest, with the pictures of its first images; None where the pool is gone."""
+def log_pool(run: Any, folder: Path, is_new: bool) -> None:
+    """A pool as a table, and as an artifact that the run has made (``is_new``) or used; nothing where the pool is gone.
+
+    The artifact holds the manifest, not the images: they lie in the store. A run that is offline cannot say what it used.
+    """
     import wandb
 
     rows = manifest_rows(folder, MAX_ROWS)
     if not rows:
-        return None
+        return
+    run.log({"pool": pool_table(folder, rows)})
+    artefact = wandb.Artifact(f"pool-{folder.name}", "pool", metadata={"folder": str(folder)})
+    artefact.add_file(str(folder / (TABLE if (folder / TABLE).exists() else ACCEPTED)))
+    if is_new:
+        run.log_artifact(artefact)
+    elif not run.offline:
+        run.use_artifact(artefact)
+
+
+def pool_table(folder: Path, rows: Sequence[dict[str, Any]]) -> Any:
+    """A ``wandb.Table`` of rows of a pool's manifest with their pictures."""
+    import wandb
+
     table = wandb.Table(columns=list(COLUMNS))
     scores = _scores(folder)
     classes = sorted({item["category"] for row in rows for item in row.get("objects", [])})
