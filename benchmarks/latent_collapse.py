@@ -4,8 +4,8 @@ A fit has collapsed when its codes say nothing of their images (``networks.colla
 is decoded lies further from the images than their mean. The sets: digits; MNIST; photographs of 23 classes; cells cut out
 of blood smears by their boxes. All at 32 px; only digits come with the package, the others lie in ``--data``.
 
-    python benchmarks/latent_collapse.py --data ../shared/data --out benchmarks/results/latent_collapse.json
-    python benchmarks/latent_collapse.py --data ../shared/data --as-caae --seeds 3
+    python -m benchmarks latent_collapse --data ../shared/data --out benchmarks/results/latent_collapse.json
+    python -m benchmarks latent_collapse --data ../shared/data --as-caae --seeds 3
 """
 
 import argparse
@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusion_setting import hardware
 
+from benchmarks.measure import circumstances
 from genaug import compose
 from genaug.core.identity import digest_bytes
 from genaug.data.sample import Dataset, Sample
@@ -55,7 +55,11 @@ def generator_of(seed: int, as_caae: bool) -> LatentInterpolation:
     """The preset of a seed."""
     generator = compose(["generator=latent_interpolation", f"seed={seed}"]).generator
     assert isinstance(generator, LatentInterpolation)
-    return replace(generator, networks=replace(generator.networks, code="tanh", leak=0.0)) if as_caae else generator
+    return (
+        replace(generator, networks=replace(generator.networks, code="tanh", output="tanh", leak=0.0))
+        if as_caae
+        else generator
+    )
 
 
 def one_fit(generator: LatentInterpolation, samples: Sequence[Sample], num_steps: int) -> dict[str, Any]:
@@ -83,11 +87,13 @@ def main() -> None:
     parser.add_argument(
         "--num-steps", type=int, default=250, help="of 800: collapsed codes collapse within the first 100"
     )
-    parser.add_argument("--as-caae", action="store_true", help="codes behind a tanh and ReLU, as CAAE has them")
+    parser.add_argument(
+        "--as-caae", action="store_true", help="codes and images behind a tanh, and ReLU, as CAAE has them"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"hardware": hardware("cpu"), "num_steps": options.num_steps, "sets": {}}
+    found: dict[str, Any] = {**circumstances(), "num_steps": options.num_steps, "sets": {}}
     for name in options.sets.split(","):
         if name != "digits" and options.data is None:
             continue

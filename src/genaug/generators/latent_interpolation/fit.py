@@ -44,7 +44,7 @@ def build_autoencoder(config: LatentInterpolation) -> AdversarialAutoencoder:
         torch.manual_seed(derive(training.seed, "init"))
         code_range = networks.prior_range if networks.code == "tanh" else None
         encoder = Encoder(size, networks.z_dim, networks.channels, code_range, networks.leak)
-        decoder = Decoder(size, networks.z_dim, networks.decoder_channels, networks.leak)
+        decoder = Decoder(size, networks.z_dim, networks.decoder_channels, networks.leak, networks.output)
         discriminator = LatentDiscriminator(networks.z_dim, networks.disc_widths, networks.disc_norm)
         critic = Critic(size, networks.z_dim, networks.channels) if training.critic == "acai" else None
         if networks.init == "kaiming":

@@ -54,8 +54,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Codes [b, z] to [b, 3, s, s] in [-1, 1]: 5x5 transposed convolutions with halving channels, then two at stride 1."""
 
-    def __init__(self, image_size: int, z_dim: int, channels: int, leak: float = LEAK):
-        """``leak``: slope of hidden units below 0."""
+    def __init__(self, image_size: int, z_dim: int, channels: int, leak: float = LEAK, output: str = "linear"):
+        """``leak``: slope of hidden units below 0. ``output``: ``tanh``, or ``linear``, cut off at -1 and 1 after training."""
         super().__init__()
         depth = num_halvings(image_size)
         self.map_size, self.channels = image_size // 2**depth, channels
@@ -71,13 +71,14 @@ class Decoder(nn.Module):
             nn.Conv2d(last, last // 2, 5, padding=2),
             nn.LeakyReLU(leak),
             nn.Conv2d(last // 2, 3, 5, padding=2),
-            nn.Tanh(),
+            *([nn.Tanh()] if output == "tanh" else []),
         ]
         self.convolutions = nn.Sequential(*layers)
         self.apply(initialise)
 
     def forward(self, z_bz: Tensor) -> Tensor:
-        return self.convolutions(self.linear(z_bz).unflatten(1, (self.channels, self.map_size, self.map_size)))
+        x = self.convolutions(self.linear(z_bz).unflatten(1, (self.channels, self.map_size, self.map_size)))
+        return x if self.training else x.clamp(-1, 1)
 
 
 class BatchStatistics(nn.Module):

@@ -91,6 +91,9 @@ class Networks:
     code: str = choice("linear", ("linear", "tanh"))
     """Last layer of the encoder: ``linear`` (ours), or CAAE's ``tanh``, times the prior's range. Saturated tanh units pass no
     gradient, so an encoder that once saturates seldom comes back; a linear code is held in range by the discriminator alone."""
+    output: str = choice("linear", ("linear", "tanh"))
+    """Last layer of the decoder: ``linear`` (ours), cut off at black and white once it is fitted, or CAAE's ``tanh``, which
+    stays at black where most pixels of most images are."""
     leak: float = probability(0.2)
     """Slope of the hidden units of encoder and decoder below zero (ours); 0 is CAAE's ReLU, whose units can all die, so that
     every image is decoded to the same grey."""
