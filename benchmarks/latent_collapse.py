@@ -65,7 +65,7 @@ def generator_of(seed: int, as_caae: bool) -> LatentInterpolation:
 def one_fit(generator: LatentInterpolation, samples: Sequence[Sample], num_steps: int) -> dict[str, Any]:
     """The first steps of the fit that the preset would make, without its checkpoints and diagnostics."""
     training, started = generator.training, time.process_time()
-    aae = build_autoencoder(generator)
+    aae = build_autoencoder(generator).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(
         samples, generator.image_size, training.batch_size, training.seed, training.max_shift, training.flip_prob
     ).between(0, num_steps)
