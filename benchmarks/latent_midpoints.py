@@ -1,4 +1,4 @@
-"""Whether midpoints between digits are digits: latent interpolation by what its autoencoder is fitted to and how wide its code is.
+"""Whether midpoints between digits are digits: latent interpolation by what its autoencoder learned from and by its code.
 
 A judge (support vectors with calibrated probabilities, on all training digits) looks at midpoints between validation images of
 two classes: the share that it takes for one digit with a probability of .8 or more. Beside it the diagnostics that each fit
