@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from genaug.tables.arrangement import collect
-from genaug.tables.overview import OWN, num_combinations, stale
+from genaug.tables.overview import OWN, WITH_RECORDS, num_combinations, stale, with_records
 from genaug.tables.render import markdown
 from genaug.tables.spec import items, read_spec
 from genaug.tables.sweep import Sweep, expand
@@ -78,3 +78,9 @@ def test_every_record_belongs_to_an_experiment_and_names_its_run() -> None:
         assert record["states"].get("complete") and record["entries"]
         for environment in record["environments"]:
             assert environment["git_revision"] and (environment["gpu"] or environment["cpu"])
+
+
+@pytest.mark.parametrize("page", WITH_RECORDS)
+def test_a_page_shows_the_records_as_they_are(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert with_records(text) == text, "run: genaug experiments --write"

@@ -11,7 +11,7 @@ import pytest
 
 from genaug.core.errors import GenaugError
 from genaug.tables.arrangement import collect
-from genaug.tables.overview import pages, row
+from genaug.tables.overview import pages, row, with_records
 from genaug.tables.record import write_record
 from genaug.tables.render import as_json, comma_separated, latex, markdown, write_table
 from genaug.tables.spec import parse_spec, read_spec, to_fraction, to_unit
@@ -286,3 +286,21 @@ def test_a_broken_experiment_file_breaks_only_itself(project: Path) -> None:
     assert read_spec("paper/item").title
     text = pages()["paper/README.md"]
     assert "| paper/broken | " in text and "cannot be read as YAML" in text and "[item](item.yaml)" in text
+
+
+def test_a_page_shows_the_records_that_it_asks_for(project: Path, sweep_of) -> None:
+    spec = read_spec("paper/item")
+    table = collect(finish_all(sweep_of()), spec)
+    path = write_record(table)
+    page = "a\n<!-- record: paper/item -->\nold\n<!-- end -->\nb\n<!-- differences: paper/item -->\n<!-- end -->\n"
+    text = with_records(page)
+    assert "old" not in text and text.startswith("a\n<!-- record: paper/item -->\n") and with_records(text) == text
+    compared = [entry for entry in table.entries if entry.comparison is not None]
+    mean = f"{compared[0].comparison.mean:+.3f}"
+    shown, listed = text.split("\nb\n")
+    assert f"({mean}" in shown and table.command in shown
+    assert listed.count("\n| ") == len(compared) + 1 and f"| {mean} | " in listed
+    lines = path.with_suffix(".csv").read_text().splitlines()
+    assert len(lines) == 1 + len(table.results) and "genaug run '" in lines[1]
+    with pytest.raises(GenaugError, match="no record of paper/other"):
+        with_records(page.replace("paper/item", "paper/other"))

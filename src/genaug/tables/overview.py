@@ -11,7 +11,7 @@ from typing import Any
 from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.priors.config import TINY
-from genaug.tables.record import as_markdown, read_record, record_path
+from genaug.tables.record import as_markdown, differences_as_markdown, read_record, record_path
 from genaug.tables.render import MISSING
 from genaug.tables.spec import TableSpec, experiment_root, items, read_experiment, read_spec
 
@@ -39,7 +39,7 @@ compared with published values. The experiments of `own/` are for your own folde
 """
 WITH_RECORDS = ("README.md", "docs/findings.md")
 """Pages beside ``experiments/`` that show records."""
-RECORD = re.compile(r"(<!-- record: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+RECORD = re.compile(r"(<!-- (record|differences): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEADS = ("experiment", "table", "runs", "ours", "published", "state")
 UNITS = {"fraction": "", "percent": " %", "error_percent": " % error"}
 
@@ -140,13 +140,14 @@ def stale(item: str) -> bool:
 
 
 def with_records(text: str) -> str:
-    """A page with the table of each record that it asks for, between ``<!-- record: ITEM -->`` and ``<!-- end -->``."""
+    """A page with what it asks for between ``<!-- record: ITEM -->`` or ``<!-- differences: ITEM -->`` and ``<!-- end -->``."""
+    renderings = {"record": as_markdown, "differences": differences_as_markdown}
 
     def table(found: re.Match[str]) -> str:
-        item = found[2]
+        item = found[3]
         if (record := read_record(item)) is None:
             raise GenaugError(f"There is no record of {item}: genaug table {item} --record writes it.")
-        return f"{found[1]}\n{as_markdown(record, read_spec(item))}{found[3]}"
+        return f"{found[1]}\n{renderings[found[2]](record, read_spec(item))}{found[4]}"
 
     return RECORD.sub(table, text)
 

@@ -3,6 +3,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from genaug.tables.report import curve_views
 from genaug.tables.spec import TableSpec, experiment_root
 from genaug.tables.table import Entry, Table, text_of
 
+DIFFERENCE_HEADS = ("difference", "95 % interval", "p", "p (Holm)", "seeds above")
 PROTOCOL = ("select", "selected_step", "num_steps", "batch_size", "evaluation", "oracle")
 LEGEND = (
     "In brackets the difference to the first row, paired by seed; * is p < .05 by an exact sign-flip test after Holm over the "
@@ -130,9 +132,6 @@ def as_markdown(record: dict[str, Any], spec: TableSpec) -> str:
     places = {(tuple(e["row"].values()), tuple(e["column"].values())): e for e in entries}
     rows, columns = (list(dict.fromkeys(place[i] for place in places)) for i in (0, 1))
 
-    def named(values: tuple[str, ...]) -> str:
-        return ", ".join(spec.labels.get(value, value) for value in values if value != str(None))
-
     def shown(row: tuple[str, ...], column: tuple[str, ...]) -> str:
         if (entry := places.get((row, column))) is None:
             return MISSING
@@ -143,9 +142,9 @@ def as_markdown(record: dict[str, Any], spec: TableSpec) -> str:
             text += f" ({number(found['mean'], unit, signed=True)}{star})"
         return text + (f" n={n}" if n < entry["wanted"] else "")
 
-    heads = [named(column) or spec.metric for column in columns]
-    lines = [f"| {' | '.join(['', *heads])} |", "|" + "---|" * (len(heads) + 1)]
-    lines += [f"| {' | '.join([named(row), *(shown(row, column) for column in columns)])} |" for row in rows]
+    heads = [_named(column, spec) or spec.metric for column in columns]
+    lines = [_line(["", *heads]), "|" + "---|" * (len(heads) + 1)]
+    lines += [_line([_named(row, spec), *(shown(row, column) for column in columns)]) for row in rows]
     machines = record["environments"]
     seeds = max(entry["wanted"] for entry in entries)
     legend = LEGEND.format(
@@ -156,3 +155,27 @@ def as_markdown(record: dict[str, Any], spec: TableSpec) -> str:
         command=record["command"],
     )
     return "\n".join([*lines, "", legend]) + "\n"
+
+
+def differences_as_markdown(record: dict[str, Any], spec: TableSpec) -> str:
+    """Every difference of a record to its baseline: interval, p-values, n."""
+    lines = [_line(["", *(key.rpartition(".")[2] for key in spec.columns), *DIFFERENCE_HEADS])]
+    lines.append("|" + "---|" * (1 + len(spec.columns) + len(DIFFERENCE_HEADS)))
+    for entry in record["entries"]:
+        if (found := entry.get("against_baseline")) is None:
+            continue
+        low, high = (number(end, record["unit"], signed=True) for end in found["interval"] or (None, None))
+        cells = [_named(tuple(entry["row"].values()), spec), *entry["column"].values()]
+        cells += [number(found["mean"], record["unit"], signed=True), f"{low} to {high}"]
+        cells += [f"{found['p']:.3f}", f"{found['p_holm']:.3f}", f"{found['better']} of {found['n']}"]
+        lines.append(_line(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _named(values: tuple[str, ...], spec: TableSpec) -> str:
+    """The experiment's labels of a row or column, without keys that it does not have."""
+    return ", ".join(spec.labels.get(value, value) for value in values if value != str(None))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
