@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 PACKAGES = ROOT / "src" / "genaug" / "generators"
 FAMILIES = {
     "collage": "generator/collage/*",
+    "diff_ii": "generator/diff_ii*",
     "dreamda": "generator/dreamda*",
     "lora": "generator/lora/*",
     "latent_interpolation": "generator/latent_interpolation*",

@@ -1,0 +1,144 @@
+"""The mathematics of Diff-II (arXiv 2408.16266): invert, interpolate on a circle, denoise in two stages.
+
+    I = DDIM inversion of a latent under its class's prompt, without guidance
+    theta = arccos(<I1, I2> / |I1| |I2|)
+    z = (sin(theta + phi) I1 - sin(phi) I2) / sin(theta),    phi ~ U[0, 2 pi)
+    z is denoised under a sentence for the first share s of the schedule, then under the plain prompt
+
+phi = 0 gives the first inversion, phi = 2 pi - theta the second; where both have one norm, z has it for every phi.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMInverseScheduler
+from PIL import Image
+from torch import Tensor
+
+from genaug.data.sample import Dataset, Sample
+from genaug.generators.base import Generated, Variant, steps_taken
+from genaug.generators.diff_ii.config import DiffII
+from genaug.generators.labelling.finish import Finish
+from genaug.generators.sdedit.sampler import embed_distinct, to_pictures, to_tensor
+from genaug.priors.model import Prior
+from genaug.priors.noise import make_scheduler
+
+PARALLEL = 1e-6
+"""Sine of the angle below which two inversions count as one."""
+
+
+def interpolated(
+    config: DiffII, variants: Sequence[Variant], dataset: Dataset, prior: Prior, fitted: Path | None
+) -> Iterator[Generated]:
+    """The image of every variant, one level after the other."""
+    finish = Finish(config, dataset.class_names)
+    by_digest = {sample.digest: sample for sample in dataset.train}
+    with config.adapted(prior, fitted):
+        for level in sorted({variant.draws["t0"] for variant in variants}):
+            members = [variant for variant in variants if variant.draws["t0"] == level]
+            ends = list(dict.fromkeys(digest for v in members for digest in (v.source.digest, v.draws["partner"])))
+            inverted = inversions(config, prior, [by_digest[digest] for digest in ends], dataset, fitted, level)
+            names = [dataset.class_names[variant.source.class_index] for variant in members]
+            plain = [{key: value for key, value in v.draws.items() if key != "prompt"} for v in members]
+            prompts, tokens = config.prompts(names, prior, fitted, plain)
+            sentences, _ = config.prompts(names, prior, fitted, [variant.draws for variant in members])
+            features = embed_distinct(prior, [*prompts, *sentences], tokens, config.batch_size)
+            uncond = prior.embed([config.negative_prompt]) if config.guidance != 1 else None
+            for start in range(0, len(members), config.batch_size):
+                rows = slice(start, start + config.batch_size)
+                batch = members[rows]
+                z = denoise(
+                    config,
+                    prior,
+                    _between(batch, inverted).to(prior.device),
+                    torch.stack([features[text] for text in sentences[rows]]),
+                    torch.stack([features[text] for text in prompts[rows]]),
+                    uncond,
+                    level,
+                )
+                for variant, text, picture in zip(batch, sentences[rows], to_pictures(prior.decode(z)), strict=True):
+                    about = {
+                        "prompt": text,
+                        "partner": by_digest[variant.draws["partner"]].id,
+                        "prior": prior.weights,
+                        "dtype": str(prior.unet.dtype).removeprefix("torch."),
+                        "batch_size": len(batch),
+                    }
+                    yield finish.image(variant, picture, np.ones(picture.size[::-1], dtype=bool), about)
+
+
+@torch.no_grad()
+def inversions(
+    config: DiffII, prior: Prior, samples: Sequence[Sample], dataset: Dataset, fitted: Path | None, level: float
+) -> dict[str, Tensor]:
+    """Of each image (by digest), the latent float32 [4, h, w] at ``level`` to which DDIM leads from it; on the CPU.
+
+    The network sees each step's later timestep, as diffusers' ``DDIMInverseScheduler`` has it.
+    """
+    schedule = DDIMInverseScheduler(
+        num_train_timesteps=len(prior.betas),
+        trained_betas=prior.betas.tolist(),
+        timestep_spacing="leading",
+        steps_offset=1,
+        clip_sample=False,
+        set_alpha_to_one=False,
+    )
+    schedule.set_timesteps(config.inversion_steps)
+    timesteps = schedule.timesteps[: steps_taken(config.inversion_steps, level)]
+    names = [dataset.class_names[sample.class_index] for sample in samples]
+    prompts, tokens = config.prompts(names, prior, fitted)
+    features = embed_distinct(prior, prompts, tokens, config.batch_size)
+    found: dict[str, Tensor] = {}
+    for start in range(0, len(samples), config.batch_size):
+        batch = samples[start : start + config.batch_size]
+        pictures = [to_tensor(s.open(), prior.image_size, config.resize, Image.Resampling.LANCZOS) for s in batch]
+        cond = torch.stack([features[text] for text in prompts[start : start + config.batch_size]])
+        z = prior.encode(torch.stack(pictures))
+        with prior.sampling(config.batch_size):
+            for t in timesteps:
+                z = schedule.step(prior.predict_noise(z, t, cond), int(t), z, return_dict=False)[0]
+        found.update(zip([sample.digest for sample in batch], z.cpu(), strict=True))
+    return found
+
+
+def _between(batch: Sequence[Variant], inverted: Mapping[str, Tensor]) -> Tensor:
+    """Where the images of a batch begin, [b, 4, h, w]."""
+    first = torch.stack([inverted[variant.source.digest] for variant in batch])
+    second = torch.stack([inverted[variant.draws["partner"]] for variant in batch])
+    return on_circle(first, second, torch.tensor([variant.draws["angle"] for variant in batch], dtype=torch.float64))
+
+
+def on_circle(first: Tensor, second: Tensor, angles: Tensor) -> Tensor:
+    """The points at angles phi [b] from ``first`` [b, ...], away from ``second``, on the circles through both."""
+    a, b = first.flatten(1).double(), second.flatten(1).double()
+    cosine = (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1))
+    theta = torch.arccos(cosine.clamp(-1, 1))
+    sine = torch.sin(theta)
+    phi = torch.where(sine < PARALLEL, torch.zeros_like(angles), angles)
+    weights = torch.sin(theta + phi) / sine.clamp(min=PARALLEL), -torch.sin(phi) / sine.clamp(min=PARALLEL)
+    z = torch.where((sine < PARALLEL)[:, None], a, weights[0][:, None] * a + weights[1][:, None] * b)
+    return z.view_as(first).to(first)
+
+
+@torch.no_grad()
+def denoise(
+    config: DiffII,
+    prior: Prior,
+    z: Tensor,
+    sentences_bld: Tensor,
+    prompts_bld: Tensor,
+    uncond_1ld: Tensor | None,
+    level: float,
+) -> Tensor:
+    """Clean latents: DDIM from ``level``, under ``sentences_bld`` at timesteps from 1000 (1 - s) on, then ``prompts_bld``."""
+    schedule = make_scheduler("ddim", prior.betas)
+    schedule.set_timesteps(config.num_steps)
+    change = len(prior.betas) * (1 - config.first_stage)
+    with prior.sampling(config.batch_size):
+        for t in schedule.timesteps[config.num_steps - steps_taken(config.num_steps, level) :]:
+            cond = sentences_bld if t >= change else prompts_bld
+            eps_hat = prior.predict_noise(z, t, cond, uncond_1ld, config.guidance)
+            z = schedule.step(eps_hat, t, z, return_dict=False)[0]
+    return z
