@@ -10,6 +10,7 @@ from genaug.core.errors import GenaugError
 from genaug.tables.plan import plan, report_plan
 from genaug.tables.spec import read_spec
 from genaug.tables.sweep import expand
+from tests.conftest import genaug
 
 ITEM = "own/classification"
 
@@ -74,6 +75,12 @@ def test_settings_are_kept_in_a_file_that_may_be_changed_for_a_data_set_and_its_
         choose(ITEM, own)
     file.unlink()
     assert choose(ITEM, own).file.read_text() == text
+
+
+def test_a_verdict_before_any_run_says_what_to_run(own):
+    root, outputs = own[0], own[1].partition("=")[2]
+    said = genaug("verdict", ITEM, root, "--outputs", outputs, code=2)
+    assert f"is complete below {outputs}. Run it first: genaug sweep experiment={ITEM}" in said
 
 
 def test_a_preset_keeps_its_own_values(own):

@@ -76,9 +76,11 @@ def _for_each_run(words: list[str]) -> list[str]:
     for word in words:
         key, _, value = word.partition("=")
         of_component = sets_value(word) and "." in key and key.partition(".")[0] not in HIDDEN
-        once = (
-            f"{key}=null,null" if value == "null" else f"{key}=choice({value})"
-        )  # choice takes no null; equal runs are one
+        twice = value == "null" or value[:1] in (
+            "'",
+            '"',
+        )  # choice takes no null and forgets quotes; equal runs are one
+        once = f"{key}={value},{value}" if twice else f"{key}=choice({value})"
         chosen.append(once if of_component and _is_single(word) else word)
     return chosen
 

@@ -156,6 +156,18 @@ def test_what_a_prior_cannot_draw_is_said_once_and_not_once_per_method(tmp_path)
     assert sum("cannot draw" in warning for warning in verdict.warnings) == 1
 
 
+def test_images_that_two_augmentations_share_are_warned_about_once_by_their_generator(tmp_path):
+    found = results(
+        tmp_path, "generator=none", *(f"generator=real_guidance augment={a}" for a in ("none", "flip_crop"))
+    )
+    for result in found[1:]:
+        result |= {"pool": "0" * 16, "rejected": {"unchanged": 9}}
+        result["counts"] |= {"images_generated": 10, "images_reused": 0}
+    (verdict,) = [one for table in tables_of(found) for one in verdicts(table, tmp_path, deep=False)]
+    (rejected,) = [warning for warning in verdict.warnings if "were rejected" in warning]
+    assert rejected.startswith("real_guidance: ")
+
+
 def test_a_setting_is_what_runs_share_but_their_seeds():
     fingerprints = [setting_fingerprint(compose_typed(["generator=da_fusion", f"seed={seed}"])) for seed in (0, 1)]
     assert fingerprints[0] == fingerprints[1]

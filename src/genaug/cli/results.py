@@ -1,5 +1,6 @@
 """What came out: states, tables, the verdict, the report."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -143,6 +144,17 @@ def experiments(
     typer.echo("\n".join(map(str, write_pages())) if write else "\n".join(pages().values()))
 
 
+def _none_complete(item: str, overrides: list[str], outputs: Path) -> str:
+    """Why there is nothing to show of an experiment, and what to write."""
+    from genaug.tables.sweep import last_extra, was_run
+
+    with_these = f" with {shlex.join(overrides)}" if overrides else ""
+    said = f"No run of {item}{with_these} is complete below {outputs}."
+    if overrides and was_run(outputs, item):
+        return f"{said} It was last run with {shlex.join(last_extra(outputs, item))}: without any, these are taken."
+    return f"{said} Run it first: {shlex.join(['genaug', 'sweep', f'experiment={item}', *overrides])}"
+
+
 def _tables(
     command: str, words: list[str], where: list[str], last: bool, metric: str | None, outputs: Path
 ) -> "list[Table]":
@@ -155,7 +167,10 @@ def _tables(
     if words and not where and not last and "/" in words[0] and not is_condition(words[0]):
         spec = read_spec(words[0])
         spec.metric = metric or spec.metric
-        return [collect(expand(words[0], words[1:] or None, outputs), spec)]
+        found = collect(expand(words[0], words[1:] or None, outputs), spec)
+        if command in ("verdict", "compare") and not found.results:
+            raise GenaugError(_none_complete(words[0], words[1:], outputs))
+        return [found]
     if words and is_experiment(words[0]):  # with conditions: its runs among the finished ones
         words = [f"experiment={words[0]}", *words[1:]]
     shown = " ".join(

@@ -20,11 +20,12 @@ def add_comparisons(table: Table, groups: "dict[Place, list[PlannedCell]]") -> N
     places = {(entry.row, entry.column): entry for entry in table.entries}
     wanted = {key: text_of(value) for key, value in spec.baseline.items()}
     compared = []
+    within = {i: wanted[key] for i, key in enumerate(spec.rows) if key in wanted}
+    if not any(all(row[i] == value for i, value in within.items()) for row in table.rows):
+        raise GenaugError(f"experiments/{table.item}.yaml: table.baseline {spec.baseline} is no row of the table.")
     for entry in table.entries:
         row = tuple(wanted.get(key, entry.row[i]) for i, key in enumerate(spec.rows))
         column = tuple(wanted.get(key, entry.column[i]) for i, key in enumerate(spec.columns))
-        if row not in table.rows and all(key in spec.rows for key in spec.baseline):
-            raise GenaugError(f"experiments/{table.item}.yaml: table.baseline {spec.baseline} is no row of the table.")
         baseline = places.get((row, column))
         if baseline is None or baseline is entry:
             continue

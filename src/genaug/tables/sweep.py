@@ -73,7 +73,7 @@ def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None =
     """
     conf = register()
     try:
-        extra = _last_extra(outputs or Path("outputs"), item) if extra is None else readable(extra)
+        extra = last_extra(outputs or Path("outputs"), item) if extra is None else readable(extra)
         place = readable([f"paths.outputs_dir={outputs}"]) if outputs is not None else []
         choice = choose(item, [*extra, *place])
         fixed = [*choice.overrides, *extra, *place]
@@ -163,7 +163,7 @@ def was_run(outputs: Path, item: str) -> bool:
     return next(_records(outputs, item), None) is not None
 
 
-def _last_extra(outputs: Path, item: str) -> tuple[str, ...]:
+def last_extra(outputs: Path, item: str) -> tuple[str, ...]:
     """Overrides beside the sweep's own with which the experiment was last run."""
     content = read_experiment(item)
     parts = [content, content.get("smoke") or {}]

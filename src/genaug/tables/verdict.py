@@ -17,6 +17,7 @@ from genaug.evaluation.verdict import (
 )
 from genaug.runs.pools import dataset_of, pool_of
 from genaug.tables import render
+from genaug.tables.selection import ABSENT, NEEDS_IMAGES
 from genaug.tables.table import Entry, Table
 
 NUM_JUDGED = 1000
@@ -64,11 +65,13 @@ def _warnings(table: Table, entries: list[Entry], outputs: Path, features: str, 
     results = {result["fingerprint"]: result for result in table.results}
     lines: list[str] = []
     unaudited: list[str] = []
+    seen: set[tuple[str, frozenset[str]]] = set()
     for entry in entries:
         own = [results[fingerprint] for fingerprint in entry.generated]
-        if not own:
+        name, pools = _images_of(table, entry), frozenset(result["pool"] for result in own if result["pool"])
+        if not own or (pools and (name, pools) in seen):  # the same images, beside another augmentation
             continue
-        name = ", ".join(render.label(table, entry.row))
+        seen.add((name, pools))
         rejected = Counter[str]()
         for result in own:
             rejected.update(result["rejected"])
@@ -83,8 +86,15 @@ def _warnings(table: Table, entries: list[Entry], outputs: Path, features: str, 
         if deep and pooled:
             lines += _agreement(name, pooled[0], outputs, features)
     if deep and unaudited:
-        lines.append(f"No leak audit of {', '.join(unaudited)}: genaug leaks POOL --features BACKBONE.")
+        lines.append(f"No leak audit of {'; '.join(dict.fromkeys(unaudited))}: genaug leaks POOL --features BACKBONE.")
     return list(dict.fromkeys(lines))
+
+
+def _images_of(table: Table, entry: Entry) -> str:
+    """What a row's images are called: its values, without those that change no image, such as the augmentation's."""
+    values = zip(table.spec.rows, render.label(table, entry.row), strict=True)
+    shown = [text for key, text in values if key.partition(".")[0] in NEEDS_IMAGES and key != "mix.alpha"]
+    return ", ".join(text for text in shown if text != ABSENT)
 
 
 def _agreement(name: str, result: dict[str, Any], outputs: Path, features: str) -> list[str]:
