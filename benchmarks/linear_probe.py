@@ -24,8 +24,8 @@ from genaug.data.sample import Dataset, Sample
 from genaug.downstream.base import TrainingData
 from genaug.downstream.classification.batches import class_weights
 from genaug.downstream.classification.config import Classifier
-from genaug.downstream.classification.decoded import resized
 from genaug.downstream.classification.module import Network
+from genaug.downstream.decoded import resized
 from genaug.downstream.trainer import TrainerConfig
 
 NUM_CLASSES, NUM_TEST = 20, 100

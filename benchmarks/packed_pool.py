@@ -2,7 +2,7 @@
 
 Each part runs in a process of its own. Seconds are of CPU and wall clock, memory is the peak above that of the imports.
 
-    python -m benchmarks.packed_pool [--sources 130000] [--variants 10] [--keep FOLDER]
+    python -m benchmarks packed_pool [--sources 130000] [--variants 10] [--keep FOLDER]
 """
 
 import argparse

@@ -4,7 +4,7 @@ All hold the same PNG bytes and rows, so that only the form differs. For each: s
 images at random and to list what is there (which a resumed run does first); what is left after the writer is killed; size and
 number of files; whether ``datasets`` opens it. A second table gives the codecs at 512 pixels: milliseconds, size, all lossless.
 
-    python -m benchmarks.store_forms [--images 20000] [--reads 2000]        # LMDB needs: pip install lmdb
+    python -m benchmarks store_forms [--images 20000] [--reads 2000]        # LMDB needs: pip install lmdb
 """
 
 import argparse
@@ -40,8 +40,6 @@ Row = tuple[str, bytes, dict[str, Any]]  # key, PNG, metadata
 def rows(count: int) -> Iterator[Row]:
     """Tiny pictures with the metadata that a pool has."""
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 255, (64, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
-    images = [encode(Image.fromarray(picture)) for picture in pixels]
     for i in range(count):
         key = hashlib.sha256(str(i).encode()).hexdigest()[:16]
         about = {
@@ -51,7 +49,8 @@ def rows(count: int) -> Iterator[Row]:
             "t0": 0.5,
             "rejected": None,
         }
-        yield key, images[i % len(images)], {**about, "generator": "da_fusion", "prompt": "a photo of a seven"}
+        pixels = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+        yield key, encode(Image.fromarray(pixels)), {**about, "generator": "da_fusion", "prompt": "a photo of a seven"}
 
 
 class Files:

@@ -84,8 +84,8 @@ class Composer:
         of a sweep do, each to a plain value, it sets them on that one's."""
         overrides = [_parse(text) for text in values]
         keys = [override.key_or_group for override in overrides]
-        former, config = self.last.pop(choices, ([], None))
-        is_new = former != keys or config is None
+        former, config = self.last.pop(choices, (None, self.bases[choices].config))
+        is_new = former != keys
         config = copy.deepcopy(self.bases[choices].config) if is_new else config
         for override in overrides:
             try:
@@ -169,10 +169,10 @@ def _reads(plain: dict[str, Any]) -> dict[str, set[str]]:
         text = str(content)
         paths = re.findall(r"\$\{\s*([^:${}\s]+)\s*\}", text)
         named = {path.partition(".")[0] for path in paths}
-        plain = named <= names and len(paths) == text.count(
+        alone = named <= names and len(paths) == text.count(
             "${"
         )  # else relative, nested or a resolver: it may lead anywhere
-        reads[str(name)] = {str(name)} | (named if plain else names)
+        reads[str(name)] = {str(name)} | (named if alone else names)
     while any(reads[other] - read for read in reads.values() for other in read):
         for read in reads.values():
             read |= {name for other in read for name in reads[other]}

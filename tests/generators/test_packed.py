@@ -22,6 +22,7 @@ from genaug.data.export import export
 from genaug.data.mixing import Replace, Stream
 from genaug.data.packed import TABLE, shards_of
 from genaug.data.pool import manifest_rows, read_pool
+from genaug.downstream.classification.batches import decode
 from genaug.evaluation.filters import Blank
 from genaug.generators import forms
 from genaug.runs.garbage import YOUNG, find_garbage, remove
@@ -298,6 +299,9 @@ def test_streams_and_filters_take_a_packed_pool_like_any_other(tmp_path, as_file
     for found in (pool, as_files):
         stream = Stream(Replace(alpha=0.7, m=3), dataset().train, found, seed=0)
         drawn.append([stream[d].sample.digest for d in range(50)])
+        inputs = decode(stream.samples(), 8, "squash", Store(tmp_path / "decoded"))
+        assert len(inputs.values) == 4 + 8 and inputs.of([stream[d].sample for d in range(50)]).shape == (50, 3, 8, 8)
+        assert [sample.id for sample in stream.samples()] == list(inputs.rows)
     assert drawn[0] == drawn[1]
     blank = Blank(name="blank", min_std=60.0)
     kept = [

@@ -7,7 +7,7 @@ counter-based numbers: with alpha = 0 the stream is the baseline's, bit for bit.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, overload
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from genaug.core.fields import count, probability
 from genaug.core.identity import NOT_IDENTITY
 from genaug.core.registry import component
 from genaug.core.seeding import choice, derive, uniform
+from genaug.data.packed import PackedSamples
 from genaug.data.pool import Pool
 from genaug.data.sample import Sample, SyntheticSample
 
@@ -63,9 +64,31 @@ class Stream:
     def __getitem__(self, draw: int) -> Draw:
         return Draw(self.mix.pick(self, draw), derive(self.seed, "augment", draw))
 
-    def samples(self) -> tuple[Sample, ...]:
-        """Every sample that the stream may return."""
+    def samples(self) -> Sequence[Sample]:
+        """Every sample that the stream may return; those of a packed pool are made when they are asked for."""
+        if isinstance(self.synthetic, PackedSamples):
+            return Joined(self.real, self.synthetic)
         return (*self.real, *self.synthetic)
+
+
+class Joined(Sequence[Sample]):
+    """One sequence after another, neither copied."""
+
+    def __init__(self, first: Sequence[Sample], second: Sequence[Sample]):
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        return self.first[index] if index < len(self.first) else self.second[index - len(self.first)]
 
 
 @dataclass(kw_only=True, slots=True)

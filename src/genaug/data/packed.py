@@ -48,13 +48,11 @@ def numbers_of(table: "Table") -> np.ndarray:
 
 def old_rows(folder: Path, num_variants: int) -> list[str]:
     """Rows of a larger M that was published before, as JSON; none where the manifest is damaged."""
-    from pyarrow import compute
-
     try:
         table = read_table(folder)
     except GenaugError:
         return []
-    return table.filter(compute.greater_equal(table["index"], num_variants))["row"].to_pylist()
+    return table["row"].filter(table["index"].to_numpy() >= num_variants).to_pylist()
 
 
 def write_table(folder: Path, wanted: list[tuple[str, str, int]], old: list[str], catalogue: Catalogue) -> None:

@@ -13,7 +13,7 @@ from genaug.data.augmentation import Augment
 from genaug.data.mixing import Replace, Stream
 from genaug.data.sample import Sample, SyntheticSample
 from genaug.downstream.classification.batches import StreamBatches, class_weights, decode, step_loader
-from genaug.downstream.classification.decoded import CHECKS, PIXELS, resized
+from genaug.downstream.decoded import CHECKS, PIXELS, resized
 from genaug.downstream.trainer import TrainerConfig
 
 

@@ -13,7 +13,7 @@ from genaug.core.store import Store
 from genaug.data.batch_augmentation import BatchAugment
 from genaug.data.mixing import Stream
 from genaug.data.sample import Sample
-from genaug.downstream.classification.decoded import Decoded
+from genaug.downstream.decoded import Decoded, distinct
 from genaug.downstream.trainer import TrainerConfig
 
 
@@ -37,8 +37,8 @@ class Inputs:
 
 def decode(samples: Sequence[Sample], size: int, resize: str, store: Store) -> Inputs:
     """The pictures of ``samples``, each once; they are decoded when they are first read (``decoded``)."""
-    distinct = list({sample.id: sample for sample in samples}.values())
-    return Inputs(Decoded(distinct, size, resize, store), {sample.id: row for row, sample in enumerate(distinct)})
+    once, rows = distinct(samples)
+    return Inputs(Decoded(once, size, resize, store), rows)
 
 
 def class_weights(samples: Sequence[Sample], num_classes: int) -> torch.Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from genaug.data.sample import Sample
 from genaug.downstream.classification.batches import Inputs
-from genaug.downstream.classification.decoded import Decoded
 from genaug.downstream.classification.metrics import classification_metrics
+from genaug.downstream.decoded import Decoded
 
 SCORING_BATCH = 128  # images per forward pass when nothing is learned
 

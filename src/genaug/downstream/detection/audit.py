@@ -1,6 +1,7 @@
 """A detector that learns from the real training images and then looks at synthetic ones (``generators.base.Auditor``)."""
 
 import dataclasses
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from genaug.core.lightning import quiet_lightning
+from genaug.core.store import Store
 from genaug.data.augmentation import Augment
 from genaug.data.detections import Detections
 from genaug.data.mixing import RealOnly
@@ -30,9 +32,10 @@ def train_auditor(config: Detector, dataset: Dataset, folder: Path, device: str)
     fold = dataclasses.replace(dataset, val=(), test=())
     data = TrainingData(dataset=fold, mix=RealOnly(name="real_only"), pool=None, augment=Augment(shift=0.1, zoom=0.2))
     trainer = TrainerConfig(accelerator=device)
-    with torch.random.fork_rng(devices=[]), quiet_lightning():
+    with torch.random.fork_rng(devices=[]), quiet_lightning(), tempfile.TemporaryDirectory() as scratch:
         record = Record(folder)
-        model = make_model(config, data, BoxedImages(config.image_size), trainer)
+        images = BoxedImages(config.image_size, fold.train, Store(Path(scratch)))
+        model = make_model(config, data, images, trainer)
         fit(build_trainer(trainer, config.num_steps, folder, record, "teacher", []), model, folder, record)
     torch.save(model.scored.state_dict(), folder / WEIGHTS)
     (folder / "checkpoints" / "resume.ckpt").unlink(missing_ok=True)

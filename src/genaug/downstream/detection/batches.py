@@ -11,45 +11,57 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Transform
 
 from genaug.core.seeding import choice, uniform
+from genaug.core.store import Store
 from genaug.data.augmentation import CopyPaste, seeded
 from genaug.data.geometry import Letterbox
 from genaug.data.mixing import Draw, Stream
 from genaug.data.sample import Sample
+from genaug.downstream.decoded import Rows, distinct
 from genaug.downstream.detection.copy_paste import Example, copy_paste
 
-MEMORY_LIMIT = 2**30  # bytes of decoded images that are kept in memory; others are decoded when they are drawn
+MEMORY_LIMIT = 2**30  # bytes of decoded masks that are kept in memory; others are decoded when they are drawn
+HEAD = 8  # bytes: width and height of a picture in front of its scaled pixels
 MIN_SIDE = 2.0  # pixels: what augmentation leaves of a box must be at least this wide and high
 MOSAIC_DRAWS = 2**31
 
 
 class BoxedImages:
-    """Samples at training size: scaled so that the longer side is ``size``."""
+    """Pictures at training size: scaled so that the longer side is ``size``.
 
-    def __init__(self, size: int):
+    Args:
+        size: in pixels.
+        samples: those whose pictures are decoded once, for all runs that share ``store``; any other is each time.
+        store: where they are kept; None keeps none.
+    """
+
+    def __init__(self, size: int, samples: Sequence[Sample] = (), store: Store | None = None):
         self.size = size
-        self.cache: dict[str, np.ndarray] = {}
+        once, self.numbers = distinct(samples)
+        self.rows = Rows(once, f"{size}-boxes", HEAD + 3 * size * size, self._row, store) if store is not None else None
+        self.masks: dict[str, np.ndarray] = {}
         self.bytes = 0
 
     def geometry(self, width: int, height: int) -> Letterbox:
         return Letterbox(width, height, self.size, self.size)
 
+    def _row(self, sample: Sample) -> np.ndarray:
+        """uint8: width and height of the picture, then its scaled pixels, [h, w, 3]."""
+        image = sample.open()
+        scaled = self.geometry(*image.size).scale_image(image, Image.Resampling.BILINEAR)
+        return np.concatenate([np.array(image.size, "<u4").view(np.uint8), np.asarray(scaled).ravel()])
+
     def pixels(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """uint8 [h, w, 3] of the scaled image, and its scales x and y."""
-        if sample.id not in self.cache:
-            image = sample.open()
-            geometry = self.geometry(*image.size)
-            array = np.asarray(geometry.scale_image(image, Image.Resampling.BILINEAR))
-            self.bytes += array.nbytes
-            if self.bytes > MEMORY_LIMIT:
-                return array, geometry.scales
-            self.cache[sample.id], self.cache[f"{sample.id}\0scales"] = array, geometry.scales
-        return self.cache[sample.id], self.cache[f"{sample.id}\0scales"]
+        number = self.numbers.get(sample.id)
+        row = self._row(sample) if self.rows is None or number is None else self.rows.read(np.array([number]))[0]
+        geometry = self.geometry(*row[:HEAD].view("<u4").tolist())
+        width, height = geometry.inner
+        return row[HEAD : HEAD + 3 * width * height].reshape(height, width, 3), geometry.scales
 
     def mask(self, sample: Sample) -> Tensor | None:
         """The object mask of a sample at the size of its pixels, bool [h, w]; None where it has none."""
-        key = f"{sample.id}\0mask"
-        if key in self.cache:
-            return torch.from_numpy(self.cache[key].copy())
+        if sample.id in self.masks:
+            return torch.from_numpy(self.masks[sample.id].copy())
         mask = sample.read_mask()
         if mask is None:
             return None
@@ -57,7 +69,7 @@ class BoxedImages:
         scaled = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
         self.bytes += scaled.nbytes
         if self.bytes <= MEMORY_LIMIT:
-            self.cache[key] = scaled
+            self.masks[sample.id] = scaled
         return torch.from_numpy(scaled.copy())
 
     def example(self, sample: Sample) -> Example:

@@ -1,6 +1,7 @@
 """How the detector learns and is scored: the LightningModule of ``detector.Detector``."""
 
 import dataclasses
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from genaug.core.lightning import quiet_lightning
 from genaug.core.seeding import derive
+from genaug.core.store import Store
 from genaug.data.augmentation import CopyPaste
 from genaug.data.detections import Detections
 from genaug.data.sample import Sample
@@ -119,19 +121,21 @@ def train_detector(
     config: Detector, data: TrainingData, trainer_config: TrainerConfig, folder: Path, record: "Record"
 ) -> dict[str, Any]:
     """Train, select and score; see ``Downstream.train``."""
-    with torch.random.fork_rng(devices=[]), quiet_lightning():
-        return _train(config, data, trainer_config, folder, record)
+    with torch.random.fork_rng(devices=[]), quiet_lightning(), tempfile.TemporaryDirectory() as scratch:
+        return _train(config, data, trainer_config, folder, record, data.store or Store(Path(scratch)))
 
 
 def _train(
-    config: Detector, data: TrainingData, trainer_config: TrainerConfig, folder: Path, record: "Record"
+    config: Detector, data: TrainingData, trainer_config: TrainerConfig, folder: Path, record: "Record", store: Store
 ) -> dict[str, Any]:
     dataset = data.dataset
     if config.repeat_factor > 0:
         real = repeated(dataset.train, len(dataset.class_names), config.repeat_factor, derive(config.seed, "repeat"))
         record.say(f"repeat-factor sampling: {len(dataset.train)} real images count as {len(real)}")
         data = dataclasses.replace(data, dataset=dataclasses.replace(dataset, train=real))
-    images = BoxedImages(config.image_size)
+    images = BoxedImages(
+        config.image_size, (*data.stream(config.seed).samples(), *dataset.train, *dataset.val, *dataset.test), store
+    )
     model = make_model(config, data, images, trainer_config)
     splits = {name: samples for name, samples in (("test", dataset.test), ("val", dataset.val)) if samples}
     selection = "test" if config.select == "oracle" else "val"

@@ -13,7 +13,6 @@ from genaug.core.seeding import derive
 from genaug.data.sample import Sample
 from genaug.downstream.base import TrainingData
 from genaug.downstream.classification.batches import Inputs, class_weights, step_loader
-from genaug.downstream.classification.decoded import Decoded
 from genaug.downstream.classification.module import (
     Learner,
     LightningClassifier,
@@ -23,6 +22,7 @@ from genaug.downstream.classification.module import (
     train_classifier,
 )
 from genaug.downstream.classification.scoring import Split, apply_in_batches
+from genaug.downstream.decoded import Decoded
 from genaug.downstream.self_training import pseudo_labels as rules
 from genaug.downstream.self_training.batches import Batch, Labelled, SelfTrainingBatches
 from genaug.downstream.self_training.config import SELF_TRAINED, SelfTraining

@@ -6,7 +6,7 @@ only ever added, so that data sets, pools of any M and processes share it. It is
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
@@ -32,29 +32,33 @@ def resized(image: Image.Image, size: int, resize: str) -> np.ndarray:
     return np.asarray(image).transpose(2, 0, 1)
 
 
-class Decoded:
-    """``decoded[rows]``: uint8 [n, 3, size, size] of the samples with these numbers, or of a slice of them."""
+class Rows:
+    """A row of bytes for each of some samples: the picture in one form, made when it is first read.
 
-    ndim = 4
+    Args:
+        samples: what there are rows for, by their numbers.
+        name: of the form, e.g. ``64-crop``; a folder in the store.
+        num_bytes: length of a row.
+        make: uint8 of at most that many elements, of a sample; equal for samples of equal content.
+        store: where the rows are kept.
+    """
 
-    def __init__(self, samples: Sequence[Sample], size: int, resize: str, store: Store):
-        self.samples, self.size, self.resize = samples, size, resize
-        self.folder = store.root / "decoded" / f"{size}-{resize}"
-        with store.lock(f"decoded-{self.folder.name}"):
-            self.place, total = _places(samples, self.folder, 3 * size * size)
-        self.pixels = np.memmap(self.folder / PIXELS, np.uint8, "r", shape=(total, 3, size, size))
+    def __init__(
+        self, samples: Sequence[Sample], name: str, num_bytes: int, make: Callable[[Sample], np.ndarray], store: Store
+    ):
+        self.samples, self.make = samples, make
+        self.folder = store.root / "decoded" / name
+        with store.lock(f"decoded-{name}"):
+            self.place, total = _places(samples, self.folder, num_bytes)
+        self.pixels = np.memmap(self.folder / PIXELS, np.uint8, "r", shape=(total, num_bytes))
         self.checks = np.memmap(self.folder / CHECKS, np.uint32, "r", shape=(total,))
         self.ready = np.zeros(len(samples), dtype=bool)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.samples), *self.pixels.shape[1:])
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, rows: slice | np.ndarray | Sequence[int]) -> np.ndarray:
-        numbers = np.arange(len(self.samples))[rows]
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        """uint8 [n, num_bytes]: the rows of the samples with these numbers, int64 [n]."""
         missing = np.unique(numbers[~self.ready[numbers]])
         if len(missing) > 0:
             with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as readers:
@@ -66,13 +70,40 @@ class Decoded:
         """Decode a picture unless its row is whole: one that a killed process left half written fails its checksum."""
         place = int(self.place[number])
         if not self.checks[place] or _checksum(self.pixels[place]) != self.checks[place]:
-            pixels = np.ascontiguousarray(resized(self.samples[number].open(), self.size, self.resize))
+            pixels = np.zeros(self.pixels.shape[1], dtype=np.uint8)
+            made = self.make(self.samples[number]).ravel()
+            pixels[: len(made)] = made
             # written, not changed in the map, where a full disk would end the process without a word
             for name, content in ((PIXELS, pixels), (CHECKS, _checksum(pixels))):
                 with (self.folder / name).open("r+b") as file:
                     file.seek(place * content.nbytes)
                     file.write(content.tobytes())
         self.ready[number] = True
+
+
+class Decoded(Rows):
+    """``decoded[rows]``: uint8 [n, 3, size, size] of the samples with these numbers, or of a slice of them."""
+
+    ndim = 4
+
+    def __init__(self, samples: Sequence[Sample], size: int, resize: str, store: Store):
+        make = lambda sample: resized(sample.open(), size, resize)
+        super().__init__(samples, f"{size}-{resize}", 3 * size * size, make, store)
+        self.shape = (len(samples), 3, size, size)
+
+    def __getitem__(self, rows: slice | np.ndarray | Sequence[int]) -> np.ndarray:
+        return self.read(np.arange(len(self.samples))[rows]).reshape(-1, *self.shape[1:])
+
+
+def distinct(samples: Sequence[Sample]) -> tuple[Sequence[Sample], dict[str, int]]:
+    """The samples, each once, and the number of each by its id; without a copy where they are distinct already."""
+    numbers: dict[str, int] = {}
+    first = []
+    for place, sample in enumerate(samples):
+        if sample.id not in numbers:
+            numbers[sample.id] = len(first)
+            first.append(place)
+    return samples if len(first) == len(samples) else [samples[place] for place in first], numbers
 
 
 def _checksum(pixels: np.ndarray) -> np.uint32:
