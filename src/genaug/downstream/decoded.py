@@ -4,6 +4,7 @@ One file per size and way of resizing holds a row of pixels per picture; ``index
 only ever added, so that data sets, pools of any M and processes share it. It is a cache: removing it costs decoding again.
 """
 
+import functools
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -30,6 +31,10 @@ def resized(image: Image.Image, size: int, resize: str) -> np.ndarray:
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def _resized(size: int, resize: str, sample: Sample) -> np.ndarray:
+    return resized(sample.open(), size, resize)
 
 
 class Rows:
@@ -87,7 +92,7 @@ class Decoded(Rows):
     ndim = 4
 
     def __init__(self, samples: Sequence[Sample], size: int, resize: str, store: Store):
-        make = lambda sample: resized(sample.open(), size, resize)
+        make = functools.partial(_resized, size, resize)
         super().__init__(samples, f"{size}-{resize}", 3 * size * size, make, store)
         self.shape = (len(samples), 3, size, size)
 
