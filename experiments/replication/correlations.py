@@ -9,7 +9,7 @@ number of images.
 import csv
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy.stats import permutation_test, spearmanr
@@ -21,6 +21,7 @@ from genaug.evaluation.quality import measure
 from genaug.runs.collection import read_results
 from genaug.runs.pools import dataset_of, pool_of
 
+LEAST_SEEDS = 4
 METRIC, FEATURES = "test/accuracy_macro", "pixels"
 CELLS = Path(__file__).parents[1] / "results" / "replication" / "correlations.csv"
 PAGE = CELLS.with_suffix(".md")
@@ -42,7 +43,7 @@ def cells(outputs: Path) -> list[dict[str, Any]]:
             found.setdefault(result["setting"], []).append(result)
     rows = []
     for setting, members in found.items():
-        if len(members) < 8:
+        if len(members) < LEAST_SEEDS:
             continue
         gains, measures = [], []
         for result in members:
@@ -79,15 +80,12 @@ def correlation(x: list[float], y: list[float]) -> str:
     """Spearman's rho with its permutation p-value; empty for fewer than five cells or no spread."""
     if len(x) < 5 or len(set(x)) < 2:
         return ""
-    rho = float(spearmanr(x, y).statistic)
-    test = permutation_test(
-        (x,),
-        lambda a: spearmanr(a, y).statistic,
-        permutation_type="pairings",
-        n_resamples=999,
-        rng=np.random.default_rng(0),
-    )
-    return f"{rho:+.2f} (p = {test.pvalue:.3f})"
+
+    def rho(values: Any) -> Any:
+        return cast(Any, spearmanr(values, y)).statistic
+
+    test = permutation_test((x,), rho, permutation_type="pairings", n_resamples=999, rng=np.random.default_rng(0))
+    return f"{float(rho(x)):+.2f} (p = {test.pvalue:.3f})"
 
 
 def table(rows: list[dict[str, Any]]) -> str:

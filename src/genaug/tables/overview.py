@@ -39,7 +39,7 @@ compared with published values. The experiments of `own/` are for your own folde
 """
 WITH_RECORDS = ("README.md", "docs/findings.md")
 """Pages beside ``experiments/`` that show records."""
-RECORD = re.compile(r"(<!-- (record|differences): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+RECORD = re.compile(r"(<!-- (record|differences|results): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEADS = ("experiment", "table", "runs", "ours", "published", "state")
 UNITS = {"fraction": "", "percent": " %", "error_percent": " % error"}
 
@@ -140,11 +140,14 @@ def stale(item: str) -> bool:
 
 
 def with_records(text: str) -> str:
-    """A page with what it asks for between ``<!-- record: ITEM -->`` or ``<!-- differences: ITEM -->`` and ``<!-- end -->``."""
+    """A page with what it asks for up to ``<!-- end -->``: ``<!-- record: ITEM -->``, ``differences`` or ``results``
+    (a table that a script wrote beside the records) and ``<!-- end -->``."""
     renderings = {"record": as_markdown, "differences": differences_as_markdown}
 
     def table(found: re.Match[str]) -> str:
         item = found[3]
+        if found[2] == "results":
+            return f"{found[1]}\n{record_path(item).with_suffix('.md').read_text()}{found[4]}"
         if (record := read_record(item)) is None:
             raise GenaugError(f"There is no record of {item}: genaug table {item} --record writes it.")
         return f"{found[1]}\n{renderings[found[2]](record, read_spec(item))}{found[4]}"
