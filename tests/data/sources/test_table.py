@@ -43,6 +43,12 @@ def test_the_hubs_folders_with_metadata_are_the_splits(tmp_path):
     assert recognise(tmp_path).preset == "table"
 
 
+def test_images_are_found_in_a_folder_that_is_called_so(tmp_path):
+    kaggle(tmp_path)
+    (tmp_path / "train").rename(tmp_path / "IMGs")
+    assert len(load(tmp_path).train) + len(load(tmp_path).test) > 4
+
+
 def test_a_column_may_name_the_split(tmp_path):
     root = kaggle(tmp_path, "id;split;label", "{};train;{}")
     text = (root / "labels.csv").read_text().replace("x6;train", "x6;Test").replace("x7;train", "x7;valid")

@@ -1,6 +1,7 @@
 """Tables that name image files: where they lie, what their columns are called, and the files that their rows name."""
 
 import csv
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from genaug.core.errors import GenaugError, boundary
 from genaug.data.annotations import read_text
 from genaug.data.images import extensions
-from genaug.data.sources.folder_names import split_of
+from genaug.data.sources.folder_names import IMAGES, plain, split_of
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 IMAGE = ("file_name", "filename", "image", "image_path", "path", "file", "image_id", "id")
@@ -80,7 +81,7 @@ def named_split(value: Any, column: str, where: str) -> str:
 
 def find_image(name: str, table: Path, root: Path, image_dir: str | None, where: str) -> Path:
     """The image file of a row: relative to the table or to ``image_dir``, in images/ or train/, with or without its ending."""
-    folders = [table.parent, root / "images", root / "train", root / "train_images", root]
+    folders = [table.parent, *_image_folders(root, root.stat().st_mtime_ns)]
     if image_dir is not None:
         folders = [root / image_dir]
     for folder in folders:
@@ -92,6 +93,14 @@ def find_image(name: str, table: Path, root: Path, image_dir: str | None, where:
                         raise GenaugError(f"{where}: the image {name[:80]!r} leads out of {folder}.")
                     return path
     raise GenaugError(f"{where}: there is no image {name[:80]!r} in {folders[0]}. Write dataset.image_dir=FOLDER.")
+
+
+@functools.lru_cache(maxsize=8)
+def _image_folders(root: Path, mtime_ns: int) -> list[Path]:
+    """Where images of a data set with a table usually lie."""
+    inner = sorted(path for path in root.iterdir() if path.is_dir())
+    called_so = [path for path in inner if plain(path.name) in {*IMAGES, "train", "trainimages"}]
+    return [root / "images", root / "train", root / "train_images", *called_so, root]
 
 
 def read_table(path: Path) -> list[tuple[str, dict[str, Any]]]:
