@@ -120,7 +120,7 @@ class BoxTable(DetectionFiles):
         if "bbox" not in keys:
             raise GenaugError(f"{where}: its objects have {', '.join(keys)}, but no bbox.")
         category = self.label or usual_column(CATEGORY, keys)
-        if category not in keys:
+        if category is None or category not in keys:
             raise GenaugError(f"{where}: its objects have {', '.join(keys)}: name the classes with dataset.label=KEY.")
         return objects_of(objects, "bbox", category, self.box_format, where)
 
