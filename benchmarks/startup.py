@@ -32,6 +32,7 @@ def commands(outputs: str) -> dict[str, tuple[list[str], float]]:
         "genaug plan demo/compare": ([*CONSOLE, "plan", "demo/compare", *place], 2.0),
         "genaug plan da_fusion/fig9_m (360 runs)": ([*CONSOLE, "plan", "da_fusion/fig9_m", *place], 2.0),
         "genaug table demo/compare": ([*CONSOLE, "table", "demo/compare", *place], 2.0),
+        "genaug experiments": ([*CONSOLE, "experiments"], 10.0),
         "train.py --help": ([*TRAIN, "--help"], 3.0),
         "a complete run again": ([*SMALL, f"paths.outputs_dir={outputs}"], 1.5),
     }

@@ -19,6 +19,7 @@ from genaug.core.identity import NOT_IDENTITY, identified
 from genaug.core.shards import RECORD, Catalogue
 from genaug.core.store import Store
 from genaug.data.export import export
+from genaug.data.mixed import MixedDataset
 from genaug.data.mixing import Replace, Stream
 from genaug.data.packed import TABLE, shards_of
 from genaug.data.pool import manifest_rows, read_pool
@@ -291,6 +292,18 @@ def test_a_packed_pool_is_exported_as_files_are(tmp_path, as_files, form):
     assert found[0].counts == found[1].counts
     listed = [sorted(p.relative_to(f.folder) for p in f.folder.rglob("*")) for f in found]
     assert listed[0] == listed[1]
+
+
+@pytest.mark.parametrize("m", [None, 1, 2])
+def test_mixed_data_sets_take_a_packed_pool_like_any_other(tmp_path, as_files, m):
+    pool, data = build(packing(tmp_path), Picky(seed=0), dataset(), 3), dataset()
+    for alpha in (None, 0.8):
+        ours, others = (MixedDataset(data, p, alpha, m) for p in (pool, as_files))
+        assert len(ours) == len(others) and ours.num_generated == others.num_generated
+        assert [ours.sample(i).digest for i in range(len(ours))] == [
+            others.sample(i).digest for i in range(len(others))
+        ]
+    assert MixedDataset(data.train, pool, None, m).num_classes == 2
 
 
 def test_streams_and_filters_take_a_packed_pool_like_any_other(tmp_path, as_files):

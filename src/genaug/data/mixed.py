@@ -12,6 +12,8 @@ batches = genaug.FixedShareBatches(images.num_real, images.num_generated, batch_
 loader = torch.utils.data.DataLoader(images, batch_sampler=batches)
 """
 
+import bisect
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,7 +26,7 @@ from torch.utils.data import Sampler
 from genaug.core.errors import GenaugError
 from genaug.core.seeding import choice, derive, uniform
 from genaug.data.pool import Pool
-from genaug.data.sample import Dataset, Sample
+from genaug.data.sample import Dataset, Sample, SyntheticSample
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -70,16 +72,18 @@ class MixedDataset(TorchDataset[tuple[Any, Any]]):
             raise GenaugError(f"alpha={alpha} is a probability: write a number from 0 to 1, or None.")
         self.real: Sequence[Sample] = real.train if isinstance(real, Dataset) else real
         groups = pool.by_source() if pool is not None else {}
-        self.variants = [[v for v in groups.get(s.id, []) if m is None or v.index < m] for s in self.real]
-        self.generated = [variant for group in self.variants for variant in group]
-        if pool is not None and not self.generated:
+        self.variants = [_first(groups.get(sample.id, ()), m) for sample in self.real]
+        self.ends = np.cumsum([len(group) for group in self.variants])
+        """Number of variants up to and with each real image's."""
+        if pool is not None and not self.num_generated:
             raise GenaugError("No image of the pool belongs to these real images: take both from one load_pool.")
         self.num_classes = len(real.class_names) if isinstance(real, Dataset) else self._highest_class() + 1
         self.alpha, self.transform, self.transforms = alpha, transform, transforms
         self.soft, self.first_label, self.seed, self.epoch = soft, first_label, seed, 0
 
     def _highest_class(self) -> int:
-        return max((index for sample in (*self.real, *self.generated) for index in sample.label), default=-1)
+        samples = itertools.chain(self.real, *self.variants)
+        return max((index for sample in samples for index in sample.label), default=-1)
 
     @property
     def num_real(self) -> int:
@@ -88,7 +92,7 @@ class MixedDataset(TorchDataset[tuple[Any, Any]]):
     @property
     def num_generated(self) -> int:
         """Variants that may be drawn."""
-        return len(self.generated)
+        return int(self.ends[-1]) if len(self.ends) else 0
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other variants from now on. Call it before the loader starts its workers."""
@@ -102,7 +106,9 @@ class MixedDataset(TorchDataset[tuple[Any, Any]]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         if index >= self.num_real:
-            return self.generated[index - self.num_real]
+            place = index - self.num_real
+            source = int(np.searchsorted(self.ends, place, side="right"))
+            return self.variants[source][place - int(self.ends[source])]  # counted from the end of its group
         place, variants = (self.seed, self.epoch, index), self.variants[index]
         if self.alpha is not None and variants and uniform(*place, "alpha") < self.alpha:
             return variants[choice(len(variants), *place, "variant")]
@@ -128,6 +134,11 @@ class MixedDataset(TorchDataset[tuple[Any, Any]]):
         for index, weight in sample.label.items():
             weights[index] = weight
         return weights
+
+
+def _first(variants: Sequence[SyntheticSample], m: int | None) -> Sequence[SyntheticSample]:
+    """Those of the first ``m`` indices; in order, so that those of a packed pool need not all be made."""
+    return variants if m is None else variants[: bisect.bisect_left(variants, m, key=lambda variant: variant.index)]
 
 
 class FixedShareBatches(Sampler[list[int]]):
