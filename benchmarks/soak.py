@@ -5,7 +5,8 @@
 
 Each run is killed (SIGKILL, SIGTERM or SIGINT) up to --per-run times and then left to end. Its metrics and the pixels of its
 images, by content hash, are compared with those of the same run that was never killed. Every second run has a twin on the same
-store, killed at the same moment. At the end each store is verified. Prints one line per run, and the sums as JSON.
+store, killed at the same moment. At the end each store is verified. Prints one line per run, and the sums as JSON. With --out
+they are added, after each run, to those of earlier starts in the file, which count for --kills.
 
 Runs are forks of this process, which has imported everything, so that kills strike work and not imports.
 """
@@ -28,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from genaug.core.files import write_json
 
 LEARNING = ["downstream.num_steps=30", "trainer.checkpoint_every=5", "trainer.accelerator=cpu", "trainer.num_threads=1"]
 SMALL = [*LEARNING, "dataset.shots=1", "mix.m=2", "tracking=local"]
@@ -61,6 +64,10 @@ MODULES = (
     "generators.latent_interpolation.fit", "drawing.contact_sheet", "tables.terminal",
 )  # fmt: skip
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
+SUMS = (
+    "runs", "ended", "failed", "hung", "equal result", "different result", "wrong exit codes", "damaged stores",
+    "runs of two processes", "images compared",
+)  # fmt: skip
 PATIENCE = 120.0
 """Seconds beyond ten times its own that a run may take before it counts as hanging."""
 
@@ -120,24 +127,50 @@ def main() -> None:
     parser.add_argument("--per-run", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=list(RUNS), choices=list(RUNS))
-    parser.add_argument("--out", type=Path, help="a JSON file for the sums")
+    parser.add_argument("--out", type=Path, help="a JSON file for the sums; those in it are added to")
     options = parser.parse_args()
     for module in MODULES:
         importlib.import_module(f"genaug.{module}")
-    draw, started = random.Random(options.seed), time.monotonic()
-    sums, kills, kinds = Counter[str](), Counter[str](), Counter[str]()
+    started = time.monotonic()
+    former = json.loads(options.out.read_text()) if options.out is not None and options.out.exists() else {}
+    kills, kinds = Counter[str](former.get("by signal", {})), Counter[str](former.get("by kind of run", {}))
+    sums = Counter[str]({key: former.get(key, 0) for key in SUMS})
+    draw = random.Random(f"{options.seed} {sums['runs']}")
+
+    def report() -> dict[str, Any]:
+        figures = {
+            "kills": kills.total(),
+            "by signal": dict(kills),
+            "by kind of run": dict(kinds),
+            **{key: sums[key] for key in SUMS},
+            "minutes": round(former.get("minutes", 0.0) + (time.monotonic() - started) / 60, 1),
+            "machine": f"{os.cpu_count()} x {platform.machine()}",
+            "seed": options.seed,
+        }
+        if options.out is not None:
+            write_json(options.out, figures)
+        return figures
+
     with tempfile.TemporaryDirectory() as top:
         whole: dict[str, tuple[dict[str, Any], float]] = {}
-        for name in options.only:
-            outputs = Path(top) / f"whole-{name}"
-            state, seconds = finish(name, outputs, 600.0)
-            if state != "ended":
-                sys.exit(f"{name} fails without any kill:\n{(outputs / 'soak.txt').read_text()}")
-            whole[name] = outcome(outputs), seconds
-            print(f"{name}: {seconds:.1f} s and {len(whole[name][0]['images'])} images without kills", flush=True)
+
+        def unkilled(name: str) -> tuple[dict[str, Any], float]:
+            """What the run leaves when nobody kills it, and its seconds."""
+            if name not in whole:
+                outputs = Path(top) / f"whole-{name}"
+                state, seconds = finish(name, outputs, 600.0)
+                if state != "ended":
+                    sys.exit(f"{name} fails without any kill:\n{(outputs / 'soak.txt').read_text()}")
+                whole[name] = outcome(outputs), seconds
+                print(f"{name}: {seconds:.1f} s and {len(whole[name][0]['images'])} images without kills", flush=True)
+            return whole[name]
+
+        if options.kills == 0:
+            for name in options.only:
+                unkilled(name)
         while kills.total() < options.kills and time.monotonic() - started < 60 * options.minutes:
             name = options.only[sums["runs"] % len(options.only)]
-            expected, seconds = whole[name]
+            expected, seconds = unkilled(name)
             outputs = Path(top) / f"{sums['runs']}-{name}"
             outputs.mkdir()
             for _ in range(min(options.per_run, options.kills - kills.total())):
@@ -156,25 +189,15 @@ def main() -> None:
             checked = command(["verify"], outputs)
             checked.join()
             sums.update(["runs", state, f"{'equal' if found == expected else 'different'} result"])
+            sums["runs of two processes"] += len(processes) == 2
+            sums["images compared"] += len(expected["images"])
             sums["damaged stores"] += checked.exitcode != 0
             differs = [key for key, value in expected.items() if found[key] != value]
             print(f"{name}: {state}, {f'DIFFERENT {differs}' if differs else 'equal'}", flush=True)
+            report()
             if state != "ended" or differs or checked.exitcode != 0:
                 print((outputs / "soak.txt").read_text()[-3000:], flush=True)
-    figures = {
-        "kills": kills.total(),
-        "by signal": dict(kills),
-        "by kind of run": dict(kinds),
-        **{key: sums[key] for key in ("runs", "ended", "failed", "hung", "equal result", "different result")},
-        **{key: sums[key] for key in ("wrong exit codes", "damaged stores")},
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        "machine": f"{os.cpu_count()} x {platform.machine()}",
-        "seed": options.seed,
-    }
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if options.out is not None:
-        options.out.write_text(text + "\n")
+    print(json.dumps(report(), indent=2))
     well = (
         sums["equal result"] == sums["ended"] == sums["runs"] and not sums["wrong exit codes"] + sums["damaged stores"]
     )

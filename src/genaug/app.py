@@ -1,8 +1,10 @@
 """The command line: compose, type, run. What becomes of each run, and of a sweep as a whole, is said here."""
 
 import os
+import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,10 @@ from genaug.explanation import message
 from genaug.runs.collection import HIDDEN
 from genaug.runs.sweep import FAILED, OK, SKIPPED, check_objective, is_optimising, note_cell, objective, shares_machine
 
+SECRET = re.compile("(API_?KEY|TOKEN|SECRET|PASSWORD|ACCESS_KEY)$")
+"""Names of environment variables whose values nobody else may read."""
+SHORTEST_SECRET = 8
+
 failed: list[str] = []
 """The runs of this process's sweep that failed, in words: a callback of Hydra cannot raise, so ``main`` reads them."""
 
@@ -38,6 +44,7 @@ def main() -> None:
             sys.argv.remove(flag)
             sys.argv.insert(1, flag)
     try:
+        check_secrets(sys.argv[1:])
         with interruptible():
             words, choice = with_chosen(readable(sys.argv[1:]))
             print("".join(f"{line}\n" for line in choice.lines), end="")
@@ -59,6 +66,19 @@ def main() -> None:
             raise
         print(f"genaug: {text}", file=sys.stderr)
         sys.exit(2)
+
+
+def check_secrets(words: Sequence[str]) -> None:
+    """Raise ``GenaugError`` for an override that holds the value of a secret environment variable: overrides are kept."""
+    for name, value in os.environ.items():
+        if SECRET.search(name) and len(value) >= SHORTEST_SECRET:
+            for word in words:
+                if value in word:
+                    key = word.partition("=")[0].replace(value, "…")
+                    raise GenaugError(
+                        f"{key} holds the value of {name}, and what is typed is kept with the results. Leave it out: the "
+                        f"library that needs {name} reads it from the environment."
+                    )
 
 
 def _for_each_run(words: list[str]) -> list[str]:

@@ -47,8 +47,9 @@ def helps(cell: Cell) -> None:
             folder = stage.make().folder
             assert folder is not None
             prior.erasures[stage.concept] = folder
-        pool = line.generate.make(prior, line.fit.make(prior, record.say), record.say)
-        print(f"{pool.counts['images_generated']} images made for {cell.folder.name}, on which another process works")
+        maker = Maker(line.generate, prior, line.fit.make(prior, record.say))
+        made = maker({"images": maker.variants})["made"]
+        print(f"{sum(made)} images made for {cell.folder.name}, on which another process works")
 
 
 class Maker:

@@ -1,0 +1,268 @@
+"""The README's figures on robustness: processes on one store, corruptions found, inputs fuzzed, images verified, nothing lost.
+
+1. Processes fill one pool together, some of which are killed; every image is made, and once by those that live.
+2. Files of the store are damaged at random, one at a time: ``verify`` names each, and the same command makes it whole again.
+3. Images, annotation files, manifests and state files with bytes changed at random are read: data, or one sentence.
+
+Kills of whole runs are benchmarks/soak.py's, whose sums are printed with these. Writes benchmarks/results/robustness.json.
+"""
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.measure import RESULTS
+from genaug.core.errors import GenaugError
+from genaug.core.files import read_json, write_json
+from genaug.core.identity import NOT_IDENTITY, digest_bytes, identified
+from genaug.core.seeding import derive
+from genaug.core.store import Store, is_whole, pixel_hash
+from genaug.data.pool import manifest_rows
+from genaug.data.sample import Dataset, Sample
+from genaug.data.sources.coco import Coco
+from genaug.data.sources.image_folder import ImageFolder
+from genaug.generators import publishing
+from genaug.generators.base import Generated, Generator
+from genaug.runs.collection import cell_states
+from genaug.runs.verification import verify
+
+M = 10
+
+
+@identified("benchmarks/noise")
+@dataclass(kw_only=True, slots=True)
+class Noise(Generator):
+    """Pictures of noise, slowly."""
+
+    pause: float = field(default=0.0, metadata=NOT_IDENTITY)
+    uses_prior: ClassVar[bool] = False
+
+    def draw(self, source, index, dataset):
+        return {}
+
+    def generate(self, variants, dataset, prior, fitted, device):
+        for variant in variants:
+            pixels = np.random.default_rng(derive(variant.fingerprint)).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+            time.sleep(self.pause)
+            yield Generated(variant=variant, image=Image.fromarray(pixels))
+
+
+def sources(count: int) -> Dataset:
+    def sample(i: int) -> Sample:
+        pixels = np.full((16, 16, 3), i % 256, np.uint8)
+        return Sample(id=f"train/{i:04d}", digest=digest_bytes(f"{i}".encode()), image=pixels, label={0: 1.0})
+
+    train = tuple(map(sample, range(count)))
+    return Dataset(name="noise", task="classification", class_names=("a",), train=train, val=(), test=())
+
+
+def fill(root: Path, count: int, pause: float = 0.0) -> int:
+    """Make the pool, or what is missing of it; returns the number of images made here."""
+    publishing._seen.clear()
+    made = publishing.make_pool(
+        Store(root), Noise(seed=0, pause=pause), sources(count), None, "f", lambda: None, M, lambda text: None
+    )
+    return made.counts["images_generated"]
+
+
+def images(root: Path) -> dict[str, str]:
+    return {path.stem: pixel_hash(Image.open(path)) for path in Store(root).images()}
+
+
+def together(top: Path, processes: int, kills: int, draw: random.Random) -> dict[str, int]:
+    """Processes on one store, some killed and replaced."""
+    fill(top / "alone", 40)
+    expected, root = images(top / "alone"), top / "together" / "store"
+    start = lambda: multiprocessing.get_context("fork").Process(target=fill, args=(root, 40, 0.01))
+    running = [start() for _ in range(processes)]
+    for process in running:
+        process.start()
+    for _ in range(kills):
+        time.sleep(draw.uniform(0.05, 0.3))
+        victim = draw.choice(running)
+        if victim.is_alive():
+            assert victim.pid is not None
+            os.kill(victim.pid, signal.SIGKILL)
+            victim.join()
+            running.append(start())
+            running[-1].start()
+    for process in running:
+        process.join()
+    found = images(root)
+    killed = sum(process.exitcode == -signal.SIGKILL for process in running)
+    return {
+        "processes on one store": len(running), "of them killed": killed, "images": len(expected),
+        "images lost or different": sum(found.get(name) != value for name, value in expected.items()),
+        "damaged files": len(verify(root.parent)[1]),
+    }  # fmt: skip
+
+
+DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "cut": lambda data, draw: data[: draw.randrange(len(data))],
+    "empty": lambda data, draw: b"",
+    "a byte changed": lambda data, draw: _changed(data, draw, 1),
+    "bytes changed": lambda data, draw: _changed(data, draw, 20),
+    "zeros": lambda data, draw: bytes(len(data)),
+    "something else": lambda data, draw: draw.randbytes(len(data)),
+}
+
+
+def _changed(data: bytes, draw: random.Random, count: int) -> bytes:
+    found = bytearray(data)
+    for _ in range(count):
+        found[draw.randrange(len(found))] ^= draw.randrange(1, 256)
+    return bytes(found)
+
+
+def corruptions(top: Path, count: int, draw: random.Random) -> dict[str, int]:
+    """Damage one file at a time; is it found, and is everything as before after the same command?"""
+    outputs = top / "damaged"
+    store, sums = Store(outputs / "store"), Counter[str]()
+    learn = lambda work: ((work / "weights.bin").write_bytes(bytes(range(256)) * 40), {"loss": 1.0})[1]
+    artefact = lambda: store.folder("fitted", "noise", "ab" * 8, learn)[0]
+    fill(store.root, 4)
+    artefact()
+    content = lambda: {p: p.read_bytes() for p in sorted(outputs.rglob("*")) if p.is_file() and "locks" not in p.parts}
+    whole = content()
+    rows = manifest_rows(store.pools()[0])
+    for _ in range(count):
+        path = draw.choice(list(whole))
+        name = draw.choice(list(DAMAGES))
+        damaged = DAMAGES[name](whole[path], draw)
+        if damaged == whole[path]:
+            continue
+        linked = [other for other in whole if other.samefile(path)]
+        path.write_bytes(damaged)
+        sums["corruptions"] += 1
+        same = path.suffix == ".png" and _same_picture(path, whole[path])
+        found = verify(outputs)[1]
+        sums["found" if found else "without effect (pixels and rows as before)" if same else "missed"] += 1
+        with contextlib.redirect_stderr(open(os.devnull, "w")):
+            fill(store.root, 4)
+            is_whole(artefact())
+        healed = {r["fingerprint"]: _row(r) for r in manifest_rows(store.pools()[0])} == {
+            r["fingerprint"]: _row(r) for r in rows
+        }
+        sums["healed by the same command"] += not verify(outputs)[1] and healed
+        for other in linked:  # as it was: seconds are others
+            other.unlink(missing_ok=True)
+        for file, data in whole.items():
+            if not file.exists() or file.read_bytes() != data:
+                file.unlink(missing_ok=True)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
+        publishing._seen.clear()
+    return dict(sums)
+
+
+def _same_picture(path: Path, data: bytes) -> bool:
+    import io
+
+    try:
+        with Image.open(path) as now, Image.open(io.BytesIO(data)) as before:
+            now.load()
+            return pixel_hash(now) == pixel_hash(before)
+    except Exception:
+        return False
+
+
+def _row(row: dict) -> dict:
+    return {key: value for key, value in row.items() if key != "seconds"}
+
+
+def fuzz(top: Path, count: int, draw: random.Random) -> dict[str, int]:
+    """Read files with changed bytes: data, one sentence, or (which must not be) any other error."""
+    sums, folder = Counter[str](), top / "fuzz"
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8))
+    for name in ("train/a/0.png", "train/b/0.png", "train/b/1.png", "images/0.png", "images/1.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / name)
+    boxes = [{"id": i, "image_id": i % 2, "category_id": 1, "bbox": [1, 1, 5 + i, 6], "iscrowd": 0} for i in range(4)]
+    pictures = [{"id": i, "file_name": f"{i}.png", "width": 16, "height": 12} for i in range(2)]
+    coco = {"images": pictures, "annotations": boxes, "categories": [{"id": 1, "name": "a"}]}
+    for split in ("train", "val"):
+        write_json(folder / "coco" / f"instances_{split}.json", coco)
+        shutil.copytree(folder / "images", folder / "coco" / split)
+    shutil.copytree(top / "damaged", folder / "outputs")
+    state = {"state": "running", "attempt": 0, "host": "h", "pid": 1}
+    write_json(folder / "outputs/runs/digits-ab12/status.json", state)
+    pool = Store(folder / "outputs/store").pools()[0]
+    readers: dict[Path, Callable[[], object]] = {
+        folder / "train/a/0.png": lambda: [
+            s.open() for s in ImageFolder(root=str(folder / "train"), seed=0).load().train
+        ],
+        folder / "coco/instances_train.json": lambda: Coco(root=str(folder / "coco"), seed=0).load(),
+        pool / "metadata.jsonl": lambda: verify(folder / "outputs"),
+        folder / "outputs/runs/digits-ab12/status.json": lambda: cell_states(folder / "outputs/runs"),
+        folder / "outputs/store/fitted" / f"noise-{'ab' * 8}" / "artefact.json": lambda: verify(folder / "outputs"),
+        next(Store(folder / "outputs/store").images()): lambda: verify(folder / "outputs"),
+    }
+    for i in range(count):
+        path, read = list(readers.items())[i % len(readers)]
+        data = path.read_bytes()
+        path.write_bytes(draw.choice(list(DAMAGES.values()))(data, draw))
+        sums["inputs"] += 1
+        try:
+            with contextlib.redirect_stderr(open(os.devnull, "w")):
+                read()
+            sums["read, or named and left out"] += 1
+        except GenaugError:
+            sums["one sentence"] += 1
+        except Exception as error:
+            sums["other errors"] += 1
+            print(f"{path.name}: {type(error).__name__}: {error}")
+        finally:
+            path.write_bytes(data)
+    return dict(sums)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--kills", type=int, default=8)
+    parser.add_argument("--corruptions", type=int, default=300)
+    parser.add_argument("--inputs", type=int, default=1200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS / "robustness.json")
+    options = parser.parse_args()
+    draw = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        report = {
+            "processes": together(top, options.processes, options.kills, draw),
+            "corruptions": corruptions(top, options.corruptions, draw),
+            "fuzz": fuzz(top, options.inputs, draw),
+            "seed": options.seed,
+        }
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+    soak = read_json(RESULTS / "soak.json") or {}
+    print(
+        f"{soak.get('kills', 0)} kills of {soak.get('runs', 0)} runs: {soak.get('equal result', 0)} ended equal to runs that "
+        f"were never killed, {soak.get('runs of two processes', 0)} of them by two processes at once; "
+        f"{report['processes']['processes on one store']} processes on one store, "
+        f"{report['processes']['of them killed']} of them killed: {report['processes']['images lost or different']} of "
+        f"{report['processes']['images']} images lost; {report['corruptions'].get('found', 0)} of "
+        f"{report['corruptions']['corruptions']} corruptions found, {report['corruptions'].get('missed', 0)} missed; "
+        f"{report['fuzz']['inputs']} inputs fuzzed, {report['fuzz'].get('other errors', 0)} errors that were no sentence; "
+        f"{soak.get('images compared', 0) + report['processes']['images']} images verified"
+    )
+
+
+if __name__ == "__main__":
+    main()
