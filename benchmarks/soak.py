@@ -12,6 +12,7 @@ Runs are forks of this process, which has imported everything, so that kills str
 """
 
 import argparse
+import contextlib
 import hashlib
 import importlib
 import json
@@ -19,6 +20,7 @@ import multiprocessing
 import os
 import platform
 import random
+import resource
 import signal
 import sys
 import tempfile
@@ -28,6 +30,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
 from PIL import Image
 
 from genaug.core.files import write_json
@@ -68,8 +71,8 @@ SUMS = (
     "runs", "ended", "failed", "hung", "equal result", "different result", "wrong exit codes", "damaged stores",
     "runs of two processes", "images compared",
 )  # fmt: skip
-PATIENCE = 120.0
-"""Seconds beyond ten times its own that a run may take before it counts as hanging."""
+PATIENCE = 900.0
+"""Seconds that a run may take, on however busy a machine, before it counts as hanging."""
 
 
 def command(words: list[str], outputs: Path) -> BaseProcess:
@@ -108,16 +111,29 @@ def outcome(outputs: Path) -> dict[str, Any]:
 
 
 def finish(name: str, outputs: Path, patience: float) -> tuple[str, float]:
-    """Let a run end; ``ended``, ``failed`` or ``hung``, and its seconds."""
+    """Let a run end; ``ended``, ``failed`` or ``hung``, and its CPU seconds, which do not depend on what else runs here."""
     outputs.mkdir(exist_ok=True)
-    started = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = command([name], outputs)
     process.join(patience)
-    if process.exitcode is None:
+    hung = process.exitcode is None
+    if hung:
         process.kill()
         process.join()
-        return "hung", time.monotonic() - started
-    return "ended" if process.exitcode == 0 else "failed", time.monotonic() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return "hung" if hung else "ended" if process.exitcode == 0 else "failed", seconds
+
+
+def work_for(processes: list[BaseProcess], seconds: float) -> None:
+    """Wait until the first process has had so many CPU seconds, or all have ended."""
+    with contextlib.suppress(psutil.Error):
+        first = psutil.Process(processes[0].pid)
+        while any(process.is_alive() for process in processes):
+            times = first.cpu_times()
+            if times.user + times.system >= seconds:
+                break
+            time.sleep(0.02)
 
 
 def main() -> None:
@@ -158,11 +174,13 @@ def main() -> None:
             """What the run leaves when nobody kills it, and its seconds."""
             if name not in whole:
                 outputs = Path(top) / f"whole-{name}"
-                state, seconds = finish(name, outputs, 600.0)
+                state, seconds = finish(name, outputs, PATIENCE)
                 if state != "ended":
                     sys.exit(f"{name} fails without any kill:\n{(outputs / 'soak.txt').read_text()}")
                 whole[name] = outcome(outputs), seconds
-                print(f"{name}: {seconds:.1f} s and {len(whole[name][0]['images'])} images without kills", flush=True)
+                print(
+                    f"{name}: {seconds:.1f} CPU s and {len(whole[name][0]['images'])} images without kills", flush=True
+                )
             return whole[name]
 
         if options.kills == 0:
@@ -175,7 +193,7 @@ def main() -> None:
             outputs.mkdir()
             for _ in range(min(options.per_run, options.kills - kills.total())):
                 processes = [command([name], outputs) for _ in range(1 + sums["runs"] % 2)]
-                time.sleep(draw.uniform(0.05, 0.95) * seconds)
+                work_for(processes, draw.uniform(0.05, 0.95) * seconds)
                 signum = draw.choice(list(CODES))
                 for process in processes:
                     if process.is_alive():
@@ -184,7 +202,9 @@ def main() -> None:
                         kills[signum.name] += 1
                         kinds[name] += 1
                         sums["wrong exit codes"] += process.exitcode not in (*CODES[signum], 0)  # 0: it ended first
-            state, _ = finish(name, outputs, 10 * seconds + PATIENCE)
+                if any(process.exitcode == 0 for process in processes):
+                    break  # it ended first
+            state, _ = finish(name, outputs, PATIENCE)
             found = outcome(outputs)
             checked = command(["verify"], outputs)
             checked.join()
