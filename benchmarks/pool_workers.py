@@ -24,11 +24,11 @@ from PIL import Image
 
 from benchmarks.measure import RESULTS
 from genaug.composition import compose_typed
-from genaug.core.claims import claim
+from genaug.core.claims import MOST, claim
 from genaug.core.store import Store, pixel_hash
-from genaug.data.pool import manifest_rows
 from genaug.data.sample import Dataset, Sample
-from genaug.generators.publishing import _write_manifest, in_order, verified
+from genaug.generators.forms import form_of
+from genaug.generators.publishing import in_order
 from genaug.runs.environment import describe_environment
 
 POOL = (
@@ -94,47 +94,49 @@ def store_costs(count: int, root: Path) -> dict[str, float]:
         with claim(store, wanted) as (share, _):
             assert share
 
-    empty, _ = seconds(one_claim)
+    claimed, _ = seconds(one_claim)
     small = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
     row = {"label": {"a": 1.0}, "rejected": None, "generator": "bench", "seconds": 0.1, "t0": 0.5}
+    form = form_of(store, store.pool("b" * 16), count)
 
     def put_all() -> dict[str, dict[str, Any]]:
         return {
-            v.fingerprint: store.put_image(v.fingerprint, small, {**row, "source_id": v.source.id, "index": v.index})
+            v.fingerprint: form.put(v.fingerprint, small, {**row, "source_id": v.source.id, "index": v.index})
             for v in variants
         }
 
     put, abouts = seconds(put_all)
-    looked, left = seconds(lambda: [name for name in wanted if not store.has_image(name)])
-    assert not left
-    folder = store.pool("p")
-    manifest, _ = seconds(lambda: _write_manifest(store, folder, variants, 10, abouts, print))
-    opened, rows = seconds(lambda: manifest_rows(folder))
-    assert len(rows) == count
-    again, known = seconds(lambda: verified(store, folder, wanted))
+    form.close()
+    looked, known = seconds(lambda: store.known(wanted))
     assert len(known) == count
+    manifest, _ = seconds(lambda: form.publish(variants, 10, abouts, dataset, print))
+    again, pool = seconds(lambda: form_of(store, form.folder).published(10, dataset))
+    assert pool is not None and len(pool.samples) == count
     noise = np.random.default_rng(0).normal(0, 6, (64, 64, 3))
     picture = Image.fromarray((128 + noise).clip(0, 255).astype(np.uint8)).resize((512, 512), Image.Resampling.BICUBIC)
     large, _ = seconds(lambda: [store.put_image(f"{i:016x}", picture, row) for i in range(20)])
     decoded, _ = seconds(lambda: [store.about_image(f"{i:016x}") for i in range(20)])
     size = statistics.mean(store.image_path(f"{i:016x}").stat().st_size for i in range(20))
     each = {"plan": plan, "order": order, "write 8 px": put, "see whether it is there": looked, "manifest": manifest,
-            "open": opened, "verify 8 px": again}  # fmt: skip
+            "open": again}  # fmt: skip
     return {
         **{f"{key}, per image": value / count for key, value in each.items()},
-        "claim, per image of the share": empty / (count / 2),
+        "claim, per image of the share": claimed / min(MOST, count / 2),
         "verify 512 px, per image": decoded / 20,
         "bytes of a plan in memory, per image": memory / count,
         "write 512 px, per image": large / 20,
         "bytes of a PNG of 512 px": size,
-        "bytes of a line of the manifest": (folder / "metadata.jsonl").stat().st_size / count,
+        "bytes of a packed pool of pictures of 8 px, per image": sum(p.stat().st_size for p in form.folder.iterdir())
+        / count,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=400, help="a multiple of 40")
-    parser.add_argument("--count", type=int, default=2000, help="images of the pool that only the store works on")
+    parser.add_argument(
+        "--count", type=int, default=20_000, help="images of the packed pool that only the store works on"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--without-ray", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS / "pool_workers.json")

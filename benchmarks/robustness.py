@@ -36,8 +36,9 @@ from genaug.data.pool import manifest_rows
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.coco import Coco
 from genaug.data.sources.image_folder import ImageFolder
-from genaug.generators import publishing
+from genaug.generators import forms
 from genaug.generators.base import Generated, Generator
+from genaug.generators.publishing import make_pool
 from genaug.runs.collection import cell_states
 from genaug.runs.verification import verify
 
@@ -73,8 +74,8 @@ def sources(count: int) -> Dataset:
 
 def fill(root: Path, count: int, pause: float = 0.0) -> int:
     """Make the pool, or what is missing of it; returns the number of images made here."""
-    publishing._seen.clear()
-    made = publishing.make_pool(
+    forms._seen.clear()
+    made = make_pool(
         Store(root), Noise(seed=0, pause=pause), sources(count), None, "f", lambda: None, M, lambda text: None
     )
     return made.counts["images_generated"]
@@ -167,7 +168,7 @@ def corruptions(top: Path, count: int, draw: random.Random) -> dict[str, int]:
                 file.unlink(missing_ok=True)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(data)
-        publishing._seen.clear()
+        forms._seen.clear()
     return dict(sums)
 
 

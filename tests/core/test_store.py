@@ -178,3 +178,18 @@ def test_a_folder_that_cannot_be_written_is_said_before_any_work(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(GenaugError, match=r"paths\.outputs_dir"):
         check_writable(tmp_path / "file" / "outputs")
+
+
+@pytest.mark.parametrize("change", [("1.25", "1.26"), ('"a.txt"', '"b.txt"'), ("learned", "learnt")])
+def test_any_change_of_what_is_said_of_an_artefact_is_found_and_made_again(tmp_path, change):
+    def learn(work):
+        (work / "a.txt").write_text("x")
+        return {"loss": 1.25, "note": "learned"}
+
+    store = Store(tmp_path)
+    folder, _ = store.folder("fitted", "tokens", "a" * 16, learn)
+    about = (folder / "artefact.json").read_text()
+    assert change[0] in about
+    (folder / "artefact.json").write_text(about.replace(*change))
+    _, is_new = store.folder("fitted", "tokens", "a" * 16, learn)
+    assert is_new and (folder / "artefact.json").read_text() == about

@@ -32,7 +32,7 @@ def start(outputs, *words):
 
 
 def wait_for(found, processes):
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 1200
     while not found():
         assert all(process.poll() is None for process in processes), [p.communicate()[0] for p in processes]
         assert time.monotonic() < deadline

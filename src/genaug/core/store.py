@@ -33,6 +33,7 @@ from genaug.core.shards import Catalogue, Packed
 
 ABOUT = "artefact.json"
 HASH = "sha256"
+SEAL = "about_sha256"
 PACKED_FROM = 10_000
 """Images of a pool from which on it is packed: files would be opened one by one, and each is one more for the file system."""
 
@@ -134,7 +135,8 @@ class Store:
             files.pop(ABOUT, None)
             sizes = {name: path.stat().st_size for name, path in files.items()}
             hashes = {name: file_hash(path) for name, path in files.items()}
-            write_json(work / ABOUT, {**about, "fingerprint": fingerprint, "files": sizes, HASH: hashes})
+            about = {**about, "fingerprint": fingerprint, "files": sizes, HASH: hashes}
+            write_json(work / ABOUT, {**about, SEAL: seal_of(about)})
             if final.exists():  # present but incomplete: damaged from outside
                 shutil.rmtree(final)
             work.rename(final)
@@ -216,7 +218,17 @@ def held_by(owner: Path) -> str:
 
 def artefact(folder: Path) -> Any:
     """What ``Store.folder`` wrote of an artefact; None where there is none, or its ``artefact.json`` is damaged."""
-    return read_json(folder / ABOUT, {"fingerprint": str, "files": dict})
+    about = read_json(folder / ABOUT, {"fingerprint": str, "files": dict})
+    if about is not None and about.get(SEAL, seal_of(about)) != seal_of(about):
+        say_damaged(folder / ABOUT, "its content has changed")
+        return None
+    return about
+
+
+def seal_of(about: dict[str, Any]) -> str:
+    """sha256 of what is said of an artefact; earlier versions wrote none."""
+    rest = {key: value for key, value in about.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def is_whole(folder: Path) -> bool:
