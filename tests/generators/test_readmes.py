@@ -13,6 +13,7 @@ FAMILIES = {
     "collage": "generator/collage/*",
     "diff_ii": "generator/diff_ii*",
     "dreamda": "generator/dreamda*",
+    "gif": "generator/gif*",
     "lora": "generator/lora/*",
     "latent_interpolation": "generator/latent_interpolation*",
     "psld": "generator/psld*",

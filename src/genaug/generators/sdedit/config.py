@@ -19,6 +19,8 @@ from genaug.generators.labelling.config import Labelled
 from genaug.generators.sdedit.edit_region import EDIT_MASKS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from genaug.priors.model import LearnedTokens, Prior
 
 SCHEDULERS = ("ddim", "dpmsolver++", "unipc", "ddim_trailing", "lcm", "pndm_ref")
@@ -175,6 +177,10 @@ class ImageToImage(EditsSource):
     def adapted(self, prior: "Prior", fitted: Path | None) -> AbstractContextManager[None]:
         """The prior with what ``fit`` learned of its weights in place, and as it was afterwards: here nothing."""
         return nullcontext()
+
+    def refined(self, prior: "Prior", z: "Tensor", variants: Sequence[Variant], class_names: Sequence[str]) -> "Tensor":
+        """What becomes of the clean latents [b, 4, h, w] of edits before they are decoded: here nothing."""
+        return z
 
     def generate(
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"

@@ -137,6 +137,7 @@ def edit_images(
             seeds=[derive(seed, "steps") for seed in batch.seeds],
             editable_bhw=None if config.mask == "none" else editable_latents(prior, batch.items),
         )
+        z = config.refined(prior, z, [variant for variant, _, _ in batch.items], finish.class_names)
         return batch, Moving(to_bytes(prior.decode(z)))
 
     batches = list(in_batches(config, wanted))

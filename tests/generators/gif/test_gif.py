@@ -1,0 +1,108 @@
+"""GIF: the guided step in closed form, its bounds, and images that depend on their own identity alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from genaug.composition import compose_typed
+from genaug.core.errors import GenaugError
+from genaug.generators.gif import imagination
+from genaug.generators.gif.config import Gif
+from genaug.generators.gif.imagination import Judge, diversity, informativeness
+
+
+@pytest.fixture(scope="module")
+def clip(prior_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A CLIP with random weights."""
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer = CLIPTokenizer.from_pretrained(prior_folder, subfolder="tokenizer")
+    ends = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**small, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": 77}
+    torch.manual_seed(0)
+    model = CLIPModel(
+        CLIPConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=8)
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def gif(clip: str, **fields: object) -> Gif:
+    given = {"name": "g", "seed": 0, "class_names": True, "num_steps": 4, "t0": 0.5, "guidance": 2.0, "clip_path": clip}
+    return Gif(**{**given, **fields})  # type: ignore[arg-type]
+
+
+def by_identity(generator, variants, dataset, prior) -> dict[str, np.ndarray]:
+    made = generator.generate(variants, dataset, prior, None)
+    return {image.variant.fingerprint: np.asarray(image.image).astype(int) for image in made}
+
+
+def test_the_score_is_that_of_the_released_code():
+    random = torch.Generator().manual_seed(0)
+    found = torch.randn((3, 5), generator=random).softmax(dim=-1)
+    known = torch.tensor([0.1, 0.6, 0.1, 0.1, 0.1])
+    h = lambda p: -(p * p.log()).sum(-1)
+    expected = (h(found) - h(known)).mean() + found[:, 1].mean()
+    assert informativeness(found, known) == pytest.approx(expected.item(), rel=1e-5)
+    assert torch.isfinite(informativeness(torch.tensor([[1.0, 0.0]]), torch.tensor([0.0, 1.0])))  # 0 log 0
+    features = torch.randn((3, 8), generator=random)
+    kl = torch.nn.KLDivLoss(reduction="batchmean", log_target=True)
+    mean = features.mean(0, keepdim=True).repeat(3, 1)
+    released = kl(torch.log_softmax(features, -1), torch.log_softmax(mean, -1))
+    assert diversity(features) == pytest.approx(released.item(), rel=1e-4)
+    assert diversity(features[:1].repeat(3, 1)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_step_goes_up_the_score_within_its_bounds(prior, dataset, clip):
+    made = gif(clip, epsilon=0.3)
+    z = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(1))
+    judge = Judge(clip, ("cat", "dog", "table"), "cpu")
+    known = torch.tensor([0.2, 0.5, 0.3])
+    found = imagination._guided(made, prior, judge, z[0], known, 7)
+    assert (found - z[0]).abs().max() <= 0.3 + 1e-6 and (found - z[0]).abs().max() > 0.1
+
+    def score(step: float) -> float:
+        """S after a step of this size, of the copies that ``_guided`` perturbs."""
+        random = torch.Generator().manual_seed(7)
+        zeta = torch.rand((2, 4, 1, 1), generator=random).requires_grad_()
+        b = torch.randn((2, 4, 1, 1), generator=random).requires_grad_()
+
+        def of(zeta: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            images = prior.vae.decode(((1 + zeta) * z[0] + b) / prior.scaling_factor).sample
+            features = judge.features(images)
+            return informativeness(judge.probabilities(features), known) + diversity(features)
+
+        slopes = torch.autograd.grad(of(zeta, b), (zeta, b))
+        with torch.no_grad():
+            return float(of(*(value + step * slope.sign() for value, slope in zip((zeta, b), slopes, strict=True))))
+
+    assert score(0.01) > score(0.0)
+
+
+def test_images_do_not_depend_on_their_batch_and_differ_from_plain_edits(prior, dataset, clip):
+    made = gif(clip)
+    variants = [made.variant_of(source, j, dataset, "f") for source in dataset.train[:2] for j in range(2)]
+    together = by_identity(made, variants, dataset, prior)
+    for variant in variants:
+        alone = np.asarray(next(iter(made.generate([variant], dataset, prior, None))).image)
+        assert np.abs(together[variant.fingerprint] - alone).max() <= 2  # rounding
+    weak = by_identity(gif(clip, epsilon=1e-6), variants, dataset, prior)
+    assert all(np.abs(together[f] - weak[f]).mean() > 1 for f in together)
+
+
+def test_what_cannot_work_is_refused(clip):
+    with pytest.raises(GenaugError, match="leakage=none"):
+        gif(clip, class_names=False)
+    with pytest.raises(GenaugError, match=r"generator\.mask=none"):
+        gif(clip, mask="edit_object")
+    with pytest.raises(GenaugError, match="does not work on detection"):
+        gif(clip).check("detection")
+
+
+def test_the_preset_states_the_released_settings():
+    made = compose_typed(["generator=gif", "leakage=none"]).generator
+    assert (made.t0, made.guidance, made.epsilon, made.step_size, len(made.sentences.texts)) == (0.9, 50, 0.8, 0.1, 50)
