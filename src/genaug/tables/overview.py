@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from genaug.composition import compose_typed
+from genaug.composition import compose_whole
 from genaug.core.errors import GenaugError
 from genaug.priors.config import TINY
 from genaug.tables.record import as_markdown, differences_as_markdown, read_record, record_path
@@ -124,8 +124,9 @@ def _state(record: dict[str, Any]) -> str:
 
 def _needs(item: str) -> str:
     """What an experiment waits for: data that do not come with the packages, weights of a prior."""
-    config = compose_typed([f"experiment={item}"])
-    needed = [] if config.dataset.embedded else [config.dataset.name]
+    config = compose_whole(f"experiment={item}")
+    name = config.dataset.name or f"dataset.root of {type(config.dataset).identity_name.rpartition('/')[2]} data"
+    needed = [] if config.dataset.embedded else [name]
     if config.prior.path != TINY:
         needed.append(config.prior.path)
     return f"not run: needs {', '.join(needed)} and a GPU" if needed else "not run"
