@@ -256,7 +256,7 @@ class Select(Stage):
 
     def make(self, pool: Pool, say: Say) -> Pool:
         """The pool without the rejected images."""
-        return self.config.filter.apply(pool, self.dataset, self.config.paths.store, say)
+        return self.config.filter.apply(pool, self.dataset, self.config.paths.store, say, self.config.trainer.device())
 
 
 @dataclass(kw_only=True)

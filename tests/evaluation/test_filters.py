@@ -103,3 +103,63 @@ def test_a_clip_model_that_is_not_there_is_named_with_what_to_write_instead(data
     sample = SyntheticSample(id="s", digest="s", image=flat(9), label={0: 1.0}, source_id="train/0", index=0)
     with pytest.raises(GenaugError, match=r"cannot be loaded .* or filter=classifier"):
         chosen.score([sample], dataset, Store(tmp_path))
+
+
+def test_clip_margins_are_the_models_and_do_not_depend_on_the_batch(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+    from genaug.evaluation import filters
+    from genaug.priors.config import PriorConfig
+
+    tokenizer = CLIPTokenizer.from_pretrained(PriorConfig(image_size=32).folder, subfolder="tokenizer")
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    text = {**small, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length}
+    torch.manual_seed(0)
+    model = CLIPModel(
+        CLIPConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=8)
+    ).eval()
+    model.save_pretrained(tmp_path)
+    side = {"height": 32, "width": 32}
+    processor = CLIPProcessor(CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=side), tokenizer)
+    processor.save_pretrained(tmp_path)
+    samples = [
+        SyntheticSample(id=str(i), digest=str(i), image=flat(40 * i), label={i % 2: 1.0}, source_id="train/0", index=0)
+        for i in range(5)
+    ]
+    chosen = ClipMargin(name="clip", path=str(tmp_path))
+    margins = chosen.score(samples, dataset, Store(tmp_path), "cpu")
+    monkeypatch.setattr(filters, "BATCH", 2)
+    assert chosen.score(samples, dataset, Store(tmp_path), "cpu") == pytest.approx(margins, abs=1e-6)
+    inputs = processor(
+        text=[f"a photo of a {n}" for n in dataset.class_names],
+        images=[samples[1].open()],
+        return_tensors="pt",
+        padding=True,
+    )
+    with torch.no_grad():
+        logits = (model(**inputs).logits_per_image / model.logit_scale.exp())[0].numpy()
+    assert margins[1] == pytest.approx(float(logits[1] - np.delete(logits, 1).max()), abs=1e-5)
+
+
+def test_lpips_of_a_batch_is_that_of_each_pair(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    from torchvision.models import AlexNet_Weights, alexnet
+
+    from genaug.evaluation.filters import lpips_distances
+
+    torch.manual_seed(0)
+    state = alexnet().state_dict()  # random, where the published weights would be downloaded
+    monkeypatch.setattr(AlexNet_Weights, "get_state_dict", lambda self, *args, **kwargs: state)
+    pairs = list(zip(dataset.train[:3], dataset.train[1:4], strict=True))
+    network = LearnedPerceptualImagePatchSimilarity("alex", reduction="mean", normalize=True)
+    expected = []
+    for pair in pairs:
+        pixels = [np.asarray(sample.open().resize((64, 64)), np.float32) / 255 for sample in pair]
+        tensors = [torch.from_numpy(values).permute(2, 0, 1)[None] for values in pixels]
+        expected.append(float(network(*tensors)))
+    assert lpips_distances(pairs, device="cpu") == pytest.approx(expected, rel=1e-4)

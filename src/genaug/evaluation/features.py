@@ -20,20 +20,23 @@ RANDOM = "random:"
 PIXEL_SIDE = 16
 
 
-def features_of(samples: Sequence[Sample], backbone: str, store: Path, batch_size: int = 64) -> np.ndarray:
+def features_of(
+    samples: Sequence[Sample], backbone: str, store: Path, batch_size: int = 64, device: str | None = None
+) -> np.ndarray:
     """float32 [n, d], one row per sample; only images without a row in the store are encoded.
 
     Args:
         backbone: a timm name, ``random:<timm name>`` or ``pixels``.
         store: root of the store; rows live in ``features/<fingerprint of the backbone>.npz``, which several processes may
             add to at once.
+        device: where the backbone runs; None takes a GPU where there is one.
     """
     name = fingerprint(backbone)
     path = store / "features" / f"{name}.npz"
     known = _read(path)
     missing = list({s.digest: s for s in samples if s.digest not in known}.values())
     if missing:
-        rows = encode(missing, backbone, batch_size)
+        rows = encode(missing, backbone, batch_size, device)
         made = {sample.digest: row for sample, row in zip(missing, rows, strict=True)}
         with Store(store).lock(f"features-{name}"):
             known = _read(path) | made  # with what other processes added meanwhile
@@ -58,7 +61,7 @@ def _publish(path: Path, rows: dict[str, np.ndarray]) -> None:
         np.savez(file, **rows)  # type: ignore[arg-type]
 
 
-def encode(samples: Sequence[Sample], backbone: str, batch_size: int = 64) -> np.ndarray:
+def encode(samples: Sequence[Sample], backbone: str, batch_size: int = 64, device: str | None = None) -> np.ndarray:
     """Features without the store."""
     if backbone == PIXELS:
         small = [np.asarray(s.open().resize((PIXEL_SIDE, PIXEL_SIDE))).reshape(-1) for s in samples]
@@ -82,7 +85,7 @@ def encode(samples: Sequence[Sample], backbone: str, batch_size: int = 64) -> np
         ):
             network = timm.create_model(name, pretrained=not random, num_classes=0)
     network.eval()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
     transform = create_transform(**resolve_data_config({}, model=network))
     rows = []

@@ -23,6 +23,8 @@ from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
 
 THRESHOLD = {"stage": "threshold"}
+BATCH = 64
+"""Images, or pairs of them, that a network judges at once."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,19 +47,23 @@ class Filter:
         """Whether the filter can reject anything."""
         return True
 
-    def score(self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store) -> list[float]:
-        """One number per image; may read real training images, never validation or test images."""
+    def score(
+        self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store, device: str = "cpu"
+    ) -> list[float]:
+        """One number per image, computed on ``device``; may read real training images, never validation or test images."""
         raise AssertionError(f"{type(self).__name__} does not score")
 
     def keeps(self, score: float) -> bool:
         """Whether an image with this score is trained on."""
         raise AssertionError(f"{type(self).__name__} does not decide")
 
-    def apply(self, pool: Pool, dataset: Dataset, store: Store, say: Callable[[str], None] = print) -> Pool:
+    def apply(
+        self, pool: Pool, dataset: Dataset, store: Store, say: Callable[[str], None] = print, device: str = "cpu"
+    ) -> Pool:
         """The pool without the rejected images, which are counted under ``filter: <name>``."""
         if not self.active:
             return pool
-        scores = self.scores(pool, dataset, store, say)
+        scores = self.scores(pool, dataset, store, say, device)
         kept = pool.at([place for place, sample in enumerate(pool.samples) if self.keeps(scores[sample.digest])])
         rejected = len(pool.samples) - len(kept)
         say(f"filter {self.name}: {rejected} of {len(pool.samples)} images rejected")
@@ -75,7 +81,7 @@ class Filter:
         )
 
     def scores(
-        self, pool: Pool, dataset: Dataset, store: Store, say: Callable[[str], None] = print
+        self, pool: Pool, dataset: Dataset, store: Store, say: Callable[[str], None] = print, device: str = "cpu"
     ) -> dict[str, float]:
         """Score of every image of the pool, by fingerprint; images scored before are read."""
         identity = self.scores_identity(pool.fingerprint, dataset)
@@ -84,7 +90,7 @@ class Filter:
             known: dict[str, float] = read_json(path) or {}
             missing = [sample for sample in pool.samples if sample.digest not in known]
             if missing:
-                found = self.score(missing, dataset, store)
+                found = self.score(missing, dataset, store, device)
                 known |= {sample.digest: float(value) for sample, value in zip(missing, found, strict=True)}
                 write_json(path, known)
                 say(f"filter {self.name}: {len(missing)} images scored")
@@ -109,7 +115,9 @@ class Blank(Filter):
     min_std: float = bounded(4.0, 0, 255, metadata=THRESHOLD)
     """Least standard deviation of the pixel values, 0 to 255, over all channels' means."""
 
-    def score(self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store) -> list[float]:
+    def score(
+        self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store, device: str = "cpu"
+    ) -> list[float]:
         # per channel: a flat colour has no contrast although its channels differ
         return [float(np.asarray(sample.open(), dtype=np.float64).std(axis=(0, 1)).max()) for sample in samples]
 
@@ -124,18 +132,18 @@ class FeatureFilter(Filter):
     features: str = "pixels"
     """``pixels``, any timm backbone with its pretrained weights, or ``random:<timm name>``."""
 
-    def rows(self, samples: Sequence[Sample], store: Store) -> np.ndarray:
+    def rows(self, samples: Sequence[Sample], store: Store, device: str) -> np.ndarray:
         """float32 [n, d] of length 1."""
         from genaug.evaluation.features import features_of, normalised
 
-        return normalised(features_of(samples, self.features, store.root))
+        return normalised(features_of(samples, self.features, store.root, device=device))
 
-    def to_source(self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store) -> list[float]:
+    def to_source(self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store, device: str) -> list[float]:
         """Cosine similarity of each image to its own source."""
         wanted = {sample.source_id for sample in samples}
         sources = [sample for sample in dataset.train if sample.id in wanted]
-        by_id = dict(zip((s.id for s in sources), self.rows(sources, store), strict=True))
-        pairs = zip(samples, self.rows(samples, store), strict=True)
+        by_id = dict(zip((s.id for s in sources), self.rows(sources, store, device), strict=True))
+        pairs = zip(samples, self.rows(samples, store, device), strict=True)
         return [float(by_id[sample.source_id] @ row) for sample, row in pairs]
 
 
@@ -147,8 +155,10 @@ class NearDuplicate(FeatureFilter):
     max_similarity: float = bounded(0.999, -1, 1, metadata=THRESHOLD)
     """Cosine similarity to the source, in [-1, 1], above which an image is a copy."""
 
-    def score(self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store) -> list[float]:
-        return self.to_source(samples, dataset, store)
+    def score(
+        self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store, device: str = "cpu"
+    ) -> list[float]:
+        return self.to_source(samples, dataset, store, device)
 
     def keeps(self, score: float) -> bool:
         return score <= self.max_similarity
@@ -171,18 +181,20 @@ class DistanceBand(FeatureFilter):
         if self.low > self.high:
             raise GenaugError(f"filter.low={self.low} is above filter.high={self.high}: nothing would be kept.")
 
-    def score(self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store) -> list[float]:
+    def score(
+        self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store, device: str = "cpu"
+    ) -> list[float]:
         if self.features != "lpips":
-            return [1 - similarity for similarity in self.to_source(samples, dataset, store)]
+            return [1 - similarity for similarity in self.to_source(samples, dataset, store, device)]
         sources = {sample.id: sample for sample in dataset.train}
-        return lpips_distances([(sources[sample.source_id], sample) for sample in samples])
+        return lpips_distances([(sources[sample.source_id], sample) for sample in samples], device=device)
 
     def keeps(self, score: float) -> bool:
         return self.low <= score <= self.high
 
 
-def lpips_distances(pairs: Sequence[tuple[Sample, Sample]], side: int = 64) -> list[float]:
-    """LPIPS (AlexNet) of pairs of images, both resized to ``side`` pixels.
+def lpips_distances(pairs: Sequence[tuple[Sample, Sample]], side: int = 64, device: str | None = None) -> list[float]:
+    """LPIPS (AlexNet) of pairs of images, both resized to ``side`` pixels; ``device`` None takes a GPU where there is one.
 
     Raises:
         GenaugError: if the network's weights cannot be had; no other distance takes its place unasked.
@@ -197,12 +209,21 @@ def lpips_distances(pairs: Sequence[tuple[Sample, Sample]], side: int = 64) -> l
     ):
         network = LearnedPerceptualImagePatchSimilarity("alex", reduction="mean", normalize=True)
 
-    def tensor(sample: Sample) -> Any:
-        pixels = np.asarray(sample.open().resize((side, side)), dtype=np.float32) / 255
-        return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device)
 
+    def tensor(samples: Sequence[Sample]) -> Any:
+        pixels = (
+            np.stack([np.asarray(sample.open().resize((side, side)), dtype=np.float32) for sample in samples]) / 255
+        )
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
+
+    distances: list[float] = []
     with torch.inference_mode():
-        return [float(network(tensor(first), tensor(second))) for first, second in pairs]
+        for start in range(0, len(pairs), BATCH):
+            first, second = zip(*pairs[start : start + BATCH], strict=True)
+            distances += network.net(tensor(first), tensor(second), normalize=True).flatten().tolist()
+    return distances
 
 
 @component("filter", "classifier")
@@ -215,14 +236,16 @@ class ClassifierAgreement(FeatureFilter):
     min_margin: float = bounded(0.0, -1, 1, metadata=THRESHOLD)
     """Probability of the label minus that of the best other class, in [-1, 1]; 0 keeps what the probe would label so."""
 
-    def score(self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store) -> list[float]:
+    def score(
+        self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store, device: str = "cpu"
+    ) -> list[float]:
         from sklearn.linear_model import LogisticRegression
 
         labels = [sample.class_index for sample in dataset.train]
         if len(set(labels)) < 2:
             raise GenaugError("filter=classifier needs training images of at least two classes.")
-        probe = LogisticRegression(max_iter=1000, C=10.0).fit(self.rows(dataset.train, store), labels)
-        probabilities = probe.predict_proba(self.rows(samples, store))
+        probe = LogisticRegression(max_iter=1000, C=10.0).fit(self.rows(dataset.train, store, device), labels)
+        probabilities = probe.predict_proba(self.rows(samples, store, device))
         place = {int(label): i for i, label in enumerate(probe.classes_)}
         margins = []
         for sample, row in zip(samples, probabilities, strict=True):
@@ -253,7 +276,9 @@ class ClipMargin(Filter):
     min_margin: float = bounded(0.0, -2, 2, metadata=THRESHOLD)
     """Cosine similarity to the own class minus that to the best other, in [-2, 2]."""
 
-    def score(self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store) -> list[float]:
+    def score(
+        self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store, device: str = "cpu"
+    ) -> list[float]:
         import torch
         from transformers import CLIPModel, CLIPProcessor
 
@@ -263,16 +288,17 @@ class ClipMargin(Filter):
             "no class name.",
         ):
             model, processor = CLIPModel.from_pretrained(self.path).eval(), CLIPProcessor.from_pretrained(self.path)
+        model.to(device)
         texts = [self.template.format(name=name) for name in dataset.class_names]
         margins = []
         with torch.inference_mode():
-            for first in range(0, len(samples), 32):
-                batch = samples[first : first + 32]
+            for start in range(0, len(samples), BATCH):
+                batch = samples[start : start + BATCH]
                 inputs = processor(text=texts, images=[s.open() for s in batch], return_tensors="pt", padding=True)  # type: ignore[operator]
-                found = model(**inputs)
+                found = model(**inputs.to(device))
                 images = torch.nn.functional.normalize(found.image_embeds, dim=1)
                 names = torch.nn.functional.normalize(found.text_embeds, dim=1)
-                for sample, row in zip(batch, (images @ names.T).numpy(), strict=True):
+                for sample, row in zip(batch, (images @ names.T).cpu().numpy(), strict=True):
                     margins.append(float(row[sample.class_index] - np.delete(row, sample.class_index).max()))
         return margins
 
