@@ -116,7 +116,7 @@ def test_a_sweep_that_wandb_steers_runs_its_configurations(tmp_path, server: Sta
         "generator": "none",
         "preset": "debug",
         "paths.outputs_dir": str(tmp_path / "outputs"),
-        "tracking": "wandb",
+        "tracking.wandb": True,
     }
     args = {key: {"value": value} for key, value in chosen.items()}
     server.commands = [{"type": "run", "run_id": "fromsweep", "program": sweep["program"], "args": args}]

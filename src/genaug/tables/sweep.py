@@ -14,7 +14,7 @@ from genaug.choosing import choose
 from genaug.composition import Composer, sets_value
 from genaug.config import RunConfig
 from genaug.config_source import register
-from genaug.core.combinations import combinations
+from genaug.core.combinations import combinations, parameters
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_json, read_rows
 from genaug.core.foreign import check_overrides
@@ -79,9 +79,7 @@ def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None =
         fixed = [*choice.overrides, *extra, *place]
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
             master = hydra.compose("config", [f"experiment={item}", *_plain(fixed)], return_hydra_config=True)
-            params = [
-                f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items() if value is not None
-            ]
+            params = parameters(master.hydra.sweeper.params)
             jobs = combinations([*params, f"experiment={item}", *(o for o in fixed if not o.startswith("hydra."))])
             cells, notes = _compose(jobs)
             folder = Path(master.paths.outputs_dir).expanduser().absolute()

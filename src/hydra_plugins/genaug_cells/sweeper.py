@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genaug.core.combinations import basic_sweeper
+from genaug.core.combinations import basic_sweeper, parameters
 
 if TYPE_CHECKING:
     from genaug.composition import Composer
@@ -23,7 +23,7 @@ class CellSweeper(basic_sweeper.BasicSweeper):
 
     def _parse_config(self) -> list[str]:
         """The parameters of ``hydra.sweeper.params``; null takes one out that another file has put in."""
-        return [f"{key}={value}" for key, value in self.params.items() if value is not None]
+        return parameters(self.params)
 
     def get_job_batch(self) -> Sequence[Sequence[str]]:
         from genaug.composition import composer_of
