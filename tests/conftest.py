@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.starter import Starter
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -23,16 +25,33 @@ def shared():
     return folder
 
 
-@pytest.fixture
-def train(tmp_path):
-    """``train("-m", "seed=0,1")``: run train.py as a user would, with outputs in a temporary folder."""
+@pytest.fixture(scope="session")
+def starter():
+    """Runs programs in processes that need not import first."""
+    started = Starter()
+    yield started
+    started.close()
 
-    def run(*arguments: str, code: int = 0, env: dict[str, str | None] | None = None) -> str:
-        command = [sys.executable, str(ROOT / "train.py"), *arguments, f"paths.outputs_dir={tmp_path}/outputs"]
+
+@pytest.fixture
+def train(tmp_path, starter):
+    """``train("-m", "seed=0,1")``: run train.py as a user would, with outputs in a temporary folder.
+
+    ``fresh=True`` starts an interpreter of its own, for what is read when libraries are imported.
+    """
+
+    def run(*arguments: str, code: int = 0, env: dict[str, str | None] | None = None, fresh: bool = False) -> str:
+        words = [str(ROOT / "train.py"), *arguments, f"paths.outputs_dir={tmp_path}/outputs"]
         environment = {key: value for key, value in {**os.environ, **(env or {})}.items() if value is not None}
-        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-        assert process.returncode == code, process.stdout + process.stderr
-        return process.stdout + process.stderr
+        if fresh:
+            process = subprocess.run(
+                [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, env=environment
+            )
+            ended, said = process.returncode, process.stdout + process.stderr
+        else:
+            ended, said = starter.run(words, ROOT, environment, tmp_path)
+        assert ended == code, said
+        return said
 
     run.outputs = tmp_path / "outputs"  # type: ignore[attr-defined]
     return run

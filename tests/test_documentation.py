@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
 from typer.main import get_group
 
 from benchmarks.__main__ import names
@@ -61,7 +62,9 @@ def first_run(words: list[str]) -> list[str]:
         if word in ("-m", "--help") or word.startswith("hydra"):
             continue
         override = OverridesParser.create().parse_override(word)
-        if override.is_sweep_override():
+        if isinstance(override.value(), IntervalSweep):  # for Optuna
+            word = f"{override.get_key_element()}={override.value().start}"
+        elif override.is_sweep_override():
             word = f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
         overrides.append(word)
     return overrides

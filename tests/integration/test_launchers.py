@@ -77,7 +77,7 @@ def test_ctrl_c_ends_all_runs_of_a_sweep_with_a_checkpoint(tmp_path):
 
 def test_a_sweep_of_small_runs_uses_the_cores_that_it_is_given(train):
     small = ("-m", "generator=none", "seed=0,1", "dataset.shots=1", "downstream.num_steps=2", "tracking=local")
-    said = train(*small, "trainer.accelerator=cpu", env={"OMP_NUM_THREADS": "2"})
+    said = train(*small, "trainer.accelerator=cpu", env={"OMP_NUM_THREADS": "2"}, fresh=True)
     assert "[1] seed=0" in said and "[2] seed=1" in said and "2 runs: 2 ok" in said
     pids = {json.loads(path.read_text())["pid"] for path in train.outputs.glob("runs/*/status.json")}
     assert len(pids) == 2
