@@ -18,7 +18,7 @@ FROM base AS cpu
 ARG TORCH_INDEX
 RUN ${TORCH_INDEX:+env PIP_INDEX_URL="$TORCH_INDEX"} pip install -c constraints.txt torch torchvision \
     && pip install -c constraints.txt .
-USER genaug
+USER 1000
 WORKDIR /genaug
 VOLUME /genaug/outputs
 ENTRYPOINT ["genaug"]
@@ -26,7 +26,7 @@ CMD ["--help"]
 
 FROM base AS cuda
 RUN pip install -c constraints.txt .
-USER genaug
+USER 1000
 WORKDIR /genaug
 VOLUME /genaug/outputs
 ENTRYPOINT ["genaug"]

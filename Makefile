@@ -2,7 +2,10 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+# READY: what genaug needs is installed; DEV: what tests, linters and the documentation need, too
 READY := $(VENV)/.ready
+DEV := $(VENV)/.ready-dev
+INSTALL = $(BIN)/python -m pip install --quiet $(if $(strip $(CONSTRAINTS)),-c $(CONSTRAINTS)) --editable
 WORKERS ?= 2
 CONSTRAINTS ?= constraints.txt  # empty: the newest versions that pyproject.toml allows
 
@@ -14,25 +17,30 @@ demo: $(READY)
 	$(BIN)/genaug report demo/compare
 	$(BIN)/genaug verdict demo/compare
 
-test: $(READY) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+test: $(DEV) lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-fast: $(READY)  # the edit loop: no whole runs, nothing that takes more than a few seconds
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -q -m "not slow" --ignore tests/integration --ignore tests/golden
+test-fast: $(DEV)  # the edit loop: no whole runs, nothing that takes more than a few seconds
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q -m "not slow" --ignore tests/integration --ignore tests/golden
 
-lint: $(READY)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-docs: $(READY)  # the documentation site, in site/
+docs: $(DEV)  # the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genaug needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(if $(strip $(CONSTRAINTS)),-c $(CONSTRAINTS)) --editable '.[dev]'
+	$(INSTALL) .
 	touch $(READY)
+
+$(DEV): $(READY)
+	$(INSTALL) '.[dev]'
+	touch $(DEV)
 
 clean:
 	rm -rf $(VENV)

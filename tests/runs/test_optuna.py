@@ -34,7 +34,7 @@ def test_ten_trials_maximise_the_mean_over_seeds_of_the_validation_metric_and_a_
     values = [trial["value"] for trial in found["trials"] if trial["value"] is not None]
     assert 2 <= len(values) < 10 and found["best_evaluated_result"] == max(values)
     said = train(*command)
-    assert said.count("complete already") == len(results) and "best of" in said  # the same trials, from the store
+    assert said.count("complete already: ") == len(results) and "best of" in said  # the same trials, from the store
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_ten_trials_maximise_the_mean_over_seeds_of_the_validation_metric_and_a_
     [
         ("generator.t0=interval(0.1, 0.9)", distributions.FloatDistribution(0.1, 0.9)),
         ("downstream.lr=tag(log, interval(1e-4, 1e-1))", distributions.FloatDistribution(1e-4, 1e-1, log=True)),
-        ("mix.m=interval(1, 20)", distributions.IntDistribution(1, 20)),
+        ("mix.m=int(interval(1, 20))", distributions.IntDistribution(1, 20)),
         ("mix.m=range(2, 20, 4)", distributions.IntDistribution(2, 18, step=4)),
         ("mix.alpha=0.3,0.5", distributions.CategoricalDistribution(["0.3", "0.5"])),
         ("generator.num_steps=choice(4)", "4"),
