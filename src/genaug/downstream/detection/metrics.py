@@ -31,31 +31,11 @@ def average_precision(
         samples: images with their boxes; crowd regions are neither hits nor misses.
         predictions: what was found in each image, in its pixels.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    annotations, detections = [], []
-    for image_id, (sample, found) in enumerate(zip(samples, predictions, strict=True), start=1):
-        if sample.boxes is not None:
-            for box, label, crowd, area in _objects(sample.boxes):
-                entry = _entry(image_id, box, label, area)
-                annotations.append({**entry, "id": len(annotations) + 1, "iscrowd": int(crowd)})
-        for box, label, score in found.rows():
-            detections.append({**_entry(image_id, box, label, None), "score": score})
-    counted = [entry for entry in annotations if not entry["iscrowd"]]
-    if not detections:
-        return _nothing_found(counted, class_names)
+    counted = [entry for entry in _annotations(samples) if not entry["iscrowd"]]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its tables
-        truth: Any = COCO()
-        truth.dataset = {
-            "info": {},
-            "images": [{"id": i} for i in range(1, len(samples) + 1)],
-            "annotations": annotations,
-            "categories": [{"id": i, "name": name} for i, name in enumerate(class_names, start=1)],
-        }
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
-        evaluation.evaluate()
+        evaluation = matched(samples, predictions, class_names)
+        if evaluation is None:
+            return _nothing_found(counted, class_names)
         evaluation.accumulate()
         evaluation.summarize()
     result: dict[str, Any] = {name: _known(value) for name, value in zip(STATISTICS, evaluation.stats, strict=True)}
@@ -71,6 +51,46 @@ def average_precision(
         for i, name in enumerate(class_names)
     }
     return result
+
+
+def matched(samples: Sequence[Sample], predictions: Sequence[Detections], class_names: Sequence[str]) -> Any:
+    """COCO's evaluator with every detection matched to an object or to none; None where nothing was found.
+
+    Args:
+        samples, predictions: as for ``average_precision``.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    detections = [
+        {**_entry(image_id, box, label, None), "score": score}
+        for image_id, found in enumerate(predictions, start=1)
+        for box, label, score in found.rows()
+    ]
+    if not detections:
+        return None
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        truth: Any = COCO()
+        truth.dataset = {
+            "info": {},
+            "images": [{"id": i} for i in range(1, len(samples) + 1)],
+            "annotations": _annotations(samples),
+            "categories": [{"id": i, "name": name} for i, name in enumerate(class_names, start=1)],
+        }
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
+        evaluation.evaluate()
+    return evaluation
+
+
+def _annotations(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    entries = [
+        {**_entry(image_id, box, label, area), "iscrowd": int(crowd)}
+        for image_id, sample in enumerate(samples, start=1)
+        if sample.boxes is not None
+        for box, label, crowd, area in _objects(sample.boxes)
+    ]
+    return [{**entry, "id": number} for number, entry in enumerate(entries, start=1)]
 
 
 def _nothing_found(counted: Sequence[dict[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:

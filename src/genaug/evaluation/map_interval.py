@@ -1,0 +1,121 @@
+"""How sure is a difference of average precision: an interval over seeds and test images, from the detections that runs keep.
+
+Each resample draws seeds and test images with replacement. An image that is drawn twice counts twice, its objects and its
+detections alike: detections are matched to objects within their image, so the matches of one evaluation serve all resamples.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from genaug.core.errors import GenaugError
+from genaug.data.detections import Detections
+from genaug.data.sample import Boxes, Sample
+from genaug.downstream.detection.metrics import matched
+from genaug.evaluation.statistics import CONFIDENCE, Interval
+
+RECALLS = np.linspace(0, 1, 101)
+"""Where COCO reads the precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMatches:
+    """Detections of one class in all test images, the most confident first."""
+
+    image_d: np.ndarray
+    """int [d]: index of the image."""
+    hit_td: np.ndarray
+    """float [IoU thresholds, d]: 1 where it found an object."""
+    miss_td: np.ndarray
+    """float [IoU thresholds, d]: 1 where it found none; neither for one on a crowd region."""
+    objects_n: np.ndarray
+    """int [images]: objects of the class."""
+
+    def precision(self, weight_n: np.ndarray) -> float | None:
+        """Average over thresholds of the average precision with images counted by weight; None without objects."""
+        objects = float(self.objects_n @ weight_n)
+        if not objects:
+            return None
+        weight_d = weight_n[self.image_d]
+        hits, misses = (np.cumsum(part * weight_d, axis=1) for part in (self.hit_td, self.miss_td))
+        precision = hits / np.maximum(hits + misses, np.finfo(float).eps)
+        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        values = np.zeros((len(hits), len(RECALLS)))
+        for t, recall in enumerate(hits / objects):
+            place = np.searchsorted(recall, RECALLS)
+            known = place < len(recall)
+            values[t, known] = precision[t, place[known]]
+        return float(values.mean())
+
+
+def matches(rows: Sequence[Mapping[str, Any]], num_classes: int) -> list[ClassMatches]:
+    """The matches of one run, from its kept predictions (``predictions.json``: boxes, labels, scores and the targets)."""
+    samples, found = zip(*map(_image, rows), strict=True)
+    evaluation = matched(samples, found, [str(i) for i in range(num_classes)])
+    result = []
+    for k in range(num_classes):
+        objects = np.array([((s.boxes.labels == k) & ~s.boxes.crowd).sum() for s in samples])
+        # COCO's order: classes, then sizes, of which the first is all, then images
+        entries = [] if evaluation is None else evaluation.evalImgs[k * len(evaluation.params.areaRng) * len(samples) :]
+        kept = [(i, entry) for i, entry in enumerate(entries[: len(samples)]) if entry is not None]
+        if not kept:
+            none = np.zeros((1, 0))
+            result.append(ClassMatches(np.zeros(0, dtype=int), none, none, objects))
+            continue
+        order = np.argsort(-np.concatenate([entry["dtScores"] for _, entry in kept]), kind="mergesort")
+        counted = ~np.concatenate([entry["dtIgnore"] for _, entry in kept], axis=1)[:, order].astype(bool)
+        taken = np.concatenate([entry["dtMatches"] for _, entry in kept], axis=1)[:, order] > 0
+        image = np.concatenate([np.full(len(entry["dtScores"]), i) for i, entry in kept])[order]
+        result.append(ClassMatches(image, (taken & counted).astype(float), (~taken & counted).astype(float), objects))
+    return result
+
+
+def mean_average_precision(of_classes: Sequence[ClassMatches], weight_n: np.ndarray) -> float:
+    """COCO's mean over classes and IoU thresholds, with images counted by weight."""
+    values = [value for one in of_classes if (value := one.precision(weight_n)) is not None]
+    return float(np.mean(values)) if values else 0.0
+
+
+def two_level_map_interval(
+    pairs: Sequence[tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]],
+    num_classes: int,
+    num_resamples: int = 400,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """Percentile interval of the difference of mAP over seeds and test images.
+
+    Args:
+        pairs: for each seed the predictions of method and baseline, of the same images in the same order.
+
+    Raises:
+        GenaugError: if runs were scored on different images.
+    """
+    ids = [row["id"] for row in pairs[0][0]]
+    if any([row["id"] for row in side] != ids for pair in pairs for side in pair):
+        raise GenaugError("These runs were scored on different test images, so no resample of images serves them all.")
+    runs = [tuple(matches(side, num_classes) for side in pair) for pair in pairs]
+    rng = np.random.default_rng(0)
+    estimates = []
+    for _ in range(num_resamples):
+        weight_n = rng.multinomial(len(ids), np.full(len(ids), 1 / len(ids))).astype(float)
+        seeds, times = np.unique(rng.integers(0, len(runs), len(runs)), return_counts=True)
+        differences = [np.subtract(*(mean_average_precision(side, weight_n) for side in runs[s])) for s in seeds]
+        estimates.append(float(np.average(differences, weights=times)))
+    low, high = np.quantile(estimates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(low=float(low), high=float(high))
+
+
+def _image(row: Mapping[str, Any]) -> tuple[Any, Detections]:
+    target = Boxes(
+        xyxy=np.array(row["target_boxes"], dtype=np.float32).reshape(-1, 4),
+        labels=np.array(row["target_labels"], dtype=np.int64),
+        crowd=np.array(row["target_crowd"], dtype=bool),
+    )
+    found = Detections(
+        xyxy=np.array(row["boxes"], dtype=np.float32).reshape(-1, 4),
+        labels=np.array(row["labels"], dtype=np.int64),
+        scores=np.array(row["scores"], dtype=np.float32),
+    )
+    return Sample(id=row["id"], digest="", image=np.empty((0, 0, 3), dtype=np.uint8), boxes=target), found

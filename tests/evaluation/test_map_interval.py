@@ -1,0 +1,78 @@
+"""The interval of a difference of average precision: its numbers are COCO's, and it says what is sure and what is not."""
+
+import numpy as np
+import pytest
+
+from genaug.core.errors import GenaugError
+from genaug.downstream.detection.metrics import average_precision
+from genaug.evaluation.map_interval import _image, matches, mean_average_precision, two_level_map_interval
+
+NUM_IMAGES, NUM_CLASSES = 12, 3
+
+
+def predictions(seed: int, noise: float, missed: float = 0.2) -> list[dict]:
+    """Of random scenes, the same for every seed: boxes found with noise, some missed, some of nothing, one on a crowd."""
+    scenes, rng = np.random.default_rng(0), np.random.default_rng(seed + 1)
+    rows = []
+    for i in range(NUM_IMAGES):
+        count = int(scenes.integers(1, 5))
+        corner, labels = scenes.uniform(0, 40, (count, 2)), scenes.integers(0, NUM_CLASSES, count)
+        targets = np.concatenate([corner, corner + scenes.uniform(8, 20, (count, 2))], axis=1)
+        crowd = scenes.random(count) < 0.1
+        kept = rng.random(count) >= missed
+        ghosts = np.array([[1.0, 1, 9, 9]]) + rng.uniform(0, 30)
+        boxes = np.concatenate([targets[kept] + noise * rng.normal(size=(int(kept.sum()), 4)), ghosts])
+        rows.append(
+            {
+                "id": str(i),
+                "target_boxes": targets.tolist(),
+                "target_labels": labels.tolist(),
+                "target_crowd": crowd.tolist(),
+                "boxes": boxes.tolist(),
+                "labels": [*labels[kept].tolist(), 0],
+                "scores": rng.uniform(0.05, 1, len(boxes)).tolist(),
+            }
+        )
+    return rows
+
+
+def coco(rows: list[dict]) -> float:
+    samples, found = zip(*map(_image, rows), strict=True)
+    return average_precision(samples, found, [str(i) for i in range(NUM_CLASSES)])["map"]
+
+
+def test_equal_weights_give_cocos_number():
+    for seed in range(4):
+        rows = predictions(seed, noise=1.0)
+        ours = mean_average_precision(matches(rows, NUM_CLASSES), np.ones(NUM_IMAGES))
+        assert ours == pytest.approx(coco(rows), abs=1e-9)
+
+
+def test_a_weight_of_two_is_an_image_that_is_there_twice_and_one_of_zero_an_image_that_is_not():
+    rows = predictions(1, noise=1.0)
+    weights = np.ones(NUM_IMAGES)
+    weights[[0, 3]] = 0
+    left = [row for i, row in enumerate(rows) if weights[i]]
+    assert mean_average_precision(matches(rows, NUM_CLASSES), weights) == pytest.approx(coco(left), abs=1e-9)
+    weights = 2 * np.ones(NUM_IMAGES)
+    twice = [{**row, "id": f"{row['id']}/{k}"} for row in rows for k in range(2)]
+    assert mean_average_precision(matches(rows, NUM_CLASSES), weights) == pytest.approx(coco(twice), abs=0.02)
+
+
+def test_a_sure_difference_has_an_interval_above_zero_and_none_has_one_around_it():
+    pairs = [(predictions(s, noise=0.3), predictions(s + 50, noise=4.0)) for s in range(4)]
+    assert two_level_map_interval(pairs, NUM_CLASSES, 60).low > 0
+    same = [(predictions(s, noise=1.0), predictions(s + 50, noise=1.0)) for s in range(4)]
+    interval = two_level_map_interval(same, NUM_CLASSES, 60)
+    assert interval.low < 0 < interval.high
+
+
+def test_a_run_that_found_nothing_has_no_precision():
+    rows = [{**row, "boxes": [], "labels": [], "scores": []} for row in predictions(0, noise=1.0)]
+    assert mean_average_precision(matches(rows, NUM_CLASSES), np.ones(NUM_IMAGES)) == 0
+
+
+def test_runs_of_different_test_images_are_refused():
+    first = predictions(0, noise=1.0)
+    with pytest.raises(GenaugError, match="different test images"):
+        two_level_map_interval([(first, first[:-1])], NUM_CLASSES)
