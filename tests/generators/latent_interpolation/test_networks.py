@@ -252,6 +252,29 @@ def test_an_encoder_comes_back_from_codes_beyond_the_range_of_the_prior_unless_t
     assert found == {"tanh": True, "linear": False}
 
 
+def test_relative_errors_are_those_of_images_of_full_contrast():
+    torch.manual_seed(0)
+    x, found = torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8)
+    faint = [reconstruction_loss(0.1 * x, 0.1 * found, kind) for kind in ("relative", "mse")]
+    full = [reconstruction_loss(x, found, kind) for kind in ("relative", "mse")]
+    assert faint[0].item() == pytest.approx(full[0].item(), rel=1e-4) and faint[1].item() < 0.02 * full[1].item()
+    assert reconstruction_loss(x, x.mean(dim=0).expand_as(x), "relative").item() == pytest.approx(1, rel=1e-5)
+    assert torch.isfinite(reconstruction_loss(torch.ones(2, 3, 8, 8), found[:2], "relative"))
+
+
+def test_an_output_that_has_gone_beyond_black_comes_back_unless_it_is_a_tanh():
+    gradients = []
+    for output in ("tanh", "leaky_tanh"):
+        torch.manual_seed(0)
+        decoder = Decoder(16, 4, 8, output=output)
+        with torch.no_grad():
+            decoder.convolutions[-2].bias.fill_(-20.0)
+        (decoder(torch.randn(3, 4)) - 0.5).square().mean().backward()
+        gradients.append(float(decoder.convolutions[-2].bias.grad.abs().max()))
+        assert decoder.eval()(torch.randn(3, 4)).min() >= -1
+    assert gradients[0] < 1e-6 < gradients[1]
+
+
 @pytest.mark.parametrize("leak", [0.0, 0.2])
 def test_what_comes_before_silent_units_is_still_learned_if_and_only_if_they_leak(leak):
     torch.manual_seed(0)

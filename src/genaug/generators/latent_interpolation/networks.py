@@ -51,11 +51,18 @@ class Encoder(nn.Module):
         return h if self.code_range is None else self.code_range * torch.tanh(h)
 
 
+class LeakyTanh(nn.Module):
+    """tanh(h) + h / 20: its slope is nowhere below 1/20, and what goes beyond black or white is pulled back by its error."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return torch.tanh(h) + h / 20
+
+
 class Decoder(nn.Module):
     """Codes [b, z] to [b, 3, s, s] in [-1, 1]: 5x5 transposed convolutions with halving channels, then two at stride 1."""
 
-    def __init__(self, image_size: int, z_dim: int, channels: int, leak: float = LEAK, output: str = "linear"):
-        """``leak``: slope of hidden units below 0. ``output``: ``tanh``, or ``linear``, cut off at -1 and 1 after training."""
+    def __init__(self, image_size: int, z_dim: int, channels: int, leak: float = LEAK, output: str = "leaky_tanh"):
+        """``leak``: slope of hidden units below 0. ``output``: ``tanh``, or ``leaky_tanh``, cut off at ±1 after training."""
         super().__init__()
         depth = num_halvings(image_size)
         self.map_size, self.channels = image_size // 2**depth, channels
@@ -71,7 +78,7 @@ class Decoder(nn.Module):
             nn.Conv2d(last, last // 2, 5, padding=2),
             nn.LeakyReLU(leak),
             nn.Conv2d(last // 2, 3, 5, padding=2),
-            *([nn.Tanh()] if output == "tanh" else []),
+            nn.Tanh() if output == "tanh" else LeakyTanh(),
         ]
         self.convolutions = nn.Sequential(*layers)
         self.apply(initialise)
@@ -157,8 +164,17 @@ def adversarial_loss(logits_code: Tensor, kind: str = "nonsaturating") -> Tensor
 
 
 def reconstruction_loss(x: Tensor, reconstruction: Tensor, kind: str = "mse") -> Tensor:
-    """Mean over pixels. The paper's sum of squares is this with the adversarial weight multiplied by 3 H W."""
-    return F.mse_loss(reconstruction, x) if kind == "mse" else F.l1_loss(reconstruction, x)
+    """Mean over pixels; ``relative`` to the variance of the images about their mean. The paper's sum of squares is the mean
+    with the adversarial weight multiplied by 3 H W."""
+    if kind == "l1":
+        return F.l1_loss(reconstruction, x)
+    error = F.mse_loss(reconstruction, x)
+    return error / variance(x) if kind == "relative" else error
+
+
+def variance(x: Tensor) -> Tensor:
+    """Of the pixels of a batch about the batch's mean image."""
+    return (x - x.mean(dim=0)).square().mean().clamp(min=1e-6)
 
 
 def collapsed(networks: Networks, losses: Mapping[str, Tensor]) -> bool:
@@ -249,7 +265,7 @@ class AdversarialAutoencoder(pl.LightningModule):
 
         reconstruction = self.decoder(z)
         loss = losses["reconstruction"] = reconstruction_loss(x, reconstruction, config.recon)
-        losses["explained"] = 1 - (reconstruction.detach() - x).square().mean() / (x - x.mean(dim=0)).square().mean()
+        losses["explained"] = 1 - reconstruction_loss(x, reconstruction.detach(), "relative")
         opponents = self.players()[2:]
         for opponent in opponents:
             opponent.requires_grad_(False)

@@ -91,9 +91,9 @@ class Networks:
     code: str = choice("linear", ("linear", "tanh"))
     """Last layer of the encoder: ``linear`` (ours), or CAAE's ``tanh``, times the prior's range. Saturated tanh units pass no
     gradient, so an encoder that once saturates seldom comes back; a linear code is held in range by the discriminator alone."""
-    output: str = choice("linear", ("linear", "tanh"))
-    """Last layer of the decoder: ``linear`` (ours), cut off at black and white once it is fitted, or CAAE's ``tanh``, which
-    stays at black where most pixels of most images are."""
+    output: str = choice("leaky_tanh", ("leaky_tanh", "tanh"))
+    """Last layer of the decoder: CAAE's ``tanh``, which once saturated stays at black where most pixels of most images are, or
+    ``leaky_tanh``, tanh(h) + h / 20 (ours), cut off at black and white once it is fitted."""
     leak: float = probability(0.2)
     """Slope of the hidden units of encoder and decoder below zero (ours); 0 is CAAE's ReLU, whose units can all die, so that
     every image is decoded to the same grey."""
@@ -140,8 +140,9 @@ class Training:
     """``nonsaturating``, or ``minimax`` as the paper writes it."""
     warmup: float = bounded(0.05, 0, 1, below=True)
     """Share of the steps over which the adversarial weight rises from 0."""
-    recon: str = choice("mse", ("mse", "l1"))
-    """``mse`` (paper: L2), or CAAE's ``l1``; mean over pixels."""
+    recon: str = choice("mse", ("mse", "relative", "l1"))
+    """``mse`` (paper: L2); ``relative``, the same over the variance of the images, so that the adversarial term weighs as much
+    where contrast is low (ours); or CAAE's ``l1``. Mean over pixels."""
     critic: str = choice("none", ("none", "acai"))
     """Critic of images: ``none`` (the paper drops it for speed), or ``acai``, which guesses the mixing weight."""
     lambda_critic: float = bounded(0.5, 0, 1e6)
