@@ -21,7 +21,7 @@ from genaug.core.store import Store
 from genaug.data.export import export
 from genaug.data.mixed import MixedDataset
 from genaug.data.mixing import Replace, Stream
-from genaug.data.packed import TABLE, shards_of
+from genaug.data.packed import SHARDED, TABLE, shards_of
 from genaug.data.pool import manifest_rows, read_pool
 from genaug.downstream.classification.batches import decode
 from genaug.evaluation.filters import Blank
@@ -324,3 +324,11 @@ def test_streams_and_filters_take_a_packed_pool_like_any_other(tmp_path, as_file
         1
     ].rejected
     assert len(kept[0].by_source()) == len(kept[1].by_source())
+
+
+def test_rows_of_a_larger_pool_stay(tmp_path):
+    large = build(packing(tmp_path), Noise(seed=0), dataset(), 5)
+    (large.folder / SHARDED).unlink()  # the pool is looked at again
+    build(packing(tmp_path), Noise(seed=0), dataset(), 2)
+    assert contents(read_pool(large.folder, dataset(), 5)) == contents(large)
+    assert build(packing(tmp_path), Noise(seed=0), dataset(), 5).counts["images_generated"] == 0
