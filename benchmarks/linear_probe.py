@@ -2,7 +2,7 @@
 
 Both sides train the same linear layer on the same draws; the probabilities that they give to the test images are compared.
 
-    python -m benchmarks linear_probe [--steps 60 500] [--shots 4] [--size 64]
+    python -m benchmarks linear_probe [--steps 60 200] [--shots 4] [--size 64]
 """
 
 import argparse
@@ -120,7 +120,7 @@ def compare_cached(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, nargs="+", default=[60, 500])
+    parser.add_argument("--steps", type=int, nargs="+", default=[60, 200])
     parser.add_argument("--shots", type=int, default=4)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--backbone", default="resnet18")

@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=0, help="images of the quality protocol; 0 leaves it out")
     parser.add_argument("--diverse", type=int, default=10, help="of these, images with four variants")
     parser.add_argument("--baseline-steps", type=int, default=100, help="steps of the quality baseline")
-    parser.add_argument("--timed-images", type=int, default=4)
+    parser.add_argument("--timed-images", type=int, default=2)
     parser.add_argument("--reference-steps", type=int, default=10, help="of the reference's 1000")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()

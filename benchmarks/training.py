@@ -3,7 +3,7 @@
 Both sides train the same network on the same images with the same augmentation, optimiser, schedule and evaluations, in
 alternation; the accuracies that they reach are compared. The plain loop keeps no checkpoints, no record, no seeds per image.
 
-    python -m benchmarks training [--steps 1000] [--repeats 5]
+    python -m benchmarks training [--steps 400] [--repeats 5]
 """
 
 import argparse
@@ -131,7 +131,7 @@ def compare_loops(steps: int, target: float | None, repeats: int) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
