@@ -30,7 +30,9 @@ def _kept(project: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     last: list[Tensor] = []
 
     def forward(text: Tensor) -> Tensor:
-        if not last or last[0] is not text or text.requires_grad:
+        if text.requires_grad:  # tokens are learned: another text at every step
+            return project(text)
+        if not last or last[0] is not text:
             last[:] = text, project(text)
         return last[1]
 

@@ -271,7 +271,7 @@ class Prior:
         if uncond is not None:
             rows = torch.cat([uncond.expand(size, -1, -1), rows])
         rows = rows.to(self.unet.dtype)
-        if self._batch_size is not None:
+        if self._batch_size is not None and not rows.requires_grad:
             self._text = cond, uncond, size, rows
         return rows
 

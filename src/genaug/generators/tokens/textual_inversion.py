@@ -201,19 +201,20 @@ def train_tokens(
     evaluations_before = state.network_evaluations - prior.num_evaluations
     started, pace = time.perf_counter(), Pace(config.checkpoint_every)
     size = config.groups_per_batch
-    for step in range(state.step, config.num_steps):
-        for start in range(0, len(groups), size):
-            chunk = groups[start : start + size]
-            losses, grad = step_groups(prior, chunk, state.embeddings, config, step)
-            rows = [row for group in chunk for row in group.rows]
-            adamw_rows(state, rows, grad, config.learning_rate, config.weight_decay)
-            state.losses[step, start : start + size] = losses
-        state.step = step + 1
-        state.network_evaluations = evaluations_before + prior.num_evaluations
-        state.seconds = state.seconds_before + time.perf_counter() - started
-        if state.step < config.num_steps and pace.due(state.step):
-            save_state(state, checkpoint)
-        on_step(state.step)
+    with prior.sampling(min(size, len(groups)) * config.batch_size):
+        for step in range(state.step, config.num_steps):
+            for start in range(0, len(groups), size):
+                chunk = groups[start : start + size]
+                losses, grad = step_groups(prior, chunk, state.embeddings, config, step)
+                rows = [row for group in chunk for row in group.rows]
+                adamw_rows(state, rows, grad, config.learning_rate, config.weight_decay)
+                state.losses[step, start : start + size] = losses
+            state.step = step + 1
+            state.network_evaluations = evaluations_before + prior.num_evaluations
+            state.seconds = state.seconds_before + time.perf_counter() - started
+            if state.step < config.num_steps and pace.due(state.step):
+                save_state(state, checkpoint)
+            on_step(state.step)
     return state
 
 
