@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -233,6 +233,21 @@ def fuzz(top: Path, count: int, draw: random.Random) -> dict[str, int]:
     return dict(sums)
 
 
+def sentences(soak: dict[str, Any], report: dict[str, Any]) -> str:
+    """The README's words for what ``soak.json`` and ``robustness.json`` hold."""
+    together, damage, fuzzed = report["processes"], report["corruptions"], report["fuzz"]
+    lost, others = together["images lost or different"], fuzzed.get("other errors", 0)
+    found, healed = damage.get("found", 0), damage.get("healed by the same command", 0)
+    return (
+        f"Killed {soak['kills']} times at random moments, {soak['equal result']} of {soak['runs']} runs of "
+        f"{len(soak['by kind of run'])} kinds ended with the images and metrics of runs that were never killed. "
+        f"{together['processes on one store']} processes filled one store, {together['of them killed']} of them killed: "
+        f"{lost} of {together['images']} images were lost. {found} of {damage['corruptions']} random corruptions were found "
+        f"and {healed} healed by the same command. {fuzzed['inputs']} damaged inputs gave data or one sentence, {others} gave "
+        "another error."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=8)
@@ -253,17 +268,7 @@ def main() -> None:
         }
     options.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
-    soak = read_json(RESULTS / "soak.json") or {}
-    print(
-        f"{soak.get('kills', 0)} kills of {soak.get('runs', 0)} runs: {soak.get('equal result', 0)} ended equal to runs that "
-        f"were never killed, {soak.get('runs of two processes', 0)} of them by two processes at once; "
-        f"{report['processes']['processes on one store']} processes on one store, "
-        f"{report['processes']['of them killed']} of them killed: {report['processes']['images lost or different']} of "
-        f"{report['processes']['images']} images lost; {report['corruptions'].get('found', 0)} of "
-        f"{report['corruptions']['corruptions']} corruptions found, {report['corruptions'].get('missed', 0)} missed; "
-        f"{report['fuzz']['inputs']} inputs fuzzed, {report['fuzz'].get('other errors', 0)} errors that were no sentence; "
-        f"{soak.get('images compared', 0) + report['processes']['images']} images verified"
-    )
+    print(sentences(read_json(RESULTS / "soak.json"), report))
 
 
 if __name__ == "__main__":

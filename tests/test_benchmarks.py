@@ -1,6 +1,7 @@
 """A benchmark measures both sides in alternation and refuses those that did not do the same; its table is up to date."""
 
 import csv
+import json
 import subprocess
 import sys
 
@@ -8,7 +9,8 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.__main__ import names
-from benchmarks.measure import REPEATS, Different, Side, compare, write
+from benchmarks.measure import REPEATS, RESULTS, Different, Side, compare, write
+from benchmarks.robustness import sentences
 from benchmarks.table import PAGE, page, rendered
 from benchmarks.wheels import lacking
 from tests.conftest import ROOT
@@ -17,6 +19,16 @@ from tests.conftest import ROOT
 def test_the_table_of_the_page_is_that_of_the_results():
     text = PAGE.read_text()
     assert text == page(text, rendered()), "run python -m benchmarks table"
+
+
+def test_the_readme_says_of_robustness_what_the_last_measurements_say():
+    soak, report = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("soak", "robustness"))
+    assert sentences(soak, report) in " ".join((ROOT / "README.md").read_text().split()), (
+        "run python -m benchmarks robustness"
+    )
+    assert soak["different result"] == soak["failed"] == soak["hung"] == soak["damaged stores"] == 0
+    assert report["processes"]["images lost or different"] == 0 and not report["corruptions"].get("missed", 0)
+    assert report["corruptions"]["healed by the same command"] == report["corruptions"]["corruptions"]
 
 
 def test_both_sides_run_in_alternation_and_at_least_five_times():

@@ -4,6 +4,7 @@ The claims of the store say who makes which images, so a process that is killed 
 """
 
 import math
+import os
 import signal
 import tempfile
 import threading
@@ -104,9 +105,11 @@ def spread(stage: Generate, prior: WorkingPrior, fitted: Artefact, say: Any) -> 
         return total
     size = min(MOST, max(LEAST, math.ceil(len(missing) / (4 * workers))))
     chunks = [list(missing)[start : start + size] for start in range(0, len(missing), size)]
-    with boundary("Ray did not start", "Install it (pip install 'genaug[ray]'), or write generation.workers=1."):
+    with boundary("Ray is not here", "Install it (pip install 'genaug[ray]'), or write generation.workers=1."):
+        import ray
+        import ray.data
+    with boundary("Ray did not start", "Run the same command again, or write generation.workers=1."):
         started = _start(config.generation.ray_address, workers)
-    import ray
 
     say(f"{len(missing)} images in {len(chunks)} parts for {workers} workers")
     try:
@@ -145,8 +148,8 @@ def _start(address: str | None, workers: int) -> bool:
     import logging
 
     import ray
-    import ray.data
 
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine is slow
     if ray.is_initialized():
         return False
     here = {} if address is not None else {"num_cpus": workers + 1, "include_dashboard": False}
