@@ -1,8 +1,9 @@
 """How often the autoencoder of latent interpolation collapses: the preset's fit, cut short, four sets of twenty seeds.
 
-A fit has collapsed when its codes say nothing of their images (``networks.collapsed``): they are all nearly the same, or what
-is decoded lies further from the images than their mean. The sets: digits; MNIST; photographs of 23 classes; cells cut out
-of blood smears by their boxes. All at 32 px; only digits come with the package, the others lie in ``--data``.
+A fit has collapsed when its codes say nothing of their images (``networks.collapsed``) in each of the last ten steps: they are
+all nearly the same, or what is decoded lies further from the images than their mean. The sets: digits; MNIST; photographs of
+23 classes; cells cut out of blood smears by their boxes. All at 32 px; only digits come with the package, the others lie in
+``--data``.
 
     python -m benchmarks latent_collapse --data ../shared/data --out benchmarks/results/latent_collapse.json
     python -m benchmarks latent_collapse --data ../shared/data --as-caae --seeds 3
@@ -25,7 +26,7 @@ from genaug.core.identity import digest_bytes
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.latent_interpolation.config import LatentInterpolation
 from genaug.generators.latent_interpolation.fit import build_autoencoder
-from genaug.generators.latent_interpolation.networks import collapsed
+from genaug.generators.latent_interpolation.networks import BAD_STEPS, collapsed
 from genaug.generators.latent_interpolation.samples import fitted_samples
 from genaug.generators.latent_interpolation.training import Batches
 
@@ -70,10 +71,12 @@ def one_fit(generator: LatentInterpolation, samples: Sequence[Sample], num_steps
         samples, generator.image_size, training.batch_size, training.seed, training.max_shift, training.flip_prob
     ).between(0, num_steps)
     optimizers = aae.configure_optimizers()
+    bad_steps = 0
     for step, x in (batches[i] for i in range(num_steps)):
         losses = aae.play(step, x, optimizers, lambda loss: loss.backward())
+        bad_steps = bad_steps + 1 if collapsed(generator.networks, losses) else 0
     return {
-        "collapsed": collapsed(generator.networks, losses),
+        "collapsed": bad_steps >= BAD_STEPS,
         **{key: round(float(losses[key]), 3) for key in ("explained", "spread", "saturated", "discriminator")},
         "seconds": round(time.process_time() - started, 1),
     }

@@ -22,6 +22,7 @@ from genaug.generators.latent_interpolation.sections import Networks, Training
 INIT_STD = 0.02  # CAAE, ops.py
 LEAK = 0.2  # of the discriminator, and of an encoder or decoder that is not told another
 SATURATED = 0.95  # |z| / range above which a code counts as saturated
+BAD_STEPS = 10  # in a row are a collapse
 LEAST_SPREAD = 0.05  # standard deviation / range over the images of a step, below which codes count as collapsed
 
 
@@ -224,6 +225,7 @@ class AdversarialAutoencoder(pl.LightningModule):
         self.networks, self.training_config = networks, training
         self.log_every, self.check_collapse_after = log_every, check_collapse_after
         self.history: list[dict[str, float]] = []
+        self.bad_steps = 0
 
     def players(self) -> list[nn.Module]:
         """One optimiser each, in this order."""
@@ -241,7 +243,10 @@ class AdversarialAutoencoder(pl.LightningModule):
         losses = self.play(step, x, optimizers, self.manual_backward)
         if step % self.log_every == 0:
             self.history.append({"step": step, **{name: float(value) for name, value in losses.items()}})
-        if step == self.check_collapse_after and collapsed(self.networks, losses):
+        left = -1 if self.check_collapse_after is None else self.check_collapse_after - step
+        if 0 <= left < BAD_STEPS:  # a single step may be bad: images of low contrast change their brightness
+            self.bad_steps = self.bad_steps + 1 if collapsed(self.networks, losses) else 0
+        if left == 0 and self.bad_steps >= min(BAD_STEPS, step + 1):
             instead = "" if self.networks.code == "linear" else ", or write generator.networks.code=linear"
             raise GenaugError(
                 f"The autoencoder has collapsed after {step} steps: {losses['saturated']:.0%} of the latent codes lie beyond "
