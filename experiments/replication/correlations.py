@@ -1,7 +1,7 @@
 """Do quality measures of generated images say whether they help? ``python experiments/replication/correlations.py outputs``.
 
 A cell is a setting at a number of images per class. Its gain is the mean difference in test accuracy to the run without
-generated images of the same seed, its measures are the means over the same seeds' pools, all on pixels. Printed and written
+generated images of the same seed, its measures are the means over the pools of two seeds, all on pixels. Printed and written
 beside the records: Spearman's rank correlation between each measure and the gain over all cells, and among those of one
 number of images.
 """
@@ -14,7 +14,6 @@ from typing import Any, cast
 import numpy as np
 from scipy.stats import permutation_test, spearmanr
 
-from genaug.core.errors import GenaugError
 from genaug.core.store import Store
 from genaug.evaluation.agreement import label_agreement
 from genaug.evaluation.quality import measure
@@ -22,6 +21,8 @@ from genaug.runs.collection import read_results
 from genaug.runs.pools import dataset_of, pool_of
 
 LEAST_SEEDS = 4
+MEASURED = 2
+"""Seeds whose pools are measured."""
 METRIC, FEATURES = "test/accuracy_macro", "pixels"
 CELLS = Path(__file__).parents[1] / "results" / "replication" / "correlations.csv"
 PAGE = CELLS.with_suffix(".md")
@@ -35,7 +36,7 @@ def trial(result: dict[str, Any]) -> tuple[Any, ...]:
 
 def cells(outputs: Path) -> list[dict[str, Any]]:
     """Every setting with a pool: gain, number of seeds and measures."""
-    results = read_results(sorted((outputs / "runs").iterdir()))
+    results = [r for r in read_results(sorted((outputs / "runs").iterdir())) if METRIC in r["metrics"]]
     baselines = {trial(r): r["metrics"][METRIC] for r in results if r["names"]["generator"] == "none"}
     found: dict[str, list[dict[str, Any]]] = {}
     for result in results:
@@ -45,35 +46,33 @@ def cells(outputs: Path) -> list[dict[str, Any]]:
     for setting, members in found.items():
         if len(members) < LEAST_SEEDS:
             continue
-        gains, measures = [], []
-        for result in members:
-            try:
-                measures.append(measured(result, outputs))
-            except GenaugError as error:
-                print(f"left out: {error}", file=sys.stderr)
-                continue
-            gains.append(result["metrics"][METRIC] - baselines[trial(result)])
+        members = sorted(members, key=lambda result: result["seed"])
+        gains = [result["metrics"][METRIC] - baselines[trial(result)] for result in members]
+        measures = measured(members[:MEASURED], outputs)
         config = members[0]["config"]
         rows.append({
             "setting": setting, "generator": members[0]["names"]["generator"], "leakage": members[0]["names"]["leakage"],
             "t0": config["generator"].get("t0", ""), "alpha": config["mix"].get("alpha", ""),
             "shots": config["dataset"]["shots"], "n": len(gains), "gain": float(np.mean(gains)),
-            **{name: float(np.mean([m[name] for m in measures])) for name in measures[0]},
+            **measures,
         })  # fmt: skip
     return sorted(rows, key=lambda row: (row["shots"], row["generator"], row["setting"]))
 
 
-def measured(result: dict[str, Any], outputs: Path) -> dict[str, float]:
-    """The measures of one run's pool."""
-    pool, dataset = pool_of(outputs, result, result["config"]["mix"]["m"])
-    whole = dataset_of(
-        {**result, "config": {**result["config"], "dataset": {**result["config"]["dataset"], "shots": None}}}
-    )
-    found = {k: v["value"] for k, v in measure(pool, dataset, Store(outputs / "store"), FEATURES)["measures"].items()}
-    agreement = label_agreement(pool.samples, [*whole.train, *whole.val], FEATURES, outputs / "store")
+def measured(results: list[dict[str, Any]], outputs: Path) -> dict[str, float]:
+    """The measures of the pools of these runs of one setting, on average."""
+    samples, found = [], []
+    for result in results:
+        pool, dataset = pool_of(outputs, result, result["config"]["mix"]["m"])
+        measures = measure(pool, dataset, Store(outputs / "store"), FEATURES)["measures"]
+        found.append({name: value["value"] for name, value in measures.items()})
+        samples += pool.samples
+    whole = dataset_of({**result, "config": {"dataset": {**result["config"]["dataset"], "shots": None}}})
+    agreement = label_agreement(samples, [*whole.train, *whole.val], FEATURES, outputs / "store")
     assert agreement is not None
     right, total = np.sum(list(agreement.by_strength.values()), axis=0)
-    return found | {"label agreement": float(right / total)}
+    means = {name: float(np.mean([measures[name] for measures in found])) for name in found[0]}
+    return means | {"label agreement": float(right / total)}
 
 
 def correlation(x: list[float], y: list[float]) -> str:
