@@ -287,7 +287,8 @@ def _take_pool(store: Store, item: Item, remote: Remote, files: Files) -> int:
     count = 0
     others = {name: about for name, about in files.items() if name not in (ACCEPTED, REJECTED_ROWS)}
     images = {name: about for name, about in others.items() if name.endswith(".png")}
-    missing = {name: about for name, about in images.items() if not store.has_image(PurePosixPath(name).stem)}
+    known = store.known([PurePosixPath(name).stem for name in images])
+    missing = {name: about for name, about in images.items() if PurePosixPath(name).stem not in known}
     with ThreadPoolExecutor(NUM_REQUESTS) as requests:
         count += sum(requests.map(lambda entry: remote.get(entry[1], item.folder / entry[0]), missing.items()))
     for name, about in others.items():
