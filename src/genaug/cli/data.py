@@ -70,7 +70,7 @@ def check(
     if look_at_prior:
         choice = choose(item, [*words, f"paths.outputs_dir={outputs}"])
         config = compose_typed([f"experiment={item}", *choice.overrides, *words, f"paths.outputs_dir={outputs}"])
-        gflops = _look_at_prior(config, found.dataset, place, console)
+        gflops = None if choice.note else _look_at_prior(config, found.dataset, place, console)  # the note says why not
         show.print_settings(choice, console)
         planned = plan(expand(item, words, outputs), read_spec(item))
         for line in show.cost_lines(planned.cost, gpu, gflops):
