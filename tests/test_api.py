@@ -57,3 +57,16 @@ def test_own_presets_and_experiments_stand_beside_those_of_the_package(tmp_path,
     assert (config.generator.name, config.generator.t0, config.mix.m) == ("mine", 0.15, 3)
     assert config.experiment == "my/test"
     assert genaug.compose(["experiment=demo/compare"]).experiment == "demo/compare"
+
+
+def test_completion_offers_the_public_names_alone():
+    assert dir(genaug) == [
+        "FixedShareBatches",
+        "MixedDataset",
+        "__version__",
+        "compose",
+        "load_pool",
+        "results",
+        "run",
+        "sweep",
+    ]

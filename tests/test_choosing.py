@@ -7,6 +7,7 @@ from PIL import Image
 from genaug.api import compose
 from genaug.choosing import choose
 from genaug.core.errors import GenaugError
+from genaug.tables.arrangement import collect
 from genaug.tables.plan import plan, report_plan
 from genaug.tables.spec import read_spec
 from genaug.tables.sweep import expand
@@ -81,6 +82,12 @@ def test_a_verdict_before_any_run_says_what_to_run(own):
     root, outputs = own[0], own[1].partition("=")[2]
     said = genaug("verdict", ITEM, root, "--outputs", outputs, code=2)
     assert f"is complete below {outputs}. Run it first: genaug sweep experiment={ITEM}" in said
+
+
+def test_a_table_on_ones_own_images_is_the_whole_thing_unless_a_preset_shrinks_it(own):
+    spec = read_spec(ITEM)
+    assert not collect(expand(ITEM, [*own, "mix.m=3"]), spec).reduced
+    assert collect(expand(ITEM, [*own, "preset=smoke"]), spec).reduced
 
 
 def test_a_preset_keeps_its_own_values(own):

@@ -42,3 +42,7 @@ def __getattr__(name: str) -> Any:
     if name in PLACES:
         return getattr(importlib.import_module(PLACES[name]), name)
     raise AttributeError(f"module genaug has no {name}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

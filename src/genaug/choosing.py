@@ -63,6 +63,12 @@ class Choice:
         return [f"chosen for these images{kept}:", *rows, *([self.note] if self.note else [])]
 
 
+def chooses(item: str) -> bool:
+    """Whether an experiment is for one's own images and leaves settings to them."""
+    file = experiment_files().get(item)
+    return file is not None and read_foreign_yaml(file).get("chosen_by") is not None
+
+
 def with_chosen(words: Sequence[str]) -> tuple[list[str], Choice]:
     """A command line's words with the settings that its experiment leaves open, and what was chosen."""
     items = [word.partition("=")[2] for word in words if word.startswith("experiment=")]

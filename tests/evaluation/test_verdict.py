@@ -100,6 +100,8 @@ def test_costs_and_missing_seeds_are_stated():
     )
     assert verdict.sentences[2] == "1,200 generated images were used and all runs took 15.0 minutes."
     assert verdict.warnings == ["Seeds are missing: m 1 of 8."]
+    alike = [Arm(name=name, values={0: 0.6}, generated=name == "m", wanted=8) for name in ("none, flip_crop", "m")]
+    assert judge(alike, "accuracy").warnings == ["Seeds are missing: each row has 1 of 8."]
     assert (duration(2.5), duration(0.001)) == ("2.5 hours", "4 seconds")
 
 

@@ -197,9 +197,12 @@ def duration(hours: float) -> str:
 
 def _incomplete(arms: Sequence[Arm]) -> list[str]:
     lines = []
-    missing = [f"{arm.name} {len(arm.values)} of {arm.wanted}" for arm in arms if len(arm.values) < arm.wanted]
+    counts = {arm.name: f"{len(arm.values)} of {arm.wanted}" for arm in arms}
+    missing = [f"{arm.name} {counts[arm.name]}" for arm in arms if len(arm.values) < arm.wanted]
+    if len(missing) > 1 and len(set(counts.values())) == 1:
+        missing = [f"each row has {next(iter(counts.values()))}"]
     if missing:
-        lines.append(f"Seeds are missing: {', '.join(missing)}.")
+        lines.append(f"Seeds are missing: {'; '.join(missing)}.")
     if any(arm.oracle for arm in arms):
         lines.append(
             "The test split chose what is reported of some runs (marked oracle), so their numbers are too good."

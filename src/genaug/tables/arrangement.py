@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from genaug.choosing import chooses
 from genaug.core.errors import GenaugError
 from genaug.runs.collection import HIDDEN, uses_images
 from genaug.tables.comparison import add_comparisons
@@ -44,7 +45,7 @@ def collect(sweep: "Sweep", spec: "TableSpec") -> Table:
         spec=spec,
         command=sweep.command,
         overrides=overrides,
-        reduced=any(not override.startswith(f"{spec.over}=") for override in overrides),
+        reduced=_is_reduced(sweep.item, overrides, spec.over),
         rows=rows,
         columns=columns,
         entries=[entries[row, column] for row in rows for column in columns],
@@ -62,6 +63,13 @@ def collect(sweep: "Sweep", spec: "TableSpec") -> Table:
     _add_published(table)
     add_comparisons(table, groups)
     return table
+
+
+def _is_reduced(item: str, overrides: tuple[str, ...], over: str) -> bool:
+    """Whether overrides make another thing of an experiment; one for a user's own images has settings of their own."""
+    if chooses(item):
+        return any(override in ("preset=smoke", "preset=debug") for override in overrides)
+    return any(not override.startswith(f"{over}=") for override in overrides)
 
 
 def _entry(place: Place, members: "list[PlannedCell]", spec: "TableSpec") -> Entry:
