@@ -25,16 +25,57 @@ def shared():
     return folder
 
 
-@pytest.fixture(scope="session")
-def starter():
-    """Runs programs in processes that need not import first."""
-    started = Starter()
-    yield started
-    started.close()
+STARTER = Starter()
+
+
+SECONDS = "genaug/seconds"
+"""Of pytest's cache: what each test took when it last ran."""
+seconds: dict[str, float] = {}
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--within",
+        type=float,
+        help="Run the quickest tests alone: as many as took these seconds together in earlier runs.",
+    )
+
+
+def pytest_itemcollected(item):
+    if {"train", "site", "checkout", "server"} & set(
+        getattr(item, "fixturenames", ())
+    ):  # whole runs, the site, a package
+        item.add_marker("slow")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """After ``-m`` and ``-k``: what is left out by ``--within``. A test that never ran is run."""
+    within = config.getoption("--within")
+    if within is None:
+        return
+    took = config.cache.get(SECONDS, {})
+    kept, total = set(), 0.0
+    for item in sorted(items, key=lambda item: took.get(item.nodeid, 0.0)):
+        total += took.get(item.nodeid, 0.0)
+        if total <= within:
+            kept.add(item.nodeid)
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])
+    items[:] = [item for item in items if item.nodeid in kept]
+
+
+def pytest_runtest_logreport(report):
+    seconds[report.nodeid] = seconds.get(report.nodeid, 0.0) + report.duration
+
+
+def pytest_sessionfinish(session):
+    STARTER.close()
+    if not hasattr(session.config, "workerinput"):  # a worker of xdist tells the first process
+        session.config.cache.set(SECONDS, {**session.config.cache.get(SECONDS, {}), **seconds})
 
 
 @pytest.fixture
-def train(tmp_path, starter):
+def train(tmp_path):
     """``train("-m", "seed=0,1")``: run train.py as a user would, with outputs in a temporary folder.
 
     ``fresh=True`` starts an interpreter of its own, for what is read when libraries are imported.
@@ -49,7 +90,7 @@ def train(tmp_path, starter):
             )
             ended, said = process.returncode, process.stdout + process.stderr
         else:
-            ended, said = starter.run(words, ROOT, environment, tmp_path)
+            ended, said = STARTER.run(words, ROOT, environment)
         assert ended == code, said
         return said
 
@@ -59,7 +100,6 @@ def train(tmp_path, starter):
 
 def genaug(*arguments: str, code: int = 0) -> str:
     """The console command, as installed."""
-    program = "import sys; from genaug.cli import main; sys.argv = ['genaug', *sys.argv[1:]]; main()"
-    process = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert process.returncode == code, process.stdout + process.stderr
-    return process.stdout + process.stderr
+    ended, said = STARTER.run([str(ROOT / "tests" / "console.py"), *arguments], ROOT, dict(os.environ))
+    assert ended == code, said
+    return said

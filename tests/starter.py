@@ -1,4 +1,4 @@
-"""Runs of ``train.py`` without the four CPU seconds of imports: a process that has imported what runs import forks for each.
+"""Starts ``train.py`` and ``genaug`` without four CPU seconds of imports: one process imports what they do, and forks for each.
 
 Each run is a process of its own, with its own environment, streams and exit code, as ``python train.py`` would be.
 """
@@ -6,13 +6,14 @@ Each run is a process of its own, with its own environment, streams and exit cod
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 IMPORTED = (
     "torch", "torchvision.transforms.v2", "torchvision.models.detection", "diffusers.models.unets.unet_2d_condition",
     "diffusers.models.autoencoders.autoencoder_kl", "diffusers.schedulers.scheduling_ddim", "transformers.models.clip",
     "pytorch_lightning", "torchmetrics.detection", "timm", "sklearn.datasets", "scipy.stats", "matplotlib.figure",
-    "genaug.app", "genaug.run", "genaug.tables.terminal",
+    "genaug.app", "genaug.cli", "genaug.run", "genaug.tables.terminal",
 )  # fmt: skip
 
 PROGRAM = """
@@ -41,21 +42,22 @@ class Starter:
 
     process: subprocess.Popen | None = None
 
-    def run(self, words: list[str], folder: Path, environment: dict[str, str], logs: Path) -> tuple[int, str]:
-        """Exit code and output of a Python program; its streams are files of ``logs`` while it runs."""
+    def run(self, words: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+        """Exit code and output of a Python program, started in ``folder``."""
         if self.process is None:
             start = [sys.executable, "-c", PROGRAM, json.dumps(IMPORTED)]
             self.process = subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdin is not None and self.process.stdout is not None
-        out, err = logs / "stdout.txt", logs / "stderr.txt"
-        for path in (out, err):
-            path.write_text("")
-        order = {"words": words, "folder": str(folder), "environment": environment, "out": str(out), "err": str(err)}
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        code = self.process.stdout.readline()
-        assert code, "the process that starts runs has ended"
-        return int(code), out.read_text() + err.read_text()
+        with tempfile.TemporaryDirectory() as logs:
+            out, err = Path(logs) / "out.txt", Path(logs) / "err.txt"
+            for path in (out, err):
+                path.write_text("")
+            order = {"words": words, "folder": str(folder), "environment": environment}
+            self.process.stdin.write(json.dumps({**order, "out": str(out), "err": str(err)}) + "\n")
+            self.process.stdin.flush()
+            code = self.process.stdout.readline()
+            assert code, "the process that starts runs has ended"
+            return int(code), out.read_text() + err.read_text()
 
     def close(self) -> None:
         if self.process is not None:

@@ -112,6 +112,7 @@ def test_every_other_command_names_what_exists(command):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted({page for page, run, *_ in BLOCKS if run}))
 def test_the_blocks_of_a_page_that_are_marked_to_run_do(page, tmp_path):
     folder = classes(tmp_path / "photographs", ("cat", "dog", "owl"), count=30)

@@ -28,7 +28,7 @@ def test_each_run_has_its_own_process_environment_folder_streams_and_exit_code(s
     program.write_text(PROGRAM)
     pids = set()
     for code, who in ((0, "first"), (3, "second"), (0, "third")):
-        ended, said = starter.run([str(program), str(code)], tmp_path, {"WHO": who}, tmp_path)
+        ended, said = starter.run([str(program), str(code)], tmp_path, {"WHO": who})
         first, pid = said.splitlines()
         assert (ended, first) == (code, f"{who} {tmp_path} ['{code}'] False")
         pids.add(pid)
@@ -38,8 +38,8 @@ def test_each_run_has_its_own_process_environment_folder_streams_and_exit_code(s
 def test_a_run_that_raises_or_is_killed_costs_itself(starter, tmp_path):
     program = tmp_path / "program.py"
     program.write_text("import os, signal, sys\nos.kill(os.getpid(), signal.SIGKILL) if sys.argv[1:] else 1 / 0")
-    ended, said = starter.run([str(program)], tmp_path, {}, tmp_path)
+    ended, said = starter.run([str(program)], tmp_path, {})
     assert ended == 1 and "ZeroDivisionError" in said
-    assert starter.run([str(program), "killed"], tmp_path, {}, tmp_path)[0] == -9
+    assert starter.run([str(program), "killed"], tmp_path, {})[0] == -9
     program.write_text("print('well')")
-    assert starter.run([str(program)], tmp_path, {}, tmp_path) == (0, "well\n")
+    assert starter.run([str(program)], tmp_path, {}) == (0, "well\n")
