@@ -10,9 +10,11 @@ import pytest
 from genaug.core.errors import GenaugError
 from genaug.data.sample import Boxes, Dataset
 from genaug.generators.base import Generated
+from genaug.generators.collage.config import Collage
 from genaug.generators.pipeline import images
 from genaug.generators.pipeline.config import Control, IPAdapter, Lora, Pipeline
 from genaug.generators.pipeline.control import control_picture
+from genaug.generators.sentences import Sentences
 from tests.generators.conftest import make_dataset
 from tests.generators.pipeline.tiny_pipelines import FAMILIES, TINY, save
 
@@ -213,3 +215,24 @@ def test_the_condition_of_canny_are_the_edges_of_the_source() -> None:
         ..., 0
     ]
     assert edges[4:28, 14:18].any(axis=1).all() and not edges[:, :12].any() and not edges[:, 20:].any()
+
+
+def test_instructions_are_drawn_from_sentences_and_edits_are_put_together_with_their_source(folder_of) -> None:
+    data = make_dataset()
+    settings = SETTINGS["instruct_pix2pix"]
+    texts = Sentences(texts=["snowy", "a sketch of a {name}"], class_names=True)
+    collage = Collage(halves="horizontal", fractal_share=0.0)
+    config = pipeline(folder_of("instruct_pix2pix"), sentences=texts, collage=collage, batch_size=1, **settings)
+    config.check("classification")
+    config.check_dataset(data)
+    for made in make(config, data).values():
+        drawn = made.variant.draws["prompt"]
+        name = data.class_names[made.variant.source.class_index]
+        assert made.about["prompt"] == drawn.replace("{name}", name) and drawn in texts.texts
+        source = np.asarray(made.variant.source.open())
+        assert np.array_equal(np.asarray(made.image)[:, :15], source[:, :15])
+        assert not np.array_equal(np.asarray(made.image)[:, 17:], source[:, 17:])
+    with pytest.raises(GenaugError, match=r"generator\.sentences\.use=draw"):
+        pipeline(sentences=Sentences(texts=["a"], use="mean", class_names=True)).check("classification")
+    with pytest.raises(GenaugError, match="holds a word of the class name 'cat'"):
+        pipeline(class_names=False, prompt_without_name="my cat").check_dataset(data)
