@@ -179,3 +179,22 @@ def test_presets_state_the_released_settings():
     assert reference.learning_rate == reference.token_learning_rate == 5e-5
     assert compose_typed(["generator=ti_mix"]).generator.lora is None
     assert compose_typed(["generator=da_fusion", "+generator/lora=diff_mix_tiny"]).generator.lora.rank == 4
+
+
+def test_weights_begin_as_diffusers_has_them_and_gradients_are_clipped_together(prior, dataset, tmp_path):
+    config = lora(rank=4, num_steps=2, max_grad_norm=1e-3, checkpoint_every=1)
+    start = fitting.LearnedTokens.of(initial_tokens(prior, dataset))
+    images = fitting._images(prior, dataset, config, generator().tokens, start)
+    state = {"rows": start.rows, "step": 0, "losses": [], "evaluations": 0, "seconds": 0.0}
+    with adapters(prior, config) as found:
+        downs = [weight.detach().clone() for name, weight in found["unet"].items() if ".lora_A." in name]
+        assert all(weight.abs().max() == 0 for name, weight in found["unet"].items() if ".lora_B." in name)
+        assert torch.cat([down.flatten() for down in downs]).std() == pytest.approx(1 / 4, rel=0.05)
+        assert not torch.equal(downs[0], downs[1])
+        fitting.train_lora(prior, images, found, config, state, tmp_path / CHECKPOINT)
+    with adapters(prior, config) as found:
+        again = [weight for name, weight in found["unet"].items() if ".lora_A." in name]
+        assert all(torch.equal(one, two) for one, two in zip(downs, again, strict=True))
+    saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)["optimiser"]
+    moments = [saved["state"][i]["exp_avg"].flatten() for i in saved["param_groups"][0]["params"]]
+    assert torch.cat(moments).norm() == pytest.approx(0.1 * 1e-3, rel=1e-2)  # (1 - beta_1) g after the first step
