@@ -95,13 +95,16 @@ def two_level_map_interval(
     ids = [row["id"] for row in pairs[0][0]]
     if any([row["id"] for row in side] != ids for pair in pairs for side in pair):
         raise GenaugError("These runs were scored on different test images, so no resample of images serves them all.")
-    runs = [tuple(matches(side, num_classes) for side in pair) for pair in pairs]
+    runs = [(matches(method, num_classes), matches(baseline, num_classes)) for method, baseline in pairs]
     rng = np.random.default_rng(0)
     estimates = []
     for _ in range(num_resamples):
         weight_n = rng.multinomial(len(ids), np.full(len(ids), 1 / len(ids))).astype(float)
         seeds, times = np.unique(rng.integers(0, len(runs), len(runs)), return_counts=True)
-        differences = [np.subtract(*(mean_average_precision(side, weight_n) for side in runs[s])) for s in seeds]
+        differences = [
+            mean_average_precision(method, weight_n) - mean_average_precision(baseline, weight_n)
+            for method, baseline in (runs[s] for s in seeds)
+        ]
         estimates.append(float(np.average(differences, weights=times)))
     low, high = np.quantile(estimates, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(low=float(low), high=float(high))
