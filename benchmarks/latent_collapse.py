@@ -88,35 +88,38 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument(
-        "--num-steps", type=int, default=250, help="of 800: collapsed codes collapse within the first 100"
+        "--num-steps", type=int, default=200, help="of 800: collapsed codes collapse within the first 100"
     )
     parser.add_argument(
         "--as-caae", action="store_true", help="codes and images behind a tanh, and ReLU, as CAAE has them"
     )
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="what lies there already is not fitted again")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, Any] = {**circumstances(), "num_steps": options.num_steps, "sets": {}}
+    about = {**circumstances(), "num_steps": options.num_steps, "as_caae": options.as_caae}
+    known = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    same = all(known.get(key) == about[key] for key in ("num_steps", "as_caae"))
+    found: dict[str, Any] = {**about, "sets": known["sets"] if known and same else {}}
     for name in options.sets.split(","):
         if name != "digits" and options.data is None:
             continue
         words = [word.format(data=options.data) for word in SETS[name]]
         source = compose([*words, "generator=none"]).dataset
         whole = cut_out(source.whole()) if source.task == "detection" else source.whole()
-        runs = []
-        for seed in range(options.seeds):
+        runs = found["sets"].get(name, {}).get("runs", [])
+        for seed in range(len(runs), options.seeds):
             generator = generator_of(seed, options.as_caae)
             samples = fitted_samples(generator.training, replace(source, seed=seed).draw(whole))
             runs.append({"seed": seed, **one_fit(generator, samples, options.num_steps)})
             print(f"{name} seed {seed}: {runs[-1]}", flush=True)
-        found["sets"][name] = {
-            "collapses": sum(run["collapsed"] for run in runs),
-            "fits": len(runs),
-            "least_explained": min(run["explained"] for run in runs),
-            "runs": runs,
-        }
-        if options.out:
-            options.out.write_text(json.dumps(found, indent=1) + "\n")
+            found["sets"][name] = {
+                "collapses": sum(run["collapsed"] for run in runs),
+                "fits": len(runs),
+                "least_explained": min(run["explained"] for run in runs),
+                "runs": runs,
+            }
+            if options.out:
+                options.out.write_text(json.dumps(found, indent=1) + "\n")
     for name, about in found["sets"].items():
         print(
             f"{name}: {about['collapses']} of {about['fits']} collapsed, variance explained at least {about['least_explained']}"
