@@ -26,13 +26,8 @@ from genaug.generators.latent_interpolation.config import LatentInterpolation
 from genaug.generators.latent_interpolation.fit import build_autoencoder
 from genaug.generators.latent_interpolation.training import load_weights, square_pixels, to_unit
 
-SETTINGS = {
-    "version 1: drawn images, 16 dimensions, tanh and ReLU": {
-        "images": "drawn",
-        "z_dim": 16,
-        "code": "tanh",
-        "leak": 0.0,
-    },
+SETTINGS: dict[str, dict[str, Any]] = {
+    "version 1: drawn images, 16 dimensions": {"images": "drawn", "z_dim": 16, "version": 1},
     "drawn images": {"images": "drawn", "z_dim": 8},
     "all training images, 16 dimensions": {"images": "all", "z_dim": 16},
     "all training images (the preset)": {"images": "all", "z_dim": 8},
