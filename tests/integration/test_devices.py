@@ -49,6 +49,27 @@ def test_two_processes_give_the_metrics_of_one_and_one_record(train):
     assert pools == [path.stat().st_mtime_ns for path in (train.outputs / "store").glob("pools/*/*")]
 
 
+def test_the_runs_of_a_sweep_in_one_process_train_on_several_devices_one_after_the_other(train):
+    quick = (
+        "generator=none",
+        "dataset.shots=1",
+        RUN[4],
+        "downstream.num_steps=4",
+        "downstream.eval_every=null",
+        *RUN[9:],
+    )
+    train("-m", "seed=0,1", *quick, "trainer.devices=2")
+    two = {
+        folder.name: json.loads((folder / "result.json").read_text()) for folder in (train.outputs / "runs").iterdir()
+    }
+    (train.outputs / "runs").rename(train.outputs / "two")
+    train("-m", "seed=0,1", *quick)
+    assert len(two) == 2
+    for name, result in two.items():
+        one = json.loads((train.outputs / "runs" / name / "result.json").read_text())
+        assert result["metrics"]["test/cross_entropy"] == pytest.approx(one["metrics"]["test/cross_entropy"], rel=1e-3)
+
+
 def test_a_signal_to_the_leader_ends_all_with_a_checkpoint(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), "generator=none", "dataset.shots=1", *RUN[4:5], *RUN[9:]]
     command += ["trainer.devices=2", "downstream.num_steps=100000", "trainer.checkpoint_every=5"]
