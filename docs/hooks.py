@@ -94,7 +94,9 @@ def run_page() -> str:
     """The keys of the top level, outputs and trainer's among them."""
     rows = [("task", "train"), ("seed", "0"), ("experiment", "null")]
     run = RunConfig()
-    wanted = [row for row in explain_fields(run) if row[0] in dict(rows) or row[0].startswith("paths.")]
+    wanted = [
+        row for row in explain_fields(run) if row[0] in dict(rows) or row[0].startswith(("paths.", "generation."))
+    ]
     return "\n".join(["# The run itself", "", "Keys without a group.", "", *table(wanted, "default"), ""])
 
 

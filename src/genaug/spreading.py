@@ -106,8 +106,8 @@ def spread(stage: Generate, prior: WorkingPrior, fitted: Artefact, say: Any) -> 
     size = min(MOST, max(LEAST, math.ceil(len(missing) / (4 * workers))))
     chunks = [list(missing)[start : start + size] for start in range(0, len(missing), size)]
     with boundary("Ray is not here", "Install it (pip install 'genaug[ray]'), or write generation.workers=1."):
-        import ray
-        import ray.data
+        import ray  # type: ignore[import-not-found]
+        import ray.data  # type: ignore[import-not-found]
     with boundary("Ray did not start", "Run the same command again, or write generation.workers=1."):
         started = _start(config.generation.ray_address, workers)
 
@@ -132,7 +132,7 @@ def spread(stage: Generate, prior: WorkingPrior, fitted: Artefact, say: Any) -> 
 
 
 def _results(chunks: Sequence[Sequence[str]], arguments: tuple[Any, ...], workers: int, gpus: int) -> Any:
-    import ray
+    import ray  # type: ignore[import-not-found]
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -147,7 +147,7 @@ def _start(address: str | None, workers: int) -> bool:
     """Connect to Ray, or start it here; returns whether it was not running in this process before. Signals stay this run's."""
     import logging
 
-    import ray
+    import ray  # type: ignore[import-not-found]
 
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine is slow
     if ray.is_initialized():
