@@ -10,6 +10,7 @@ import torch
 from genaug.core.errors import GenaugError
 from genaug.core.seeding import derive
 from genaug.generators.sdedit.sampler import to_tensor
+from genaug.generators.tokens import textual_inversion
 from genaug.generators.tokens.config import TextualInversion
 from genaug.generators.tokens.prompts import TEMPLATES, class_tokens, names_class
 from genaug.generators.tokens.textual_inversion import State, adamw_rows, draw, prepare, step_groups, train_tokens
@@ -132,6 +133,22 @@ def test_joint_equals_independent(prior, dataset, tmp_path, groups_per_batch):
         torch.testing.assert_close(alone.embeddings[rows], joint.embeddings[rows], rtol=1e-5, atol=1e-6)
         others = [row for row in range(3) if row not in rows]
         assert torch.equal(alone.embeddings[others], prepare(prior, dataset, config, False)[1].embeddings[others])
+
+
+def test_without_memory_for_all_classes_fewer_share_a_call(prior, dataset, tmp_path, monkeypatch):
+    sizes = []
+
+    def hungry(prior, groups, *rest):
+        sizes.append(len(groups))
+        if len(groups) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return step_groups(prior, groups, *rest)
+
+    _, _, expected = learn(prior, dataset, settings(num_steps=2, groups_per_batch=1), tmp_path / "one")
+    monkeypatch.setattr(textual_inversion, "step_groups", hungry)
+    groups, _, found = learn(prior, dataset, settings(num_steps=2, groups_per_batch=3), tmp_path / "halved")
+    assert sizes == [3, 2] + [1] * (2 * len(groups))
+    assert torch.equal(found.embeddings, expected.embeddings) and torch.equal(found.losses, expected.losses)
 
 
 def test_resuming_is_bit_equal(prior, dataset, tmp_path):

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from genaug.core.checkpoints import Pace
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, out_of_memory, release_memory
 from genaug.core.files import say_damaged, whole
 from genaug.core.seeding import derive
 from genaug.data.sample import Dataset, Sample
@@ -193,7 +193,8 @@ def train_tokens(
     checkpoint: Path,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> State:
-    """Run the remaining steps, ``config.groups_per_batch`` classes in one U-Net call, with a checkpoint now and then.
+    """Run the remaining steps, ``config.groups_per_batch`` classes in one U-Net call, with a checkpoint now and then; without
+    memory for so many, half of them and half again.
 
     The checkpoint file, if there, is resumed from: the result is bit-equal to a run without interruption.
     """
@@ -203,12 +204,24 @@ def train_tokens(
     size = config.groups_per_batch
     with prior.sampling(min(size, len(groups)) * config.batch_size):
         for step in range(state.step, config.num_steps):
-            for start in range(0, len(groups), size):
+            start = 0
+            while start < len(groups):
                 chunk = groups[start : start + size]
-                losses, grad = step_groups(prior, chunk, state.embeddings, config, step)
+                fits = True
+                try:
+                    losses, grad = step_groups(prior, chunk, state.embeddings, config, step)
+                except Exception as error:
+                    if len(chunk) == 1 or not out_of_memory(error):
+                        raise
+                    fits = False
+                if not fits:  # by now nothing holds what the failed step has left
+                    release_memory()
+                    size = -(-len(chunk) // 2)
+                    continue
                 rows = [row for group in chunk for row in group.rows]
                 adamw_rows(state, rows, grad, config.learning_rate, config.weight_decay)
-                state.losses[step, start : start + size] = losses
+                state.losses[step, start : start + len(chunk)] = losses
+                start += len(chunk)
             state.step = step + 1
             state.network_evaluations = evaluations_before + prior.num_evaluations
             state.seconds = state.seconds_before + time.perf_counter() - started
