@@ -72,12 +72,13 @@ def measure(place: Path, folder: Path, overrides: list[str], install: bool) -> d
         raise SystemExit("genaug check says no command to go on with: here somebody would have to guess.")
     run([*shlex.split(sweep), *overrides])
     said = run([*shlex.split(verdict), *overrides])
-    answer = said.split("Careful:")[0].split("\n\n")[0]
+    answer, used = said.split("Careful:")[0].split("\n\n")[0], os.times()
     return {
         "folder": folder.name,
         "commands": len(steps),
         "guesses": 0,
         "minutes": round(sum(seconds for _, seconds in steps) / 60, 1),
+        "cpu_minutes": round((used.children_user + used.children_system) / 60, 1),
         "seconds": {command.replace(str(place), "…"): round(seconds, 1) for command, seconds in steps},
         "verdict": " ".join(answer.split()),
     }

@@ -33,10 +33,10 @@ def test_an_experiment_composes_and_its_table_section_reads_its_sweep(item: str,
 
 @pytest.mark.parametrize("extra", [[], ["preset=smoke"]], ids=["whole", "smoke"])
 def test_the_experiments_for_a_users_folder_compose_and_share_their_baseline(extra: list[str], tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
+    for c, name in enumerate(("cat", "dog")):
         (tmp_path / "mine" / name).mkdir(parents=True)
         for i in range(8):
-            Image.new("RGB", (40, 40), (i, 0, len(name))).save(tmp_path / "mine" / name / f"{i}.png")
+            Image.new("RGB", (40, 40), (i, 0, c)).save(tmp_path / "mine" / name / f"{i}.png")
     sweep = expand("own/classification", [*extra, f"dataset.root={tmp_path / 'mine'}"], tmp_path / "outputs")
     assert not problems(sweep)
     assert {cell.config.dataset.name for cell in sweep.cells if cell.config} == {"mine"}

@@ -12,6 +12,7 @@ from genaug.runs.cell import Cell, setting_fingerprint
 from genaug.runs.collection import read_results
 from genaug.tables.selection import select, tables_of
 from genaug.tables.sweep import PlannedCell
+from genaug.tables.table import Entry
 from genaug.tables.terminal import print_table
 from genaug.tables.verdict import verdicts
 from tests.tables.finished_cells import finish
@@ -154,6 +155,13 @@ def test_what_a_prior_cannot_draw_is_said_once_and_not_once_per_method(tmp_path)
     (verdict,) = [one for table in tables_of(found) for one in verdicts(table, tmp_path, deep=False)]
     assert verdict.warnings.count("prior=tiny cannot draw such images.") == 1
     assert sum("cannot draw" in warning for warning in verdict.warnings) == 1
+
+
+def test_a_method_of_which_no_run_is_complete_is_named(tmp_path):
+    (table,) = tables_of(results(tmp_path, "generator=none", "generator=real_guidance"))
+    table.entries.append(Entry(row=("diff_mix",), column=(), wanted=8, values={}))
+    (verdict,) = verdicts(table, tmp_path, deep=False)
+    assert "No run is complete of diff_mix." in verdict.warnings
 
 
 def test_images_that_two_augmentations_share_are_warned_about_once_by_their_generator(tmp_path):

@@ -36,14 +36,21 @@ def verdicts(table: Table, outputs: Path, features: str = "pixels", deep: bool =
         if any(part.startswith("area(") for part in column):
             continue
         entries = [entry for entry in table.entries if entry.column == column and entry.values]
+        absent = [entry for entry in table.entries if entry.column == column and entry.wanted and not entry.values]
         for dataset in dict.fromkeys(entry.dataset for entry in entries):
             members = [entry for entry in entries if entry.dataset == dataset]
             shown = ", ".join([dataset, *([render.column_title(table, column)] if column else [])])
             unit = table.spec.unit
             verdict = judge([_arm(table, entry) for entry in members], table.spec.metric, shown, unit != "fraction")
-            verdict.warnings += _warnings(table, members, outputs, features, deep)
+            verdict.warnings += _not_run(table, absent) + _warnings(table, members, outputs, features, deep)
             found.append(verdict)
     return found
+
+
+def _not_run(table: Table, entries: list[Entry]) -> list[str]:
+    """A sentence on rows of which no run is complete: the verdict cannot speak of them."""
+    names = [", ".join(render.label(table, entry.row)) for entry in entries]
+    return [f"No run is complete of {'; '.join(names)}."] if names else []
 
 
 def _arm(table: Table, entry: Entry) -> Arm:
