@@ -2,17 +2,17 @@
 
 A cell is a setting at a number of images per class. Its gain is the mean difference in test accuracy to the run without
 generated images of the same seed, its measures are the means over the pools of two seeds, all on pixels. Printed and written
-beside the records: Spearman's rank correlation between each measure and the gain over all cells, and among those of one
-number of images.
+beside the records: Spearman's rank correlation between each measure and the gain over all cells, and within each number of
+images per class. Without an argument the cells that are written already are read.
 """
 
 import csv
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from scipy.stats import permutation_test, spearmanr
+from scipy.stats import rankdata
 
 from genaug.core.store import Store
 from genaug.evaluation.agreement import label_agreement
@@ -23,6 +23,7 @@ from genaug.runs.pools import dataset_of, pool_of
 LEAST_SEEDS = 4
 MEASURED = 2
 """Seeds whose pools are measured."""
+NUM_PERMUTATIONS = 9999
 METRIC, FEATURES = "test/accuracy_macro", "pixels"
 CELLS = Path(__file__).parents[1] / "results" / "replication" / "correlations.csv"
 PAGE = CELLS.with_suffix(".md")
@@ -75,44 +76,58 @@ def measured(results: list[dict[str, Any]], outputs: Path) -> dict[str, float]:
     return means | {"label agreement": float(right / total)}
 
 
-def correlation(x: list[float], y: list[float]) -> str:
-    """Spearman's rho with its permutation p-value; empty for fewer than five cells or no spread."""
-    if len(x) < 5 or len(set(x)) < 2:
-        return ""
+def correlation(groups: list[list[tuple[float, float]]]) -> str:
+    """Spearman's rho of pairs (measure, gain) that are ranked within their group, and its permutation p."""
+    ranks = [(centred([x for x, _ in group]), centred([y for _, y in group])) for group in groups]
+    gain = np.concatenate([y for _, y in ranks])
 
-    def rho(values: Any) -> Any:
-        return cast(Any, spearmanr(values, y)).statistic
+    def rho(parts: list[np.ndarray]) -> float:
+        x = np.concatenate(parts)
+        return float(x @ gain / max(np.linalg.norm(x) * np.linalg.norm(gain), 1e-12))
 
-    test = permutation_test((x,), rho, permutation_type="pairings", n_resamples=999, rng=np.random.default_rng(0))
-    return f"{float(rho(x)):+.2f} (p = {test.pvalue:.3f})"
+    rng = np.random.default_rng(0)
+    found = rho([x for x, _ in ranks])
+    chance = [abs(rho([rng.permutation(x) for x, _ in ranks])) >= abs(found) - 1e-12 for _ in range(NUM_PERMUTATIONS)]
+    return f"{found:+.2f} (p = {(1 + sum(chance)) / (1 + NUM_PERMUTATIONS):.3f})"
+
+
+def centred(values: list[float]) -> np.ndarray:
+    """Ranks in [-1, 1]."""
+    return 2 * (rankdata(values) - 1) / max(len(values) - 1, 1) - 1
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A line per measure: over all cells, and among the cells of each number of images per class."""
-    shots = sorted({int(row["shots"]) for row in rows})
-    groups = [rows, *([row for row in rows if int(row["shots"]) == count] for count in shots)]
+    """A line per measure: over all cells, within the numbers of images per class, and at the one with most cells."""
+    groups = [[row for row in rows if row["shots"] == shots] for shots in dict.fromkeys(row["shots"] for row in rows)]
+    largest = max(groups, key=len)
     heads = [
         f"all {len(rows)} cells",
-        *(f"{count} per class ({len(g)})" for count, g in zip(shots, groups[1:], strict=True)),
+        "ranked within each number of images",
+        f"{largest[0]['shots']} per class ({len(largest)} cells)",
     ]
     lines = [f"| measure | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 1)]
     names = list(rows[0])
     for name in names[names.index("gain") + 1 :]:
-        found = [correlation([float(r[name]) for r in group], [float(r["gain"]) for r in group]) for group in groups]
-        lines.append(f"| {name} | {' | '.join(found)} |")
+        parts = [
+            [[(float(row[name]), float(row["gain"])) for row in group] for group in some]
+            for some in ([rows], groups, [largest])
+        ]
+        lines.append(f"| {name} | {' | '.join(map(correlation, parts))} |")
     return "\n".join(lines) + "\n"
 
 
-def main(outputs: Path) -> None:
-    rows = cells(outputs)
-    CELLS.parent.mkdir(parents=True, exist_ok=True)
-    with CELLS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    PAGE.write_text(table(rows))
+def main(outputs: Path | None) -> None:
+    """Measure the cells of ``outputs``, or take those that are written already."""
+    if outputs is not None:
+        rows = cells(outputs)
+        with CELLS.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    with CELLS.open(newline="") as file:
+        PAGE.write_text(table(list(csv.DictReader(file))))
     print(PAGE.read_text())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)

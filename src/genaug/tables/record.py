@@ -164,9 +164,9 @@ def differences_as_markdown(record: dict[str, Any], spec: TableSpec) -> str:
     for entry in record["entries"]:
         if (found := entry.get("against_baseline")) is None:
             continue
-        low, high = (number(end, record["unit"], signed=True) for end in found["interval"] or (None, None))
+        interval = " to ".join(number(end, record["unit"], signed=True) for end in found["interval"] or ()) or MISSING
         cells = [_named(tuple(entry["row"].values()), spec), *entry["column"].values()]
-        cells += [number(found["mean"], record["unit"], signed=True), f"{low} to {high}"]
+        cells += [number(found["mean"], record["unit"], signed=True), interval]
         cells += [f"{found['p']:.3f}", f"{found['p_holm']:.3f}", f"{found['better']} of {found['n']}"]
         lines.append(_line(cells))
     return "\n".join(lines) + "\n"
