@@ -42,9 +42,8 @@ def pytest_addoption(parser):
 
 
 def pytest_itemcollected(item):
-    if {"train", "site", "checkout", "server"} & set(
-        getattr(item, "fixturenames", ())
-    ):  # whole runs, the site, a package
+    whole = {"train", "site", "checkout", "server"}  # whole runs, the site, a package
+    if whole & set(getattr(item, "fixturenames", ())):
         item.add_marker("slow")
 
 
@@ -70,7 +69,9 @@ def pytest_runtest_logreport(report):
 
 def pytest_sessionfinish(session):
     STARTER.close()
-    if not hasattr(session.config, "workerinput"):  # a worker of xdist tells the first process
+    if not hasattr(session.config, "workerinput") and hasattr(
+        session.config, "cache"
+    ):  # a worker of xdist tells the first process
         session.config.cache.set(SECONDS, {**session.config.cache.get(SECONDS, {}), **seconds})
 
 

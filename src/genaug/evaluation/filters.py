@@ -288,7 +288,7 @@ class ClipMargin(Filter):
             "no class name.",
         ):
             model, processor = CLIPModel.from_pretrained(self.path).eval(), CLIPProcessor.from_pretrained(self.path)
-        model.to(device)
+        model.to(device)  # type: ignore[arg-type]
         texts = [self.template.format(name=name) for name in dataset.class_names]
         margins = []
         with torch.inference_mode():

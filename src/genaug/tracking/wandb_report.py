@@ -1,5 +1,7 @@
 """A W&B report of an experiment's table, beside the runs that it is made of."""
 
+from typing import Any
+
 from genaug.core.errors import GenaugError, boundary
 
 
@@ -17,7 +19,7 @@ def write_report(*, title: str, text: str, group: str, metric: str, project: str
     except ImportError as error:
         raise GenaugError("A report needs wandb-workspaces. Install it: pip install 'genaug[report]'.") from error
     with boundary("Weights & Biases does not take the report", "Log in (wandb login), or leave --report out."):
-        owner = {} if entity is None else {"entity": entity}
+        owner: dict[str, Any] = {} if entity is None else {"entity": entity}
         runs = reports.Runset(
             project=project,
             name=group,

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 class OptunaSweeper(Sweeper):
     """Chosen in conf/hydra/sweeper/optuna.yaml, which says what the arguments are."""
 
+    hydra_context: HydraContext  # set before use, by setup
+    config: DictConfig
+
     def __init__(
         self,
         num_trials: int,
