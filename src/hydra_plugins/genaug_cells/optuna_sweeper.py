@@ -57,6 +57,7 @@ class OptunaSweeper(Sweeper):
         """Run all trials and write what was found to ``optimization_results.yaml`` in the sweep's folder."""
         from genaug.core.combinations import combinations, parameters
 
+        assert self.config is not None
         folder = Path(self.config.hydra.sweep.dir)  # its name, the time, is made now: for all of the runs
         words = [*parameters(self.params), *arguments]
         space, rest = self._space(words)
@@ -117,6 +118,7 @@ class OptunaSweeper(Sweeper):
         from genaug.composition import composer_of
         from genaug.explanation import explain
 
+        assert self.hydra_context is not None and self.config is not None
         composer = composer_of(self.hydra_context.config_loader, self.config)
         for job in batch:
             try:
