@@ -65,6 +65,8 @@ def test_the_step_goes_up_the_score_within_its_bounds(prior, dataset, clip):
     found = imagination._guided(made, prior, judge, z[0], known, 7)
     assert (found - z[0]).abs().max() <= 0.3 + 1e-6 and (found - z[0]).abs().max() > 0.1
 
+    moved: list[torch.Tensor] = []
+
     def score(step: float) -> float:
         """S after a step of this size, of the copies that ``_guided`` perturbs."""
         random = torch.Generator().manual_seed(7)
@@ -77,10 +79,14 @@ def test_the_step_goes_up_the_score_within_its_bounds(prior, dataset, clip):
             return informativeness(judge.probabilities(features), known) + diversity(features)
 
         slopes = torch.autograd.grad(of(zeta, b), (zeta, b))
+        moved.append((1 + zeta[0] + step * slopes[0][0].sign()) * z[0] + b[0] + step * slopes[1][0].sign())
         with torch.no_grad():
             return float(of(*(value + step * slope.sign() for value, slope in zip((zeta, b), slopes, strict=True))))
 
     assert score(0.01) > score(0.0)
+    free = imagination._guided(gif(clip, epsilon=100.0), prior, judge, z[0], known, 7)
+    score(0.1)  # the preset's step
+    assert torch.allclose(free, moved[-1].detach(), atol=1e-5)
 
 
 def test_images_do_not_depend_on_their_batch_and_differ_from_plain_edits(prior, dataset, clip):
