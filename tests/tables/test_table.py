@@ -2,7 +2,9 @@
 
 import copy
 import csv
+import dataclasses
 import io
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -286,6 +288,16 @@ def test_a_broken_experiment_file_breaks_only_itself(project: Path) -> None:
     assert read_spec("paper/item").title
     text = pages()["paper/README.md"]
     assert "| paper/broken | " in text and "cannot be read as YAML" in text and "[item](item.yaml)" in text
+
+
+def test_the_lines_of_a_record_name_each_run_as_its_row_and_column_do(project: Path, sweep_of) -> None:
+    spec = dataclasses.replace(read_spec("paper/item"), columns=["mix.alpha"], curve=None, published=[])
+    table = collect(finish_all(sweep_of("mix.alpha=0.3,0.5,0.7", "dataset.shots=1")), spec)
+    with write_record(table).with_suffix(".csv").open(newline="") as file:
+        lines = [(line["generator"], line["mix.alpha"], line["seed"]) for line in csv.DictReader(file)]
+    assert len(table.results) == 6 + 3 * 6  # alpha cannot reach the baseline
+    generators, alphas, seeds = ({line[i] for line in lines} for i in range(3))
+    assert sorted(lines) == sorted(itertools.product(generators, alphas, seeds)) and len(lines) == 2 * 3 * 6
 
 
 def test_a_page_shows_the_records_that_it_asks_for(project: Path, sweep_of) -> None:

@@ -56,6 +56,7 @@ def collect(sweep: "Sweep", spec: "TableSpec") -> Table:
         seeds_needed=0,
         environments=_environments(cells),
         results=list({c.fingerprint: c.result for c in cells if c.result is not None}.values()),
+        lines=_lines(cells, spec),
     )
     for entry in table.entries:
         _summarise(entry)
@@ -63,6 +64,15 @@ def collect(sweep: "Sweep", spec: "TableSpec") -> Table:
     _add_published(table)
     add_comparisons(table, groups)
     return table
+
+
+def _lines(cells: "list[PlannedCell]", spec: "TableSpec") -> list[tuple[dict[str, str], dict[str, Any]]]:
+    lines = {}
+    for cell in cells:
+        if cell.result is not None:
+            values = resolved_values(cell, spec.keys())
+            lines[cell.fingerprint, *values.values()] = values, cell.result
+    return list(lines.values())
 
 
 def _is_reduced(item: str, overrides: tuple[str, ...], over: str) -> bool:

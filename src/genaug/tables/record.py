@@ -12,11 +12,11 @@ from genaug.core.files import read_json, write_json, write_text
 from genaug.core.names import safe_name
 from genaug.drawing.charts import standalone
 from genaug.evaluation.statistics import LEVEL
-from genaug.runs.collection import HIDDEN, value_at
+from genaug.runs.collection import HIDDEN
 from genaug.tables.render import MISSING, number
 from genaug.tables.report import curve_views
 from genaug.tables.spec import TableSpec, experiment_root
-from genaug.tables.table import Entry, Table, text_of
+from genaug.tables.table import Entry, Table
 
 DIFFERENCE_HEADS = ("difference", "95 % interval", "p", "p (Holm)", "seeds above")
 PROTOCOL = ("select", "selected_step", "num_steps", "batch_size", "evaluation", "oracle")
@@ -100,18 +100,16 @@ def _compared(entry: Entry) -> dict[str, Any] | None:
 
 
 def runs_as_csv(table: Table) -> str:
-    """One line per run: what tells it from the others, identities, protocol, metrics, cost, and how to run it."""
+    """One line per cell: what tells it from the others, identities, protocol, metrics, cost, and how to run it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    results = sorted(table.results, key=lambda result: result["cell"])
-    metrics = sorted({k for r in results for k, v in r["metrics"].items() if isinstance(v, int | float)})
+    metrics = sorted({k for r in table.results for k, v in r["metrics"].items() if isinstance(v, int | float)})
     heads = [*table.spec.keys(), "seed", *metrics, *PROTOCOL, "run", "setting", "pool"]
     writer.writerow([*heads, "generated_images", "network_evaluations", "seconds", "revision", "command"])
-    for result in results:
-        counts, config = result["counts"], result["config"]
-        keys = [value_at(config, key) for key in table.spec.keys()]
+    for values, result in sorted(table.lines, key=lambda line: (*line[0].values(), line[1]["seed"])):
+        counts = result["counts"]
         fields = [
-            *(text_of(value.get("name") if isinstance(value, dict) else value) for value in keys),
+            *values.values(),
             result["seed"],
             *(result["metrics"].get(name) for name in metrics),
             *(result["protocol"].get(name) for name in PROTOCOL),

@@ -84,6 +84,8 @@ class Table:
     environments: list[dict[str, Any]]
     results: list[dict[str, Any]]
     """Results of the complete cells, each once."""
+    lines: list[tuple[dict[str, str], dict[str, Any]]]
+    """What each complete cell has under the table's keys, and its result: cells of two rows may share one."""
 
     @property
     def notes(self) -> list[str]:
