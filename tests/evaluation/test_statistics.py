@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy
 
 from genaug.core.errors import GenaugError
 from genaug.evaluation.statistics import (
@@ -43,6 +44,13 @@ def test_sign_flips_are_counted_by_hand() -> None:
     assert sign_flip_test([1, 2, -4]) == pytest.approx(1.0)
     assert sign_flip_test([1, -2, 4]) == pytest.approx(6 / 8)
     assert sign_flip_test([0, 0, 0]) == 1.0
+
+
+def test_of_many_seeds_the_signs_are_drawn_at_random() -> None:
+    assert sign_flip_test([1.0] * 25) == pytest.approx(2e-5)  # of 99,999 draws none is as far from 0
+    values = np.random.default_rng(1).normal(0.15, 1, size=150)
+    normal = 2 * scipy.stats.norm.sf(abs(values.sum()) / math.sqrt((values**2).sum()))
+    assert sign_flip_test(values.tolist()) == pytest.approx(normal, abs=0.01)
 
 
 def test_a_missing_seed_shrinks_n_and_never_the_mean() -> None:
