@@ -69,9 +69,8 @@ def pytest_runtest_logreport(report):
 
 def pytest_sessionfinish(session):
     STARTER.close()
-    if not hasattr(session.config, "workerinput") and hasattr(
-        session.config, "cache"
-    ):  # a worker of xdist tells the first process
+    worker = hasattr(session.config, "workerinput")  # of xdist: it tells the first process
+    if not worker and hasattr(session.config, "cache"):
         session.config.cache.set(SECONDS, {**session.config.cache.get(SECONDS, {}), **seconds})
 
 
@@ -84,7 +83,8 @@ def train(tmp_path):
 
     def run(*arguments: str, code: int = 0, env: dict[str, str | None] | None = None, fresh: bool = False) -> str:
         words = [str(ROOT / "train.py"), *arguments, f"paths.outputs_dir={tmp_path}/outputs"]
-        environment = {key: value for key, value in {**os.environ, **(env or {})}.items() if value is not None}
+        environment = {**os.environ, "WANDB_SERVICE": None, **(env or {})}  # that of a test must not serve a run
+        environment = {key: value for key, value in environment.items() if value is not None}
         if fresh:
             process = subprocess.run(
                 [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, env=environment

@@ -72,7 +72,7 @@ class RunConfig:
         work = self.downstream.forward_passes().gflop if self.task == "train" else 0.0
         tiny_prior = not (self.synthesises and self.generator.uses_prior) or self.prior.path == TINY
         trainer = self.trainer
-        alone = trainer.devices == 1 and trainer.num_workers == 0 and trainer.device() == "cpu"
+        alone = trainer.devices == 1 and trainer.workers() == 0 and trainer.device() == "cpu"
         return self.task != "prior" and work is not None and work <= SMALL_GFLOP and tiny_prior and alone
 
     @property

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from genaug.data.pool import Pool
-from genaug.data.sample import SyntheticSample
+from genaug.data.sample import Boxes, SyntheticSample
 
 
 def sample(index: int, **about: float) -> SyntheticSample:
     pixels = np.zeros((4, 4, 3), dtype=np.uint8)
-    return SyntheticSample(id=str(index), digest=str(index), image=pixels, source_id="s", index=index, about=about)
+    boxes = Boxes(xyxy=np.array([[0, 0, 2, 2]], np.float32), labels=np.array([0]), crowd=np.array([False]))
+    return SyntheticSample(
+        id=str(index), digest=str(index), image=pixels, boxes=boxes, source_id="s", index=index, about=about
+    )
 
 
 def test_sharpness_is_the_images_gradient_outside_their_boxes_as_a_share_of_the_sources() -> None:

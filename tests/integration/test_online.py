@@ -20,7 +20,7 @@ def test_the_generator_is_part_of_an_online_cell_and_the_mix_is_not():
 
 
 def test_a_fit_without_prior_is_a_cell_of_its_generator():
-    assert identity("task=fit") != identity("task=fit", "generator.networks.z_dim=8")
+    assert identity("task=fit") != identity("task=fit", "generator.networks.z_dim=9")
 
 
 @pytest.mark.parametrize(

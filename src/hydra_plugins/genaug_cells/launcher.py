@@ -38,7 +38,7 @@ class CellLauncher(Launcher):
         if self.processes is not None and self.processes < 1:
             raise GenaugError(f"hydra.launcher.processes={self.processes} must be at least 1, or null.")
         number = min(self.processes or self._fitting(job_overrides), len(job_overrides))
-        if number == 1:
+        if number <= 1:  # none is left where all are complete
             here = functools.partial(run_one, self.hydra_context, self.config, self.task_function)
             return [here(initial_job_idx + place, words) for place, words in enumerate(job_overrides)]
 

@@ -268,7 +268,7 @@ def test_two_trials_give_different_tokens(prior, dataset, tmp_path):
 
 
 def test_wrong_token_settings_name_their_key():
-    wrong = {"init_pieces": ["middle"], "num_steps": [0], "learning_rate": [0.0, 1e20], "num_vectors": [0, 76]}
+    wrong = {"init_pieces": ["middle"], "num_steps": [-1], "learning_rate": [0.0, 1e20], "num_vectors": [0, 76]}
     for key, values in (wrong | {"weight_decay": [-1, 2.0]}).items():
         for value in values:
             with pytest.raises(GenaugError, match=re.escape(f"generator.tokens.{key}={value} must be")):
