@@ -18,8 +18,10 @@ IMPORTED = (
 
 PROGRAM = """
 import importlib, json, os, runpy, sys
+sys.modules["wandb"] = None  # timm would import it, and its temporary folder would go with the first child
 for name in json.loads(sys.argv[1]):
     importlib.import_module(name)
+del sys.modules["wandb"]
 for line in sys.stdin:
     order = json.loads(line)
     child = os.fork()
