@@ -44,35 +44,36 @@ def coco(rows: list[dict]) -> float:
 def test_equal_weights_give_cocos_number():
     for seed in range(4):
         rows = predictions(seed, noise=1.0)
-        ours = mean_average_precision(matches(rows, NUM_CLASSES), np.ones(NUM_IMAGES))
+        ours = mean_average_precision(matches(rows, NUM_CLASSES), np.ones((1, NUM_IMAGES)))
         assert ours == pytest.approx(coco(rows), abs=1e-9)
 
 
 def test_a_weight_of_two_is_an_image_that_is_there_twice_and_one_of_zero_an_image_that_is_not():
     rows = predictions(1, noise=1.0)
-    weights = np.ones(NUM_IMAGES)
-    weights[[0, 3]] = 0
-    left = [row for i, row in enumerate(rows) if weights[i]]
-    assert mean_average_precision(matches(rows, NUM_CLASSES), weights) == pytest.approx(coco(left), abs=1e-9)
-    weights = 2 * np.ones(NUM_IMAGES)
+    weights = np.ones((2, NUM_IMAGES))
+    weights[0, [0, 3]] = 0
+    weights[1] = 2
+    without, twofold = mean_average_precision(matches(rows, NUM_CLASSES), weights)
+    left = [row for i, row in enumerate(rows) if i not in (0, 3)]
+    assert without == pytest.approx(coco(left), abs=1e-9)
     twice = [{**row, "id": f"{row['id']}/{k}"} for row in rows for k in range(2)]
-    assert mean_average_precision(matches(rows, NUM_CLASSES), weights) == pytest.approx(coco(twice), abs=0.02)
+    assert twofold == pytest.approx(coco(twice), abs=0.02)
 
 
 def test_a_sure_difference_has_an_interval_above_zero_and_none_has_one_around_it():
-    pairs = [(predictions(s, noise=0.3), predictions(s + 50, noise=4.0)) for s in range(4)]
-    assert two_level_map_interval(pairs, NUM_CLASSES, 60).low > 0
-    same = [(predictions(s, noise=1.0), predictions(s + 50, noise=1.0)) for s in range(4)]
-    interval = two_level_map_interval(same, NUM_CLASSES, 60)
+    pairs = [(predictions(s, noise=0.3), predictions(s + 50, noise=4.0)) for s in range(8)]
+    assert two_level_map_interval(pairs, 200).low > 0
+    same = [(predictions(s, noise=1.0), predictions(s + 50, noise=1.0)) for s in range(8)]
+    interval = two_level_map_interval(same, 200)
     assert interval.low < 0 < interval.high
 
 
 def test_a_run_that_found_nothing_has_no_precision():
     rows = [{**row, "boxes": [], "labels": [], "scores": []} for row in predictions(0, noise=1.0)]
-    assert mean_average_precision(matches(rows, NUM_CLASSES), np.ones(NUM_IMAGES)) == 0
+    assert mean_average_precision(matches(rows, NUM_CLASSES), np.ones((1, NUM_IMAGES))) == 0
 
 
 def test_runs_of_different_test_images_are_refused():
     first = predictions(0, noise=1.0)
     with pytest.raises(GenaugError, match="different test images"):
-        two_level_map_interval([(first, first[:-1])], NUM_CLASSES)
+        two_level_map_interval([(first, first[:-1])])

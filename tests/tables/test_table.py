@@ -8,7 +8,9 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from genaug.core.errors import GenaugError
@@ -298,6 +300,37 @@ def test_the_lines_of_a_record_name_each_run_as_its_row_and_column_do(project: P
     assert len(table.results) == 6 + 3 * 6  # alpha cannot reach the baseline
     generators, alphas, seeds = ({line[i] for line in lines} for i in range(3))
     assert sorted(lines) == sorted(itertools.product(generators, alphas, seeds)) and len(lines) == 2 * 3 * 6
+
+
+def test_a_difference_of_average_precision_has_an_interval_over_test_images_too(project: Path, sweep_of) -> None:
+    scene = np.random.default_rng(0).uniform(0, 40, (40, 2))
+    targets = np.concatenate([scene, scene + 15], axis=1)[:, None]
+
+    def rows(seed: int, missed: float) -> list[dict[str, Any]]:
+        found = np.random.default_rng(seed).random(40) >= missed
+        common = {"target_labels": [0], "target_crowd": [False]}
+        return [
+            {"id": str(i), "target_boxes": box.tolist(), **common, "boxes": (box[: int(hit)] + 0.5).tolist(),
+             "labels": [0] * int(hit), "scores": [0.9] * int(hit)}
+            for i, (box, hit) in enumerate(zip(targets, found, strict=True))
+        ]  # fmt: skip
+
+    sweep = finish_all(sweep_of("dataset.shots=1"))
+    for cell in sweep.cells:
+        assert cell.config is not None and cell.folder is not None and cell.result is not None
+        missed = 0.5 if cell.config.generator.name == "none" else 0.2
+        predictions = rows(cell.config.seed, missed)
+        cell.result["metrics"]["test/map"] = sum(bool(row["boxes"]) for row in predictions) / 40
+        (cell.folder / "predictions.json").write_text(json.dumps(predictions))
+    spec = dataclasses.replace(read_spec("paper/item"), metric="test/map", curve=None, published=[])
+    table = collect(sweep, spec)
+    found = table.entry(("real_guidance",), ("1",))
+    assert found.comparison is not None and found.two_level is not None
+    assert 0 < found.two_level.low < found.comparison.mean < found.two_level.high
+    write_record(table)
+    low, high = (f"{end:+.3f}" for end in (found.two_level.low, found.two_level.high))
+    text = with_records("<!-- differences: paper/item -->\n<!-- end -->\n")
+    assert f"| {low} to {high} |" in text
 
 
 def test_a_page_shows_the_records_that_it_asks_for(project: Path, sweep_of) -> None:

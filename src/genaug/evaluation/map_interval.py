@@ -33,21 +33,28 @@ class ClassMatches:
     objects_n: np.ndarray
     """int [images]: objects of the class."""
 
-    def precision(self, weight_n: np.ndarray) -> float | None:
-        """Average over thresholds of the average precision with images counted by weight; None without objects."""
-        objects = float(self.objects_n @ weight_n)
-        if not objects:
+    def precision(self, weight_rn: np.ndarray) -> np.ndarray | None:
+        """Average over thresholds of the average precision, [resamples], with images counted by weight.
+
+        Precision is read at hits alone: between two of them it only falls. None for a class without objects; NaN in a
+        resample that draws none of them.
+        """
+        if not self.objects_n.any():
             return None
-        weight_d = weight_n[self.image_d]
-        hits, misses = (np.cumsum(part * weight_d, axis=1) for part in (self.hit_td, self.miss_td))
-        precision = hits / np.maximum(hits + misses, np.finfo(float).eps)
-        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        values = np.zeros((len(hits), len(RECALLS)))
-        for t, recall in enumerate(hits / objects):
-            place = np.searchsorted(recall, RECALLS)
-            known = place < len(recall)
-            values[t, known] = precision[t, place[known]]
-        return float(values.mean())
+        objects_r = weight_rn @ self.objects_n
+        weight_rd = weight_rn[:, self.image_d]
+        values_r = np.zeros(len(weight_rn))
+        for hit_d, miss_d in zip(self.hit_td, self.miss_td, strict=True):
+            places = np.flatnonzero(hit_d)
+            hits = np.cumsum(weight_rd[:, places], axis=1)
+            misses = np.cumsum(weight_rd * miss_d, axis=1)[:, places]
+            precision = hits / np.maximum(hits + misses, np.finfo(float).eps)
+            precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+            recall = hits / np.maximum(objects_r, 1)[:, None]
+            for r in range(len(weight_rn)):
+                reached = np.searchsorted(recall[r], RECALLS)
+                values_r[r] += precision[r, reached[reached < len(places)]].sum()
+        return np.where(objects_r > 0, values_r / (len(self.hit_td) * len(RECALLS)), np.nan)
 
 
 def matches(rows: Sequence[Mapping[str, Any]], num_classes: int) -> list[ClassMatches]:
@@ -72,16 +79,18 @@ def matches(rows: Sequence[Mapping[str, Any]], num_classes: int) -> list[ClassMa
     return result
 
 
-def mean_average_precision(of_classes: Sequence[ClassMatches], weight_n: np.ndarray) -> float:
-    """COCO's mean over classes and IoU thresholds, with images counted by weight."""
-    values = [value for one in of_classes if (value := one.precision(weight_n)) is not None]
-    return float(np.mean(values)) if values else 0.0
+def mean_average_precision(of_classes: Sequence[ClassMatches], weight_rn: np.ndarray) -> np.ndarray:
+    """COCO's mean over classes and IoU thresholds, [resamples], with images counted by weight; 0 without objects."""
+    values = [value for one in of_classes if (value := one.precision(weight_rn)) is not None]
+    if not values:
+        return np.zeros(len(weight_rn))
+    known = ~np.isnan(values)
+    return np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
 
 
 def two_level_map_interval(
     pairs: Sequence[tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]],
-    num_classes: int,
-    num_resamples: int = 400,
+    num_resamples: int = 1000,
     confidence: float = CONFIDENCE,
 ) -> Interval:
     """Percentile interval of the difference of mAP over seeds and test images.
@@ -95,18 +104,18 @@ def two_level_map_interval(
     ids = [row["id"] for row in pairs[0][0]]
     if any([row["id"] for row in side] != ids for pair in pairs for side in pair):
         raise GenaugError("These runs were scored on different test images, so no resample of images serves them all.")
-    runs = [(matches(method, num_classes), matches(baseline, num_classes)) for method, baseline in pairs]
+    num_classes = 1 + max((label for row in pairs[0][0] for label in row["target_labels"]), default=-1)
     rng = np.random.default_rng(0)
-    estimates = []
-    for _ in range(num_resamples):
-        weight_n = rng.multinomial(len(ids), np.full(len(ids), 1 / len(ids))).astype(float)
-        seeds, times = np.unique(rng.integers(0, len(runs), len(runs)), return_counts=True)
-        differences = [
-            mean_average_precision(method, weight_n) - mean_average_precision(baseline, weight_n)
-            for method, baseline in (runs[s] for s in seeds)
-        ]
-        estimates.append(float(np.average(differences, weights=times)))
-    low, high = np.quantile(estimates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    seeds_rs = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=num_resamples) / len(pairs)
+    weight_rn = rng.multinomial(len(ids), np.full(len(ids), 1 / len(ids)), size=num_resamples).astype(float)
+    estimates_r = np.zeros(num_resamples)
+    for s, sides in enumerate(pairs):
+        method, baseline = (matches(side, num_classes) for side in sides)
+        for first in range(0, num_resamples, 50):  # in pieces: 50 x detections weights at a time
+            piece = slice(first, first + 50)
+            method_r, baseline_r = (mean_average_precision(side, weight_rn[piece]) for side in (method, baseline))
+            estimates_r[piece] += seeds_rs[piece, s] * (method_r - baseline_r)
+    low, high = np.quantile(estimates_r, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(low=float(low), high=float(high))
 
 

@@ -32,7 +32,9 @@ def add_comparisons(table: Table, groups: "dict[Place, list[PlannedCell]]") -> N
         entry.comparison = compare(entry.values, baseline.values)
         if entry.comparison is not None:
             compared.append(entry)
-            pairs = _paired_hits(groups.get((entry.row, entry.column), []), groups.get((row, column), []), spec.over)
+            pairs = _paired_predictions(
+                groups.get((entry.row, entry.column), []), groups.get((row, column), []), spec.over
+            )
             entry.two_level = _two_level(pairs, spec)
     table.seeds_needed = seeds_needed(len(compared))
     for entry, adjusted in zip(compared, holm([e.comparison.p_value for e in compared if e.comparison]), strict=True):
@@ -40,7 +42,7 @@ def add_comparisons(table: Table, groups: "dict[Place, list[PlannedCell]]") -> N
         entry.underpowered = entry.comparison is not None and entry.comparison.n < table.seeds_needed
 
 
-def _paired_hits(
+def _paired_predictions(
     method: "list[PlannedCell]", baseline: "list[PlannedCell]", over: str
 ) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
     from genaug.tables.sweep import read_predictions
@@ -52,18 +54,19 @@ def _paired_hits(
         if partner is None or cell.result is None or partner.result is None:
             continue
         first, second = read_predictions(cell), read_predictions(partner)
-        if first is not None and second is not None and all("predicted" in row for row in (*first[:1], *second[:1])):
+        if first and second:
             pairs.append((first, second))
     return pairs
 
 
 def _two_level(pairs: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]], spec: "TableSpec") -> "Interval | None":
-    """Only for macro accuracy, which the resampling reproduces, and where all seeds were scored on the same images."""
+    """Only for macro accuracy and mAP, which the resampling reproduces, and where all seeds were scored on the same images."""
     import numpy as np
 
+    from genaug.evaluation.map_interval import two_level_map_interval
     from genaug.evaluation.statistics import FEWEST, Interval, two_level_interval
 
-    if spec.metric != "test/accuracy_macro" or len(pairs) < FEWEST:
+    if spec.metric not in ("test/accuracy_macro", "test/map") or len(pairs) < FEWEST:
         return None
     ids = [row["id"] for row in pairs[0][0]]
     if any([row["id"] for row in side] != ids for pair in pairs for side in pair):
@@ -72,8 +75,11 @@ def _two_level(pairs: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]], s
     def hits(rows: list[dict[str, Any]]) -> list[float]:
         return [float(row["predicted"] == row["target"]) for row in rows]
 
-    difference = np.asarray([np.subtract(hits(first), hits(second)) for first, second in pairs])
-    found = two_level_interval(difference, np.asarray([row["target"] for row in pairs[0][0]]))
+    if spec.metric == "test/map":
+        found = two_level_map_interval(pairs)
+    else:
+        difference = np.asarray([np.subtract(hits(first), hits(second)) for first, second in pairs])
+        found = two_level_interval(difference, np.asarray([row["target"] for row in pairs[0][0]]))
     factor = {"fraction": 1, "percent": 100, "error_percent": -100}[spec.unit]
     low, high = sorted((found.low * factor, found.high * factor))
     return Interval(low=low, high=high)

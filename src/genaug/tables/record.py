@@ -11,14 +11,14 @@ from genaug.core.errors import GenaugError
 from genaug.core.files import read_json, write_json, write_text
 from genaug.core.names import safe_name
 from genaug.drawing.charts import standalone
-from genaug.evaluation.statistics import LEVEL
+from genaug.evaluation.statistics import LEVEL, Interval
 from genaug.runs.collection import HIDDEN
 from genaug.tables.render import MISSING, number
 from genaug.tables.report import curve_views
 from genaug.tables.spec import TableSpec, experiment_root
 from genaug.tables.table import Entry, Table
 
-DIFFERENCE_HEADS = ("difference", "95 % interval", "p", "p (Holm)", "seeds above")
+DIFFERENCE_HEADS = ("difference", "95 % interval", "over test images, too", "p", "p (Holm)", "seeds above")
 PROTOCOL = ("select", "selected_step", "num_steps", "batch_size", "evaluation", "oracle")
 LEGEND = (
     "In brackets the difference to the first row, paired by seed; * is p < .05 by an exact sign-flip test after Holm over the "
@@ -64,7 +64,7 @@ def write_record(table: Table) -> Path:
                 "row": dict(zip(table.spec.rows, entry.row, strict=True)),
                 "column": dict(zip(table.spec.columns, entry.column, strict=True)),
                 "mean": entry.mean,
-                "interval": None if entry.interval is None else [entry.interval.low, entry.interval.high],
+                "interval": _ends(entry.interval),
                 "values": {str(seed): value for seed, value in entry.values.items()},
                 "wanted": entry.wanted,
                 "oracle": entry.oracle,
@@ -88,15 +88,23 @@ def _compared(entry: Entry) -> dict[str, Any] | None:
     found = entry.comparison
     if found is None:
         return None
-    interval = found.interval and [found.interval.low, found.interval.high]
     return {
         "mean": found.mean,
-        "interval": interval,
+        "interval": _ends(found.interval),
+        "two_level": _ends(entry.two_level),
         "p": found.p_value,
         "p_holm": entry.p_adjusted,
         "n": found.n,
         "better": sum(difference > 0 for difference in found.differences),
     }
+
+
+def _ends(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]
+
+
+def _from_to(ends: list[float] | None, unit: str) -> str:
+    return MISSING if ends is None else " to ".join(number(end, unit, signed=True) for end in ends)
 
 
 def runs_as_csv(table: Table) -> str:
@@ -162,9 +170,9 @@ def differences_as_markdown(record: dict[str, Any], spec: TableSpec) -> str:
     for entry in record["entries"]:
         if (found := entry.get("against_baseline")) is None:
             continue
-        interval = " to ".join(number(end, record["unit"], signed=True) for end in found["interval"] or ()) or MISSING
+        intervals = [_from_to(found[name], record["unit"]) for name in ("interval", "two_level")]
         cells = [_named(tuple(entry["row"].values()), spec), *entry["column"].values()]
-        cells += [number(found["mean"], record["unit"], signed=True), interval]
+        cells += [number(found["mean"], record["unit"], signed=True), *intervals]
         cells += [f"{found['p']:.3f}", f"{found['p_holm']:.3f}", f"{found['better']} of {found['n']}"]
         lines.append(_line(cells))
     return "\n".join(lines) + "\n"
