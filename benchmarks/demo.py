@@ -1,6 +1,6 @@
 """The demo end to end against a plain script: diffusers one image at a time, one inversion per class, a plain training loop.
 
-Both sides are one process each, imports included: three trainings on four real digits per class, without generated images, with
+Both sides are one process each, imports included: three trainings on one real digit per class, without generated images, with
 those of Real Guidance and with those of DA-Fusion. The plain script (``plain`` in this file) has what one would write for
 this one case: no store, no resumption, no record, no table. Shorter than the demo by ``--images``, ``--token-steps`` and
 ``--steps``, on both sides alike.
@@ -39,7 +39,7 @@ def plain(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     random.seed(0)
-    data = Digits(name="digits", shots=4, seed=0, image_size=32).load()
+    data = Digits(name="digits", shots=1, seed=0, image_size=32).load()
     real = [(sample.open(), sample.class_index) for sample in data.train]
     folder = PriorConfig(image_size=32).folder
     pipeline: Any = StableDiffusionImg2ImgPipeline.from_pretrained(
