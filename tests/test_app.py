@@ -9,6 +9,7 @@ from genaug.composition import compose_typed, compose_whole
 from genaug.core.errors import GenaugError
 from genaug.explanation import explain_presets, message
 from genaug.runs.cell import Cell, cell_fingerprint
+from genaug.tables.sweep import plan_jobs
 from tests.conftest import ROOT, genaug
 
 WRONG = {
@@ -60,6 +61,18 @@ WRONG = {
     "generator.t0=[0.5": r"^generator\.t0=\[0\.5 cannot be read as KEY=VALUE .*close every bracket.*red\"'\.$",
     "experiment=da_fusion/fig9": r"Did you mean experiment=da_fusion/fig9_m or experiment=da_fusion/fig9_alpha\?$",
     "experiment=dafusion/fig9_m": r"Did you mean experiment=da_fusion/fig9_m",
+    "experiment=null": r"^experiment=null names no preset: leave experiment out, or name one\.$",
+    "preset=null": r"leave preset out",
+    "hydra/launcher=null": r"leave hydra/launcher out",
+    "generator=null": r"^generator=null names no preset: write generator=none\.$",
+    "augment=null": r"write augment=none\.$",
+    "filter=null": r"write filter=none\.$",
+    "dataset=null": r"^dataset=null names no preset\. There are: dataset=.*dataset=digits",
+    "mix=null": r"There are: .*mix=real_only",
+    "generator=3": r"^generator=3 names no preset\. There are: .*generator=none",
+    "generator=[none]": r"generator=\[none\] names no preset",
+    "~generator": r"~generator names no preset: write generator=none\.$",
+    "demo/compare": r"^demo/compare is an experiment: write experiment=demo/compare\.$",
     "experiment=nothing_like_it": r"There are: .*da_fusion/fig9_m",
 }
 
@@ -68,6 +81,14 @@ WRONG = {
 def test_a_wrong_override_is_answered_in_one_sentence_with_the_remedy(override):
     with pytest.raises(GenaugError, match=WRONG[override]):
         Cell.of(compose_typed(override.split()))
+
+
+@pytest.mark.parametrize(
+    "words", [["generator=none,null"], ["experiment=null"], ["experiment=demo/compare", "mix=null"]]
+)
+def test_a_sweep_over_what_names_no_preset_is_refused_at_once(words):
+    with pytest.raises(GenaugError, match=r"names no preset"):
+        plan_jobs(words)
 
 
 LAUNCHERS = sorted((ROOT / "conf/hydra/launcher").glob("[!c]*.yaml"))

@@ -57,6 +57,14 @@ def test_what_composes_imports_no_torch(command, tmp_path):
     assert len(modules) < 1000
 
 
+def test_python_m_genaug_is_the_console_and_starts_as_fast():
+    assert {*imported("genaug.__main__", "genaug", "--help")} - {"genaug.__main__"} == {
+        *imported("genaug.cli", "genaug", "--help")
+    }
+    process = subprocess.run([sys.executable, "-m", "genaug", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0 and "python -m genaug" in process.stdout, process.stderr
+
+
 def test_help_imports_no_torch():
     modules = imported("train", "train.py", "--help")
     assert not set(SLOW) & set(modules)

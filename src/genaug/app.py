@@ -17,13 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from genaug.choosing import with_chosen
-from genaug.composition import sets_value, typed
+from genaug.composition import checked, sets_value, typed
 from genaug.config_source import register
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_rows
 from genaug.core.interruption import Interrupted, interruptible, requeue
 from genaug.core.machine import take_gpu
-from genaug.core.words import readable
 from genaug.explanation import message
 from genaug.runs.collection import HIDDEN
 from genaug.runs.sweep import FAILED, OK, SKIPPED, check_objective, is_optimising, note_cell, objective, shares_machine
@@ -46,7 +45,7 @@ def main() -> None:
     try:
         check_secrets(sys.argv[1:])
         with interruptible():
-            words, choice = with_chosen(readable(sys.argv[1:]))
+            words, choice = with_chosen(checked(sys.argv[1:]))
             print("".join(f"{line}\n" for line in choice.lines), end="")
             sys.argv[1:] = _for_each_run(words)
             conf = register()

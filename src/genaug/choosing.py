@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from genaug.composition import compose_typed
+from genaug.composition import checked, compose_typed
 from genaug.config import RunConfig
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.files import write_text
@@ -21,7 +21,6 @@ from genaug.core.foreign import check_overrides, read_foreign_yaml
 from genaug.core.identity import canonical, fingerprint
 from genaug.core.names import safe_name
 from genaug.core.paths import experiment_files, roots
-from genaug.core.words import readable
 from genaug.data.images import inspect_all
 from genaug.data.sample import Dataset
 from genaug.data.sources.layout import Layout
@@ -92,7 +91,7 @@ def choose(item: str, words: Sequence[str]) -> Choice:
         raise GenaugError(
             f"{file}: chosen_by: {content['chosen_by']} is unknown. Write chosen_by: check, or leave it out."
         )
-    words = readable(words)
+    words = checked(words)
     given = {word.partition("=")[0].lstrip("+~") for word in words}
     if not given & {"dataset.root", "dataset.path"}:
         raise GenaugError(f"experiment={item} is for your own images: write dataset.root=FOLDER.")

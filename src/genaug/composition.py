@@ -15,13 +15,13 @@ from typing import Any
 import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from genaug.config import RunConfig
-from genaug.config_source import component_of, presets, register
+from genaug.config_source import EXPERIMENT, component_of, presets, register
 from genaug.core.errors import GenaugError
 from genaug.core.registry import COMPONENTS, load_components
 from genaug.core.words import readable
@@ -37,6 +37,34 @@ def sets_value(override: str) -> bool:
     return key in ("seed", "task") or (
         "." in key and key.replace(".", "").isidentifier() and not key.startswith("hydra.")
     )
+
+
+def checked(words: Sequence[str]) -> list[str]:
+    """The words of a command line as Hydra can read them, each choice of a preset being one.
+
+    Raises:
+        GenaugError: for ``generator=null``, ``generator=3``, ``~generator`` and the like.
+    """
+    words = readable(words)
+    for word in words:
+        if sets_value(word) or word.startswith("-"):
+            continue
+        try:
+            override = _parse(word)
+        except HydraException:  # said by whoever composes
+            continue
+        group, value = override.key_or_group, override.value()
+        chosen = [] if override.is_delete() else value.list if isinstance(value, ChoiceSweep) else [value]
+        if chosen and all(isinstance(name, str | QuotedString | Glob) for name in chosen):
+            continue
+        names = presets().get(group, [])
+        if group in (EXPERIMENT, "preset") or group.startswith("hydra/"):
+            raise GenaugError(f"{word} names no preset: leave {group} out, or name one.")
+        if "none" in names and all(name is None for name in chosen):
+            raise GenaugError(f"{word} names no preset: write {group}=none.")
+        if names:
+            raise GenaugError(f"{word} names no preset. There are: {', '.join(f'{group}={name}' for name in names)}.")
+    return words
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +229,7 @@ def compose_typed(overrides: list[str]) -> RunConfig:
     conf = register()
     try:
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            config = hydra.compose("config", readable(overrides))
+            config = hydra.compose("config", checked(overrides))
             with open_dict(config):
                 config.pop("hydra", None)
             return typed(config)

@@ -80,6 +80,8 @@ def explain(error: BaseException) -> str:
     for link in links:
         if isinstance(link, OverrideParseException):
             reason = link.message.splitlines()[0]
+            if str(link.override) in experiment_files():
+                return f"{link.override} is an experiment: write experiment={link.override}."
             return (
                 f"{link.override} cannot be read as KEY=VALUE ({reason}): close every bracket and quotation mark, and put a "
                 "value with special characters between two kinds of quotes, e.g. 'generator.prompt=\"a {name}, red\"'."

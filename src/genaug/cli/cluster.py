@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from genaug.cli.options import Outputs, app
+from genaug.cli.options import Outputs, app, placed
 from genaug.core.errors import GenaugError
 
 
@@ -37,10 +37,11 @@ def slurm(
     )
     if copies < 1:
         raise GenaugError(f"--copies must be at least 1, and is {copies}.")
+    words, outputs = placed(overrides, outputs)
     place = outputs.expanduser().absolute()
     if set(str(place)) & set("%\n "):
         raise GenaugError(f"The outputs folder {place} has a space or a % in its name, which SLURM would misread.")
-    cells = plan_jobs(overrides)
+    cells = plan_jobs([*words, f"paths.outputs_dir={place}"])
     look_up(cells, place / "runs")
     for cell in cells:
         if cell.state == "invalid":
@@ -51,5 +52,5 @@ def slurm(
         raise GenaugError(f"None of the {len(cells)} runs is left to do.")
     (place / "slurm").mkdir(parents=True, exist_ok=True)
     runs = [list(words) for words in missing for _ in range(copies)]
-    title = f"{len(missing)} runs of: genaug sweep {shlex.join(overrides)}"
+    title = f"{len(missing)} runs of: genaug sweep {shlex.join(words)}"
     typer.echo(array_script(runs, resources, place, " ".join(title.split())), nl=False)

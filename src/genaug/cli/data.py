@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genaug.cli.options import Outputs, app
+from genaug.cli.options import Outputs, app, placed
 from genaug.core.errors import GenaugError
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ def check(
     from genaug.tables.sweep import expand
 
     console = Console(highlight=False, soft_wrap=True)
+    given, outputs = placed(overrides, outputs)
     layout = recognise(folder)
     item, root = f"own/{layout.task}", f"dataset.root={folder}"
-    start = [f"experiment={item}", *(row.override for row in layout_settings(layout)), root, *(overrides or [])]
+    start = [f"experiment={item}", *(row.override for row in layout_settings(layout)), root, *given]
     config = compose_typed(start)
     assert isinstance(config.dataset, FolderSource)
     found = check_folder(config.dataset)
@@ -66,7 +67,7 @@ def check(
         console.print("No run reads the folder as it is: see the faults above.")
         raise typer.Exit(1)
 
-    words = [root, *found.overrides, *(overrides or [])]
+    words = [root, *found.overrides, *given]
     if look_at_prior:
         choice = choose(item, [*words, f"paths.outputs_dir={outputs}"])
         config = compose_typed([f"experiment={item}", *choice.overrides, *words, f"paths.outputs_dir={outputs}"])

@@ -1,14 +1,44 @@
 """The console's application and the options that its commands share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from genaug.core.errors import GenaugError
+
+EXPERIMENT = "experiment="
+"""Before an experiment's name, as train.py reads it; the console takes the name with it and without."""
+OUTPUTS = "paths.outputs_dir"
 app = typer.Typer(
     no_args_is_help=True,
     help="Do generated training images help your model? Check your data, run methods on it, and read the verdict.",
 )
 Outputs = Annotated[Path, typer.Option(help="The outputs folder.")]
-Item = Annotated[str, typer.Argument(help="<paper>/<item>, e.g. da_fusion/fig9_alpha")]
+Item = Annotated[
+    str,
+    typer.Argument(
+        help="[experiment=]<paper>/<item>, e.g. da_fusion/fig9_alpha",
+        callback=lambda item: item.removeprefix(EXPERIMENT),
+    ),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="As for train.py; without any, those of the last run.")]
+
+
+def placed(words: Sequence[str] | None, outputs: Path) -> tuple[list[str], Path]:
+    """The words without ``paths.outputs_dir=FOLDER``, and the outputs folder: FOLDER there is what ``--outputs FOLDER`` says.
+
+    Raises:
+        GenaugError: for two different folders.
+    """
+    left, folders = [], [outputs] if outputs != Path("outputs") else []
+    for word in words or ():
+        key, _, value = word.partition("=")
+        if key.lstrip("+") != OUTPUTS:
+            left.append(word)
+        elif (folder := Path(value.strip("\"'")).expanduser()) not in folders:
+            folders.append(folder)
+    if len(folders) > 1:
+        raise GenaugError(f"Two outputs folders are named, {folders[0]} and {folders[1]}: leave one out.")
+    return left, folders[0] if folders else outputs

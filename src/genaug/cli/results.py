@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genaug.cli.options import Outputs, app
+from genaug.cli.options import EXPERIMENT, OUTPUTS, Outputs, app, placed
 from genaug.core.errors import GenaugError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ Select = Annotated[
     typer.Argument(
         metavar="[SELECT]...",
         help="Runs to take: key=value (dataset.root=…, generator=a,b, 'generator=da_*'), 'key<number', or a part of a run's "
-        "folder name; all finished runs without any. Or <paper>/<item> with overrides as for train.py.",
+        "folder name; all finished runs without any. Or [experiment=]<paper>/<item> with overrides as for train.py.",
     ),
 ]
 Where = Annotated[list[str] | None, typer.Option("--where", help="One more condition, e.g. 'mix.alpha>0.3'.")]
@@ -56,7 +56,8 @@ def compare(
     """Finished runs side by side: mean with interval, paired difference to the run without generated images, n, cost."""
     from genaug.tables.terminal import print_table
 
-    for found in _tables("compare", select or [], where or [], last, metric, outputs):
+    words, outputs = placed(select, outputs)
+    for found in _tables("compare", words, where or [], last, metric, outputs):
         print_table(found)
 
 
@@ -76,7 +77,8 @@ def verdict(
     from genaug.tables.terminal import print_table, print_verdict
     from genaug.tables.verdict import verdicts
 
-    for found in _tables("verdict", select or [], where or [], last, metric, outputs):
+    words, outputs = placed(select, outputs)
+    for found in _tables("verdict", words, where or [], last, metric, outputs):
         for one in verdicts(found, outputs, features):
             print_verdict(one)
         print_table(found)
@@ -95,7 +97,8 @@ def table(
     from genaug.tables.record import write_record
     from genaug.tables.render import markdown, write_table
 
-    for found in _tables("table", select or [], where or [], last, metric, outputs):
+    words, outputs = placed(select, outputs)
+    for found in _tables("table", words, where or [], last, metric, outputs):
         paths = write_table(found, outputs / "tables")
         if record:
             paths.append(write_record(found))
@@ -120,12 +123,13 @@ def report(
     from genaug.tables.spec import is_experiment, items
     from genaug.tables.sweep import was_run
 
-    words = select or []
+    words, outputs = placed(select, outputs)
     if not words and not where and not last:
         words = [item for item in items() if was_run(outputs, item)]
         if not words:
             raise GenaugError(f"No experiment has been run below {outputs}: name one, e.g. genaug report demo/compare.")
-    groups = [[word] for word in words] if all(map(is_experiment, words)) and words else [words]
+    items_alone = words and all(is_experiment(word.removeprefix(EXPERIMENT)) for word in words)
+    groups = [[word] for word in words] if items_alone else [words]
     tables = [found for group in groups for found in _tables("report", group, where or [], last, metric, outputs)]
     path = out or outputs / "report.html"
     write_report(tables, outputs, path)
@@ -152,7 +156,8 @@ def _none_complete(item: str, overrides: list[str], outputs: Path) -> str:
     said = f"No run of {item}{with_these} is complete below {outputs}."
     if overrides and was_run(outputs, item):
         return f"{said} It was last run with {shlex.join(last_extra(outputs, item))}: without any, these are taken."
-    return f"{said} Run it first: {shlex.join(['genaug', 'sweep', f'experiment={item}', *overrides])}"
+    place = [] if outputs == Path("outputs") else [f"{OUTPUTS}={outputs}"]
+    return f"{said} Run it first: {shlex.join(['genaug', 'sweep', f'experiment={item}', *overrides, *place])}"
 
 
 def _tables(
@@ -164,15 +169,17 @@ def _tables(
     from genaug.tables.spec import is_experiment, read_spec
     from genaug.tables.sweep import expand
 
-    if words and not where and not last and "/" in words[0] and not is_condition(words[0]):
-        spec = read_spec(words[0])
+    item = words[0].removeprefix(EXPERIMENT) if words else ""
+    names_one = is_experiment(item) or ("/" in item and not is_condition(item) and not set(item) & set(",*"))
+    if names_one and not where and not last:
+        spec = read_spec(item)
         spec.metric = metric or spec.metric
-        found = collect(expand(words[0], words[1:] or None, outputs), spec)
+        found = collect(expand(item, words[1:] or None, outputs), spec)
         if command in ("verdict", "compare") and not found.results:
-            raise GenaugError(_none_complete(words[0], words[1:], outputs))
+            raise GenaugError(_none_complete(item, words[1:], outputs))
         return [found]
-    if words and is_experiment(words[0]):  # with conditions: its runs among the finished ones
-        words = [f"experiment={words[0]}", *words[1:]]
+    if is_experiment(item):  # with conditions: its runs among the finished ones
+        words = [f"{EXPERIMENT}{item}", *words[1:]]
     shown = " ".join(
         ["genaug", command, *words, *(f"--where '{text}'" for text in where), *(["--last"] if last else [])]
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from genaug.cli.options import Item, Outputs, Overrides, app
+from genaug.cli.options import EXPERIMENT, Item, Outputs, Overrides, app, placed
 from genaug.core.cost import TRAIN_USE, USE
 from genaug.core.errors import GenaugError
 
@@ -43,9 +43,9 @@ def explain(
     from genaug.composition import compose_whole
     from genaug.config_source import presets
     from genaug.explanation import explain_fields, explain_presets
-    from genaug.tables.spec import items, read_experiment
+    from genaug.tables.spec import is_experiment, items, read_experiment
 
-    group, _, name = choice.partition("=")
+    group, _, name = (EXPERIMENT + choice if is_experiment(choice) else choice).partition("=")
     if group == "experiment":
         if name:
             import yaml
@@ -77,7 +77,7 @@ def explain(
 @app.command()
 def plan(
     item: Item,
-    overrides: Overrides = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="As for train.py, preset=smoke included.")] = None,
     gpu: Annotated[str, typer.Option(help="h200, h100, a100, l40s, 4090, 3090 or v100")] = "h200",
     use: Annotated[float, typer.Option(help="Share of the GPU's half-precision rate that sampling reaches.")] = USE,
     train_use: Annotated[float, typer.Option(help="The same of training in mixed precision.")] = TRAIN_USE,
@@ -89,8 +89,9 @@ def plan(
     from genaug.tables.spec import read_spec
     from genaug.tables.sweep import expand
 
+    words, outputs = placed(overrides, outputs)
     spec = read_spec(item)
-    typer.echo(report_plan(count(expand(item, overrides or [], outputs), spec), gpu, use, train_use))
+    typer.echo(report_plan(count(expand(item, words, outputs), spec), gpu, use, train_use))
 
 
 @app.command()
@@ -111,7 +112,8 @@ def sync(
     from genaug.tables.verdict import verdicts
     from genaug.tracking.wandb_sync import sync as write_runs
 
-    found = collect(expand(item, overrides, outputs), read_spec(item))
+    words, outputs = placed(overrides, outputs)
+    found = collect(expand(item, words or None, outputs), read_spec(item))
     if not found.results:
         raise GenaugError(f"No run of {item} is complete below {outputs}.")
     said = "\n".join(" ".join(one.sentences) for one in verdicts(found, outputs, deep=False))

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from genaug.choosing import choose
-from genaug.composition import Composer, sets_value
+from genaug.composition import Composer, checked, sets_value
 from genaug.config import RunConfig
 from genaug.config_source import register
 from genaug.core.combinations import combinations, parameters
@@ -20,7 +20,6 @@ from genaug.core.files import read_json, read_rows
 from genaug.core.foreign import check_overrides
 from genaug.core.identity import Texts
 from genaug.core.registry import COMPONENTS
-from genaug.core.words import readable
 from genaug.explanation import explain
 from genaug.runs.cell import cell_fingerprint
 from genaug.runs.collection import HIDDEN, run_folders, state_of
@@ -73,8 +72,8 @@ def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None =
     """
     conf = register()
     try:
-        extra = last_extra(outputs or Path("outputs"), item) if extra is None else readable(extra)
-        place = readable([f"paths.outputs_dir={outputs}"]) if outputs is not None else []
+        extra = last_extra(outputs or Path("outputs"), item) if extra is None else checked(extra)
+        place = checked([f"paths.outputs_dir={outputs}"]) if outputs is not None else []
         choice = choose(item, [*extra, *place])
         fixed = [*choice.overrides, *extra, *place]
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
@@ -95,13 +94,13 @@ def plan_jobs(overrides: Sequence[str]) -> list[PlannedCell]:
     Raises:
         GenaugError: if a word cannot be read.
     """
-    items = [word.partition("=")[2] for word in overrides if word.startswith("experiment=")]
-    if items and items[-1] != "null":
+    items = [word.partition("=")[2] for word in checked(overrides) if word.startswith("experiment=")]
+    if items:
         return expand(items[-1], [word for word in overrides if not word.startswith("experiment=")]).cells
     conf = register()
     try:
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            return _compose(combinations(readable(overrides)))[0]
+            return _compose(combinations(checked(overrides)))[0]
     except (HydraException, OmegaConfBaseException) as error:
         raise GenaugError(explain(error)) from error
 

@@ -1,0 +1,80 @@
+"""What commands share: where results lie, and what an experiment is called."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from genaug.cli import app
+from genaug.core.errors import GenaugError
+from tests.evaluation.test_folder_check import class_folders
+from tests.tables.finished_cells import finish_all
+
+COMMANDS = {
+    "check": ["FOLDER", "--no-prior"],
+    "compare": ["generator=none,real_guidance"],
+    "plan": ["paper/item", "mix.m=2"],
+    "report": ["paper/item", "--out", "page.html"],
+    "slurm": ["experiment=paper/item", "seed=0,9", "generator=none", "dataset.shots=1"],
+    "sync": ["paper/item", "seed=8"],
+    "table": ["paper/item"],
+    "verdict": ["paper/item", "seed=0,1,2,3,4,5"],
+}
+"""Every command that takes words as train.py does, and words for it."""
+
+
+def said(*words: str) -> str:
+    """What a command prints, or how it refuses."""
+    ended = CliRunner().invoke(app, list(words))
+    if ended.exception is not None and not isinstance(ended.exception, SystemExit):
+        assert isinstance(ended.exception, GenaugError), ended.exception
+        return str(ended.exception)
+    return ended.output
+
+
+@pytest.fixture
+def elsewhere(sweep_of, tmp_path) -> Path:
+    """Finished runs of an experiment, not in ``outputs``."""
+    sweep = sweep_of()
+    sweep.outputs = tmp_path / "else where"
+    finish_all(sweep)
+    return sweep.outputs
+
+
+def test_every_command_that_takes_words_is_tried_here():
+    commands = {
+        command.callback.__name__: inspect.signature(command.callback).parameters for command in app.registered_commands
+    }
+    takes_words = {name for name, found in commands.items() if {"overrides", "select"} & set(found)}
+    assert takes_words == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_outputs_folder_is_named_as_for_train_py_or_as_an_option_and_both_mean_the_same(
+    elsewhere, tmp_path, command
+):
+    if command == "check":
+        class_folders(tmp_path / "FOLDER")
+    words = COMMANDS[command]
+    as_option = said(command, *words, "--outputs", str(elsewhere))
+    as_word = said(command, *words, f"paths.outputs_dir={elsewhere}")
+    assert as_word == as_option and "12 missing" not in as_word
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_two_outputs_folders_are_refused():
+    assert "Two outputs folders" in said("plan", "demo/compare", "paths.outputs_dir=one", "--outputs", "two")
+
+
+@pytest.mark.parametrize("command", ["plan", "table", "compare", "verdict"])
+def test_an_experiment_is_named_as_for_train_py_and_alone(elsewhere, command):
+    place = ["--outputs", str(elsewhere)]
+    named = said(command, "experiment=paper/item", *place)
+    assert named == said(command, "paper/item", *place) and "No finished run" not in named
+    assert "no experiment paper/itme. Did you mean paper/item" in said(command, "experiment=paper/itme", *place)
+
+
+def test_an_experiment_with_a_condition_selects_among_its_finished_runs(elsewhere):
+    words = ["compare", "experiment=paper/item", "--outputs", str(elsewhere), "--where"]
+    assert "real_guidance" in said(*words, "seed<3") and "No finished run" in said(*words, "seed>90")
