@@ -4,7 +4,6 @@ torchvision compares checksums of the real archives' files for some sets; these 
 """
 
 import hashlib
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -114,19 +113,6 @@ def stl10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torchvision.datasets.STL10, table, files)
 
 
-def cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = root / "cifar-10-batches-py"
-    base.mkdir(parents=True)
-    loader = torchvision.datasets.CIFAR10
-    for name, _ in (*loader.train_list, *loader.test_list):
-        batch = {"data": RNG.integers(0, 256, (4, 3072), dtype=np.uint8), "labels": [0, 1, 0, 1]}
-        (base / name).write_bytes(pickle.dumps(batch))
-    (base / "batches.meta").write_bytes(pickle.dumps({"label_names": ["airplane", "automobile"]}))
-    for table in ("train_list", "test_list"):
-        monkeypatch.setattr(loader, table, [[name, md5(base / name)] for name, _ in getattr(loader, table)])
-    monkeypatch.setattr(loader, "meta", {**loader.meta, "md5": md5(base / "batches.meta")})
-
-
 TREES = {
     sets.Caltech101: (caltech, {"train_per_class": 5}, (12, 3, 9)),
     sets.Flowers102: (flowers, {}, (102, 102, 204)),
@@ -135,7 +121,6 @@ TREES = {
     sets.OxfordPets: (pets, {}, (8, 2, 10)),
     sets.EuroSat: (eurosat, {}, (12, 4, 4)),
     sets.Stl10: (stl10, {}, (6, 2, 6)),
-    sets.Cifar10: (cifar10, {}, (16, 4, 4)),
 }
 
 

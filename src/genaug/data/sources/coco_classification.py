@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from genaug.core.errors import GenaugError, boundary
+from genaug.core.errors import boundary
 from genaug.core.registry import component
 from genaug.data.annotations import check_segmentation
 from genaug.data.masks import Segmentations
@@ -63,14 +63,6 @@ class CocoClassification(Published):
         licence="annotations CC BY 4.0; images under Flickr's terms of use, each with its own licence (field license)",
         can_download=False,
     )
-
-    def __post_init__(self) -> None:
-        Published.__post_init__(self)
-        if self.download:
-            raise GenaugError(
-                "dataset.download=true: COCO is not fetched by this program. Download its three archives from "
-                f"{self.origin.page} and write dataset.root=FOLDER."
-            )
 
     def content(self) -> Any:
         paths = [self._annotations(split) for split in ("train", "val")]

@@ -40,11 +40,6 @@ class Ilsvrc2012(Published):
         can_download=False,
     )
 
-    def __post_init__(self) -> None:
-        Published.__post_init__(self)
-        if self.download:
-            raise GenaugError("dataset.download=true: ImageNet needs an account, so it cannot be fetched. Write false.")
-
     def content(self) -> Any:
         self._require()
         counts = [

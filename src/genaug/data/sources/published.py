@@ -65,6 +65,11 @@ class Published(Source):
 
     def __post_init__(self) -> None:
         Source.__post_init__(self)
+        if self.download and not self.origin.can_download:
+            raise GenaugError(
+                f"dataset.download=true: {self.origin.title} is not fetched by this program. Download {self.origin.files} from "
+                f"{self.origin.page} and write dataset.download=false."
+            )
         if self.split not in self.splits:
             raise GenaugError(
                 f"dataset.split={self.split} is not offered by {self.name or type(self).__name__}: write "

@@ -71,6 +71,25 @@ def usual_column(usual: Sequence[str], columns: Sequence[str]) -> str | None:
     return next((by_name[name] for name in usual if name in by_name), None)
 
 
+def one_hot(row: dict[str, Any], columns: Sequence[str], where: str) -> int:
+    """The position of the one column that holds a 1, of columns of zeros and ones.
+
+    Raises:
+        GenaugError: if a column is missing, or not exactly one holds a 1 and the others 0.
+    """
+    missing = [name for name in columns if name not in row]
+    if missing:
+        raise GenaugError(f"{where} has no column {missing[0]!r}, only {', '.join(map(str, row))}.")
+    with boundary(f"{where}: its classes cannot be read", f"Write 0 or 1 below {', '.join(columns)}."):
+        values = [float(row[name]) for name in columns]
+    if sorted(values) != [0.0] * (len(columns) - 1) + [1.0]:
+        raise GenaugError(
+            f"{where} has {', '.join(f'{name}={value:g}' for name, value in zip(columns, values, strict=True))}: an image "
+            "has one class, so write 1 once and 0 elsewhere."
+        )
+    return values.index(1.0)
+
+
 def named_split(value: Any, column: str, where: str) -> str:
     """The split that a row says it is of."""
     part = split_of(str(value))

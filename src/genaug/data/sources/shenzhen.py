@@ -39,13 +39,6 @@ class ShenzhenTb(Published):
         can_download=False,
     )
 
-    def __post_init__(self) -> None:
-        Published.__post_init__(self)
-        if self.download:
-            raise GenaugError(
-                f"dataset.download=true: fetch {self.origin.files} from {self.origin.page} yourself; write false."
-            )
-
     def content(self) -> Any:
         digest = listing_digest(self._images(), self._files())
         return [digest, self._lists()] if self.split == "listed" else digest

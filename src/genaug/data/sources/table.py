@@ -14,7 +14,17 @@ from genaug.data.images import check_readable, inspect_all
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import FolderSource
 from genaug.data.sources.hub import class_index
-from genaug.data.sources.rows import IMAGE, LABEL, SPLIT, find_column, find_image, find_tables, named_split, read_table
+from genaug.data.sources.rows import (
+    IMAGE,
+    LABEL,
+    SPLIT,
+    find_column,
+    find_image,
+    find_tables,
+    named_split,
+    one_hot,
+    read_table,
+)
 from genaug.data.sources.tree import walk
 from genaug.data.splits import carve
 
@@ -31,8 +41,8 @@ class ImageTable(FolderSource):
     """The table, relative to the root; null looks for metadata.jsonl, labels.csv, train.csv or the only table there."""
     image: str | None = None
     """Column of the image files, relative to the table's folder or to ``image_dir``, with or without their ending."""
-    label: str | None = None
-    """Column of the classes."""
+    label: Any = None
+    """Column of the classes, or a list of columns, one per class, of which one holds a 1 and the others 0."""
     split: str | None = None
     """Column that says train, val or test; null uses one called so where there is one."""
     image_dir: str | None = None
@@ -101,10 +111,11 @@ class ImageTable(FolderSource):
             rows = read_table(table)
             columns = list(rows[0][1]) if rows else []
             image = find_column("image", self.image, IMAGE, columns, table)
-            label = find_column("label", self.label, LABEL, columns, table)
+            label = None if isinstance(self.label, list) else find_column("label", self.label, LABEL, columns, table)
             named = self.split or next((name for name in columns if name.lower() in SPLIT), None)
             for where, row in rows:
                 part = split if named is None else named_split(row.get(named), named, where)
                 image_file = find_image(str(row.get(image)), table, self.folder(), self.image_dir, where)
-                found.setdefault(part, []).append((image_file, row.get(label), where))
+                value = self.label[one_hot(row, self.label, where)] if label is None else row.get(label)
+                found.setdefault(part, []).append((image_file, value, where))
         return found

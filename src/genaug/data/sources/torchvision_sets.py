@@ -1,5 +1,5 @@
 """Data sets read by torchvision's own loaders: Caltech-101, Flowers-102, FGVC-Aircraft, Stanford Cars, Oxford-IIIT
-Pets, EuroSAT, STL-10 and CIFAR-10.
+Pets, EuroSAT and STL-10.
 
 Each class says which file layout below ``dataset.root`` it expects; torchvision checks it and, where the makers still
 serve the set, fetches it (``dataset.download=true``).
@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genaug.core.errors import GenaugError, boundary
+from genaug.core.errors import boundary
 from genaug.core.fields import bounded, choice, count
-from genaug.core.identity import digest_bytes
 from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
+from genaug.data.sources.cifar import array_samples
 from genaug.data.sources.published import Origin, Published, samples_of_files, tree_digest
 from genaug.data.splits import by_class, carve
 
@@ -46,19 +46,6 @@ class TorchvisionSet(Published):
         found = [(Path(path), int(label)) for path, label in zip(paths, labels, strict=True)]
         self.require(*(path for path, _ in found))
         return samples_of_files(self.folder, found)
-
-
-def array_samples(prefix: str, images: np.ndarray, labels: Sequence[int] | None) -> list[Sample]:
-    """Samples of uint8 [n, h, w, 3]; without labels they are unlabelled."""
-    return [
-        Sample(
-            id=f"{prefix}/{i:06d}",
-            digest=digest_bytes(np.ascontiguousarray(image).tobytes()),
-            image=image,
-            label={} if labels is None else {int(labels[i]): 1.0},
-        )
-        for i, image in enumerate(images)
-    ]
 
 
 @component("dataset", "caltech101")
@@ -182,11 +169,6 @@ class StanfordCars(TorchvisionSet):
         can_download=False,
     )
 
-    def __post_init__(self) -> None:
-        Published.__post_init__(self)
-        if self.download:
-            raise GenaugError("dataset.download=true: Stanford Cars is no longer served by its makers. Write false.")
-
     def read(self) -> Dataset:
         from torchvision.datasets import StanfordCars as Loader
 
@@ -281,32 +263,6 @@ class Stl10(TorchvisionSet):
             array_samples("train", train.data.transpose(0, 2, 3, 1), train.labels),
             array_samples("test", test.data.transpose(0, 2, 3, 1), test.labels),
             unlabelled=array_samples("unlabelled", unlabelled.transpose(0, 2, 3, 1), None),
-        )
-
-
-@component("dataset", "cifar10")
-@dataclass(kw_only=True, slots=True)
-class Cifar10(TorchvisionSet):
-    """10 classes of 32 px with the official lists: 50,000 training (validation is carved from them) and 10,000 test
-    images."""
-
-    base: ClassVar[str] = "cifar-10-batches-py"
-    origin: ClassVar[Origin] = Origin(
-        title="CIFAR-10",
-        page="https://www.cs.toronto.edu/~kriz/cifar.html",
-        files="cifar-10-python.tar.gz",
-        size="0.17 GB",
-        licence="not stated by its makers; citation asked for",
-    )
-
-    def read(self) -> Dataset:
-        from torchvision.datasets import CIFAR10 as Loader
-
-        train, test = self.open(Loader, train=True), self.open(Loader, train=False)
-        return self.dataset(
-            train.classes,
-            array_samples("train", train.data, train.targets),
-            array_samples("test", test.data, test.targets),
         )
 
 
