@@ -1,8 +1,9 @@
 """Whether midpoints between digits are digits: latent interpolation by what its autoencoder learned from and by its code.
 
-Of midpoints between validation images of two classes, the share that is clearly one digit: nearer to a training image of one
-class than to any of the others, by a fifth or more of the distance. Beside it the diagnostics that each fit writes. Nothing
-here reads the test split. The picture's rows: first images, second ones, then the midpoints of each setting.
+Of midpoints between validation images of two classes and of one, the share that is clearly one digit: nearer to a training
+image of one class than to any of the others, by a fifth or more of the distance. Beside it the same share of the
+reconstructions, the most that the decoder's blur allows, and the diagnostics that each fit writes. Nothing here reads the
+test split. The picture's rows: first images, second ones, then the midpoints of each setting.
 
     python -m benchmarks latent_midpoints --out benchmarks/results/latent_midpoints.json
 """
@@ -55,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/latent_midpoints.json"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/latent_midpoints.png"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = compose(["dataset=digits", "generator=latent_interpolation", f"seed={options.seed}"])
@@ -71,15 +73,18 @@ def main() -> None:
 
     x = pixels(dataset.val)
     classes = np.array([sample.class_index for sample in dataset.val])
-    partners = np.random.default_rng(0).permutation(len(x))
-    pairs = classes != classes[partners]
-    first, second = x[pairs], x[partners][pairs]
-    found: dict[str, Any] = {
-        **circumstances(),
-        "clear_validation": clear(x),
-        "clear_pixel_midpoints": clear((first + second) / 2),
-    }
-    rows = [first, second]
+    rng = np.random.default_rng(0)
+    across = rng.permutation(len(x))
+    within = np.empty(len(x), dtype=np.int64)  # each image's partner of its own class
+    for c in np.unique(classes):
+        within[classes == c] = rng.permutation(np.flatnonzero(classes == c))
+    kinds = {"of two classes": classes != classes[across], "of one class": within != np.arange(len(x))}
+    partners = {"of two classes": across, "of one class": within}
+    pairs = {kind: (np.flatnonzero(chosen), partners[kind][chosen]) for kind, chosen in kinds.items()}
+    found: dict[str, Any] = {**circumstances(), "validation images": {"clear": clear(x)}}
+    found["midpoints of pixels"] = {f"clear {kind}": clear((x[i] + x[j]) / 2) for kind, (i, j) in pairs.items()}
+    first, second = pairs["of two classes"]
+    rows = [x[first], x[second]]
     for name, changes in SETTINGS.items():
         changed = configured(generator, **changes)
         with TemporaryDirectory() as folder:
@@ -87,14 +92,17 @@ def main() -> None:
             aae = build_autoencoder(changed)
             load_weights(aae, Path(folder))
         with torch.no_grad():
-            middle = (aae.decoder((aae.encoder(2 * first - 1) + aae.encoder(2 * second - 1)) / 2) + 1) / 2
-        rows.append(middle.clamp(0, 1))
-        found[name] = {"clear_midpoints": clear(rows[-1])} | {k: about["diagnostics"][f"hole/{k}"] for k in SHOWN}
+            z = aae.encoder(2 * x - 1)
+            made = {f"clear {kind}": (z[i] + z[j]) / 2 for kind, (i, j) in pairs.items()} | {"clear reconstructions": z}
+            images = {key: ((aae.decoder(codes) + 1) / 2).clamp(0, 1) for key, codes in made.items()}
+        rows.append(images["clear of two classes"])
+        shares = {key: clear(image) for key, image in images.items()}
+        found[name] = shares | {k: about["diagnostics"][f"hole/{k}"] for k in SHOWN}
         print(name, found[name], flush=True)
     options.out.write_text(json.dumps(found, indent=1) + "\n")
     sheet = torch.cat([torch.cat(list(row[:COLUMNS, 0]), dim=1) for row in rows])
     picture = Image.fromarray((sheet * 255).round().to(torch.uint8).numpy())
-    picture.resize((2 * picture.width, 2 * picture.height)).save(options.out.with_suffix(".png"), optimize=True)
+    picture.resize((2 * picture.width, 2 * picture.height)).save(options.picture, optimize=True)
 
 
 if __name__ == "__main__":
