@@ -17,6 +17,8 @@ from genaug.core.errors import GenaugError
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9999
+PIECE = 1000
+"""Resamples at a time, so that they stay in the processor's cache."""
 LEVEL = 0.05  # of a test over a whole table
 POWER = 0.8
 FEWEST = 5
@@ -80,16 +82,29 @@ def compare(method: Mapping[int, float], baseline: Mapping[int, float]) -> Compa
 
 def sign_flip_test(differences: Sequence[float]) -> float:
     """Two-sided p-value of "the differences are symmetric about 0": exact, from all 2**n assignments of signs, up to 20
-    differences; of more from 99,999 assignments drawn at random (never below 2e-5)."""
+    differences; of more from 99,999 assignments drawn at random (never below 1e-5)."""
     values = np.asarray(differences, dtype=np.float64)
     if len(values) < 2 or not values.any():
         return 1.0
+    if len(values) > 20:
+        return _sign_flip_test_by_draws(values)
     # scipy flips signs when it is given one sample, and takes all assignments where it may draw as many
-    draws = 2 ** len(values) if len(values) <= 20 else 99_999
     result = scipy.stats.permutation_test(
-        (values,), np.mean, permutation_type="samples", n_resamples=draws, vectorized=True, rng=np.random.default_rng(0)
+        (values,), np.mean, permutation_type="samples", n_resamples=2 ** len(values), vectorized=True
     )
     return float(result.pvalue)
+
+
+def _sign_flip_test_by_draws(values_n: np.ndarray, num_draws: int = 99_999) -> float:
+    """Share of assignments, the observed one counted among the drawn, whose sum is as far from 0: scipy's takes 150 times as
+    long for 150 seeds."""
+    rng, n, total = np.random.default_rng(0), len(values_n), values_n.sum()
+    least, found = abs(total) * (1 - 1e-12), 1  # equal sums may differ in their last bits
+    for first in range(0, num_draws, PIECE):
+        size = min(PIECE, num_draws - first)
+        positive_bn = np.unpackbits(rng.integers(0, 256, (size, -(-n // 8)), dtype=np.uint8), axis=1, count=n)
+        found += np.count_nonzero(abs(2 * (positive_bn @ values_n) - total) >= least)
+    return found / (num_draws + 1)
 
 
 def bootstrap_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
@@ -105,6 +120,7 @@ def bootstrap_interval(values: Sequence[float], confidence: float = CONFIDENCE) 
             (data,),
             np.mean,
             n_resamples=NUM_RESAMPLES,
+            batch=PIECE,
             confidence_level=confidence,
             method="BCa",
             rng=np.random.default_rng(0),

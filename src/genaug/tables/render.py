@@ -317,9 +317,9 @@ def _tex(text: str) -> str:
 
 
 def as_json(table: Table) -> str:
-    """Everything, for other programs and for the report."""
-    content = dataclasses.asdict(table)
-    content.pop("results")
+    """Everything but the runs' own results, which are named, for other programs and for the report."""
+    content = dataclasses.asdict(dataclasses.replace(table, results=[], lines=[]))
+    del content["results"], content["lines"]
     content["cells"] = sorted(result["cell"] for result in table.results)
     for entry, source in zip(content["entries"], table.entries, strict=True):
         entry["n"], entry["gap_to_published"] = source.n, source.gap
