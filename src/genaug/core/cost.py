@@ -28,6 +28,8 @@ FORWARD_GFLOP = {
     "resnet101": (224, 15.6),
     "resnet50": (224, 8.174),
     "retinanet": (640, 165.1),
+    "rtdetr_v2_r18vd": (640, 60.7),
+    "rtdetr_v2_r50vd": (640, 136.7),
     "test_resnet": (32, 0.008198),
     "wrn28_10_cifar": (32, 10.49),
 }

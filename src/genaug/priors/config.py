@@ -115,7 +115,7 @@ class PriorConfig:
         self.check()
         for key in ("vae_path", "lora_path"):
             if getattr(self, key) is not None:
-                check_other(key, getattr(self, key))
+                check_other(f"prior.{key}", getattr(self, key), f"prior.{key}=null")
         if self.folder is not None:
             check_folder(self.path, self.folder)
         elif cached_model(self.path, self.revision, self.variant) is None:

@@ -70,21 +70,28 @@ def check_unet(folder: Path, sha256: str) -> None:
         )
 
 
-def check_other(key: str, path: str) -> None:
-    """Raise ``GenaugError`` for a path of ``prior.<key>`` that is neither here nor the Hub's ``owner/model@revision``."""
+def check_other(key: str, path: str, instead: str) -> None:
+    """Raise ``GenaugError`` for a path of ``key`` that is neither here nor the Hub's ``owner/model@revision``."""
     if not Path(path).expanduser().exists() and not HUB_ID.match(path):
         raise GenaugError(
-            f"prior.{key}={path}: there is no such file or folder, and a Hub id is written owner/model or "
-            f"owner/model@revision. Correct it, or write prior.{key}=null."
+            f"{key}={path}: there is no such file or folder, and a Hub id is written owner/model or "
+            f"owner/model@revision. Correct it, or write {instead}."
         )
 
 
-def other_folder(key: str, path: str, patterns: Sequence[str]) -> Path:
-    """The folder of a path or Hub id, with or without ``@revision``, that ``prior.<key>`` names."""
+def other_folder(key: str, path: str, patterns: Sequence[str], instead: str) -> Path:
+    """The folder of a path or Hub id, with or without ``@revision``, that ``key`` names.
+
+    Args:
+        key: of the configuration, e.g. ``prior.vae_path``.
+        path: as it is written there.
+        patterns: files that are wanted of the Hub's.
+        instead: what to write where neither the cache nor the Hub has it, e.g. ``prior.vae_path=null``.
+    """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    check_other(key, path)
+    check_other(key, path, instead)
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
@@ -93,9 +100,8 @@ def other_folder(key: str, path: str, patterns: Sequence[str]) -> Path:
     with contextlib.suppress(LocalEntryNotFoundError):
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns), local_files_only=True))
     with boundary(
-        f"prior.{key}={path} is neither a file or folder nor in the local cache, and the Hub did not give it",
-        f"On a machine with network run `{download_command(model, revision)}` and copy the cache here, or write "
-        f"prior.{key}=null.",
+        f"{key}={path} is neither a file or folder nor in the local cache, and the Hub did not give it",
+        f"On a machine with network run `{download_command(model, revision)}` and copy the cache here, or write {instead}.",
     ):
         HfApi().model_info(model, revision=revision, timeout=HUB_TIMEOUT)
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns)))

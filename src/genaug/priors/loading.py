@@ -102,7 +102,7 @@ def check_use(prior: Prior) -> None:
 
 def _other_vae(path: str, dtype: torch.dtype) -> Any:
     """An ``AutoencoderKL`` or ``AutoencoderTiny``, whichever its config names."""
-    folder = other_folder("vae_path", path, ("*.json", "*.safetensors"))
+    folder = other_folder("prior.vae_path", path, ("*.json", "*.safetensors"), "prior.vae_path=null")
     with boundary(
         f"prior.vae_path={path}: {folder} holds no VAE of diffusers", "Write prior.vae_path=null, or another."
     ):
@@ -115,7 +115,7 @@ def _lora_file(path: str) -> Path:
     file = Path(path).expanduser()
     if file.is_file():
         return file
-    folder = other_folder("lora_path", path, ("*.safetensors", "adapter_config.json"))
+    folder = other_folder("prior.lora_path", path, ("*.safetensors", "adapter_config.json"), "prior.lora_path=null")
     found = [folder / name for name in FILES if (folder / name).is_file()] or sorted(folder.glob("*.safetensors"))
     if len(found) != 1:
         listed = ", ".join(file.name for file in found) or "no .safetensors file"

@@ -1,4 +1,5 @@
-"""The downstream detector: torchvision's Faster R-CNN, RetinaNet and FCOS, and a small FCOS that learns on a laptop."""
+"""The downstream detector: torchvision's Faster R-CNN, RetinaNet and FCOS, those of transformers, and a small FCOS that learns
+on a laptop."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from genaug.core.cost import LEARNING, ForwardPasses, forward_gflop
 from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, choice, count, probability
-from genaug.core.identity import CONTENT
+from genaug.core.identity import CONTENT, OPTIONAL
 from genaug.core.registry import component
 from genaug.data.sample import Dataset
 from genaug.downstream.base import Downstream, TrainingData
+from genaug.downstream.detection.auto import AutoModel
 from genaug.downstream.trainer import TrainerConfig
 
 if TYPE_CHECKING:
@@ -31,15 +33,18 @@ class Detector(Downstream):
     Steps are fixed, so real images repeated to the size of a mix are the plain baseline: each real image is seen as often.
     """
 
-    architecture: str = choice("tiny", ("tiny", "faster_rcnn", "retinanet", "fcos"))
-    """``faster_rcnn``, ``retinanet`` or ``fcos`` with a ResNet-50 FPN (torchvision), or ``tiny``: an FCOS with a backbone of
-    0.2 million weights for images of about 64 px."""
+    architecture: str = choice("tiny", ("tiny", "faster_rcnn", "retinanet", "fcos", "auto"))
+    """``faster_rcnn``, ``retinanet`` or ``fcos`` with a ResNet-50 FPN (torchvision); ``auto``: the detector of transformers in
+    ``auto.path``; or ``tiny``: an FCOS with a backbone of 0.2 million weights for images of about 64 px."""
     weights: str = choice("none", ("none", "backbone", "coco"))
-    """``none``: random. ``backbone``: ImageNet's in the ResNet. ``coco``: a detector of COCO with a new class layer."""
+    """``none``: random. ``backbone``: ImageNet's in the ResNet. ``coco``: a detector of COCO with a new class layer; for
+    ``auto`` whatever the folder's were trained on."""
     weights_path: str | None = field(default=None, metadata=CONTENT)
     """File of those weights (torchvision's state dict) for machines without a network; null downloads them."""
     trainable_layers: int = count(5, 0, 5)
     """Stages of the ResNet that learn, 0 to 5, counted from the end."""
+    auto: AutoModel | None = field(default=None, metadata=OPTIONAL)
+    """The model of ``architecture=auto``; null for the others."""
 
     optimizer: str = choice("adamw", ("adamw", "sgd"))
     """``adamw`` or ``sgd``."""
@@ -86,6 +91,20 @@ class Detector(Downstream):
     def __post_init__(self) -> None:
         if self.warmup_steps >= self.num_steps:
             raise GenaugError(f"downstream.warmup_steps={self.warmup_steps} must be below num_steps={self.num_steps}.")
+        if (self.architecture == "auto") != (self.auto is not None):
+            raise GenaugError(
+                f"downstream.architecture={self.architecture} with downstream.auto={self.auto and self.auto.path}: the section "
+                "downstream.auto belongs to architecture=auto, and to it alone. Write downstream=detector_auto "
+                "downstream.auto.path=FOLDER, or downstream.auto=null."
+            )
+        if self.architecture == "auto" and (
+            self.weights == "backbone" or self.weights_path or self.trainable_layers != 5
+        ):
+            raise GenaugError(
+                "downstream.architecture=auto takes its weights from downstream.auto.path: write downstream.weights=coco for "
+                "all of them or none for random ones, downstream.weights_path=null and downstream.trainable_layers=5 "
+                "(downstream.auto.freeze_backbone keeps the backbone as it is)."
+            )
         if self.architecture == "tiny" and self.weights != "none":
             raise GenaugError(
                 f"downstream.architecture=tiny has no pretrained weights: write downstream.weights=none, not {self.weights}."
@@ -101,6 +120,12 @@ class Detector(Downstream):
                 "Write e.g. downstream.eval_every=100, or downstream.select=last."
             )
 
+    def check(self, task: str) -> None:
+        """Also the folder of ``auto``."""
+        Downstream.check(self, task)
+        if self.auto is not None:
+            self.auto.check()
+
     def check_dataset(self, dataset: Dataset) -> None:
         """Also that there is something to detect, and the split that ``select`` reads."""
         Downstream.check_dataset(self, dataset)
@@ -115,13 +140,17 @@ class Detector(Downstream):
                     f"No {split} image of {dataset.name} has an object in a box (crowd regions do not count): there is nothing "
                     "to detect. Check the annotations of that split."
                 )
-        if self.weights != "none":  # weights that cannot be had are said before anything is generated
+        if (
+            self.weights != "none" or self.auto is not None
+        ):  # weights that cannot be had are said before anything is generated
             from genaug.downstream.detection.network import build_network
 
             build_network(self, len(dataset.class_names))
 
     @property
     def network(self) -> str:
+        if self.auto is not None:
+            return self.auto.name
         return "detector_tiny" if self.architecture == "tiny" else self.architecture
 
     def learn(self, dataset: Dataset, folder: Path, device: str) -> dict[str, Any]:
@@ -139,7 +168,8 @@ class Detector(Downstream):
         return trained_eye(self, num_classes, folder, device)
 
     def forward_passes(self) -> ForwardPasses:
-        gflop = forward_gflop(self.network, self.image_size)
+        side = self.image_size if self.auto is None else self.auto.input_size or self.image_size
+        gflop = forward_gflop(self.network, side)
         return ForwardPasses(
             network=self.network, count=self.num_steps * self.batch_size, gflop=gflop, relative_cost=LEARNING
         )

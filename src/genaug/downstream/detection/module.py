@@ -73,7 +73,14 @@ class LightningDetector(LightningLearner):
 
     def configure_optimizers(self) -> Any:
         config = self.config
-        weights = [weight for weight in self.network.parameters() if weight.requires_grad]
+        weights: list[Any] = [weight for weight in self.network.parameters() if weight.requires_grad]
+        if config.auto is not None and config.auto.backbone_lr_scale != 1:
+            backbone = {id(weight) for weight in self.network.backbone.parameters()}  # type: ignore[operator,union-attr]
+            rate = config.lr * config.auto.backbone_lr_scale
+            weights = [
+                {"params": [weight for weight in weights if id(weight) not in backbone]},
+                {"params": [weight for weight in weights if id(weight) in backbone], "lr": rate},
+            ]
         if config.optimizer == "sgd":
             optimizer: torch.optim.Optimizer = torch.optim.SGD(
                 weights, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
@@ -137,6 +144,10 @@ def _train(
         config.image_size, (*data.stream(config.seed).samples(), *dataset.train, *dataset.val, *dataset.test), store
     )
     model = make_model(config, data, images, trainer_config)
+    if dropped := getattr(model.network, "dropped", []):
+        record.say(
+            f"{len(dropped)} weights of other classes were dropped and learned from random ones: {', '.join(dropped)}"
+        )
     splits = {name: samples for name, samples in (("test", dataset.test), ("val", dataset.val)) if samples}
     selection = "test" if config.select == "oracle" else "val"
 

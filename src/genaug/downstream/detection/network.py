@@ -84,13 +84,17 @@ def first_label(config: "Detector") -> int:
 
 
 def build_network(config: "Detector", num_classes: int) -> nn.Module:
-    """A torchvision detector: in training ``(images, targets) -> losses``, otherwise ``images -> detections``.
+    """A detector as torchvision has them: in training ``(images, targets) -> losses``, otherwise ``images -> detections``.
 
-    Images are float [3, h, w] in [0, 1] of any size; they are padded, never resized.
+    Images are float [3, h, w] in [0, 1] of any size; they are padded, never resized (``auto`` stretches them).
 
     Raises:
         GenaugError: if the weights cannot be had or do not fit.
     """
+    if config.auto is not None:
+        from genaug.downstream.detection.auto_network import build_auto
+
+        return build_auto(config, num_classes)
     side = config.image_size
     common: dict[str, Any] = {"min_size": side, "max_size": side, "_skip_resize": True}
     if config.architecture == "faster_rcnn":
