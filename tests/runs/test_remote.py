@@ -1,9 +1,12 @@
 """A place that several machines share: what is pushed arrives whole, is found again, and cut connections cost a repetition."""
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import shutil
+import socket
+import threading
 from pathlib import Path
 
 import fsspec
@@ -12,11 +15,14 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from genaug.core.errors import GenaugError
 from genaug.core.files import write_text
+from genaug.core.shards import IMAGES, Writer
 from genaug.core.store import Store, is_whole
+from genaug.data.packed import shards_of
 from genaug.data.pool import ACCEPTED, manifest_rows
 from genaug.generators import forms
 from genaug.runs import remote
 from genaug.runs.collection import read_result
+from genaug.runs.items import Item
 from genaug.runs.remote import Remote, differences, pull, push, version_of
 from genaug.runs.verification import verify
 from tests.conftest import genaug
@@ -230,28 +236,77 @@ def test_the_command_copies_by_name_and_says_what_differs(tmp_path):
     assert not (there / "store" / "pools").exists() and ACCEPTED not in said
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("moto") is None or importlib.util.find_spec("s3fs") is None,
-    reason="moto[server] and s3fs are not installed",
-)
-def test_an_s3_server_takes_and_gives_everything(tmp_path, monkeypatch):
+class Cutting:
+    """Stands in front of a server and forwards what comes; after ``left`` bytes it resets every connection."""
+
+    def __init__(self, server: tuple[str, int]):
+        self.server, self.left, self.url = server, 10**9, ""
+        self.door = socket.create_server(("127.0.0.1", 0))
+        self.port = self.door.getsockname()[1]
+        threading.Thread(target=self._open, daemon=True).start()
+
+    def _open(self) -> None:
+        with contextlib.suppress(OSError):  # the door is closed
+            while True:
+                outside, _ = self.door.accept()
+                inside = socket.create_connection(self.server)
+                for pair in ((outside, inside), (inside, outside)):
+                    threading.Thread(target=self._forward, args=pair, daemon=True).start()
+
+    def _forward(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(4096):
+                target.sendall(data[: max(self.left, 0)])
+                self.left -= len(data)
+                if self.left < 0:
+                    break
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """A connection that may be cut to an S3 server with an empty bucket."""
+    if importlib.util.find_spec("moto") is None or importlib.util.find_spec("s3fs") is None:
+        pytest.skip("moto[server] and s3fs are not installed")
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(port=0)
     server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for key, value in {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "a",
-                           "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}.items():  # fmt: skip
-            monkeypatch.setenv(key, value)
-        Remote("s3://bucket/genaug").files.mkdir("bucket")
-        here, there = made(tmp_path / "here"), tmp_path / "there"
-        states(push(here, Remote("s3://bucket/genaug")))
-        assert set(states(push(here, Remote("s3://bucket/genaug"))).values()) == {"there already"}
-        states(pull(there, Remote("s3://bucket/genaug")))
-        assert content(there) == content(here) and verify(there)[1] == []
-    finally:
-        server.stop()
+    connection = Cutting(server.get_host_and_port())
+    for key, value in {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{connection.port}", "AWS_ACCESS_KEY_ID": "a",
+                       "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1",
+                       "AWS_MAX_ATTEMPTS": "1"}.items():  # fmt: skip
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(remote, "AGAIN", (0.0, 0.0))
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # it remembers the port of another test
+    connection.url = f"s3://bucket-{connection.port}/genaug"  # what one server of moto holds, another one has, too
+    Remote(connection.url).files.mkdir(f"bucket-{connection.port}")
+    yield connection
+    connection.door.close()
+    server.stop()
+
+
+@pytest.mark.parametrize("packed_from", [1, 10**6])
+def test_an_s3_server_takes_and_gives_everything_also_over_connections_that_are_cut(tmp_path, s3, packed_from):
+    here, there = tmp_path / "here", tmp_path / "there"
+    write_finished(here / "runs" / "digits_none-00000000000000aa", metrics={"m": 0.5})
+    build(Store(here / "store", packed_from=packed_from), Picky(seed=0), dataset(), 3)
+    forms._seen.clear()
+    cuts = 0
+    for copy, outputs in ((push, here), (pull, there)):
+        for left in (3_000, 12_000, 10**9):
+            s3.left = left
+            try:
+                copied = states(copy(outputs, Remote(s3.url)))
+            except GenaugError as error:
+                cuts += 1
+                assert "does not answer" in str(error) and verify(outputs)[1] == []
+        assert s3.left > 0 and not any(state.startswith("damaged") for state in copied.values())
+    assert cuts >= 2
+    assert set(states(push(here, Remote(s3.url))).values()) == {"there already"}
+    assert content(there) == content(here) and verify(there)[1] == []
 
 
 def test_a_packed_pool_goes_to_another_machine_and_a_larger_one_replaces_it(tmp_path):
@@ -267,3 +322,34 @@ def test_a_packed_pool_goes_to_another_machine_and_a_larger_one_replaces_it(tmp_
             s.digest: s.open().tobytes() for s in pool.samples
         }
     assert [said for _, said in push(here, Remote(place))] == ["there already"]
+
+
+def test_what_a_packed_pool_was_sealed_with_arrives_so_that_no_machine_looks_at_all_of_it_or_pushes_it_again(tmp_path):
+    here, there, place = tmp_path / "here", tmp_path / "there", f"file://{tmp_path}/place"
+    build(Store(here / "store", packed_from=1), Picky(seed=0), dataset(), 2)
+    assert len(states(push(here, Remote(place)))) == len(states(pull(there, Remote(place)))) == 1
+    [pool] = Store(there / "store").pools()
+    assert Store(there / "store").packed.sealed() == set(shards_of(pool)) != set()
+    build(Store(there / "store", packed_from=1), Picky(seed=0), dataset(), 2)
+    assert set(states(push(there, Remote(place))).values()) == {"there already"}
+    assert {state for *_, state in differences(here, Remote(place))} == {"same"}
+    build(Store(there / "store", packed_from=1), Picky(seed=0), dataset(), 3)
+    assert {state for *_, state in differences(there, Remote(place))} == {"differs"}
+
+
+def test_a_pool_on_which_a_run_is_at_work_is_left_out_and_said_to_be(tmp_path, url):
+    build(Store(tmp_path / "store", packed_from=1), Noise(seed=0), dataset(), 2)
+    [pool] = Store(tmp_path / "store").pools()
+    writer = Writer(pool, IMAGES)
+    writer.append("00000000000000ff", b"data", "{}")
+    [(_, said)] = push(tmp_path, Remote(url))
+    assert said == "being written: push it again when its run has ended"
+    writer.close()
+
+
+def test_a_file_that_changes_while_it_is_pushed_is_not_kept_under_another_hash(tmp_path, url, monkeypatch):
+    here = made(tmp_path / "here")
+    files = Item.files
+    monkeypatch.setattr(Item, "files", lambda item: {n: {**f, "sha256": "0" * 64} for n, f in files(item).items()})
+    assert {state.partition(":")[0] for state in states(push(here, Remote(url))).values()} == {"being written"}
+    assert not any("0" * 64 in path for path in Flaky.store)

@@ -9,7 +9,7 @@ import typer
 from genaug.cli.options import Outputs, app
 
 if TYPE_CHECKING:
-    from genaug.runs.remote import Item
+    from genaug.runs.items import Item
 
 store = typer.Typer(
     no_args_is_help=True, help="Copy finished runs, artefacts and pools to s3://, gs://, sftp:// or file:// and back."

@@ -167,6 +167,14 @@ def seal(tar: Path) -> None:
         os.fsync(file.fileno())
 
 
+def restore_seal(tar: Path) -> None:
+    """Give a copy of a shard, whose bytes the caller has compared, the time of change with which it was sealed."""
+    data = tar.with_suffix(".index").read_bytes()
+    records = np.frombuffer(data, RECORD, count=len(data) // RECORD.itemsize)
+    if len(records) and records[-1]["fingerprint"] == 0:
+        os.utime(tar, ns=(int(records[-1]["offset"]),) * 2)
+
+
 def read_index(tar: Path) -> tuple[np.ndarray, bool]:
     """The records of the images in a shard, and whether it is as it was sealed."""
     try:

@@ -15,75 +15,32 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.files import PARTIAL, read_json, whole
+from genaug.core.shards import is_written, restore_seal
 from genaug.core.store import ABOUT, Store, file_hash, is_whole
-from genaug.data.packed import SHARDED, TABLE
+from genaug.data.packed import SHARDED, TABLE, shards_of
 from genaug.data.pool import ACCEPTED, REJECTED_ROWS
 from genaug.runs.collection import RESULT, read_result
+from genaug.runs.items import POOLS, RUNS, Files, Item, folder_of, items, matches
 from genaug.runs.verification import look
 
 T = TypeVar("T")
 
-RUNS, POOLS = "runs", "pools"
 AGAIN = (1.0, 4.0)
 """Seconds before each further try of a request that failed."""
 CHECKED = {"s3", "s3a", "gs", "gcs", "az", "abfs"}
 """Protocols whose servers compare what arrives with a checksum, and show an object whole or not at all."""
-LEFT_OUT = ("checkpoints",)
-"""Folders of a run that its result does not need."""
 NUM_REQUESTS = 8  # at the same time
 
-Files = dict[str, dict[str, Any]]
-"""``sha256`` and ``size`` of each file of an item, by its path below the item's folder."""
+BEING_WRITTEN = "being written: push it again when its run has ended"
 
 
-@dataclass(kw_only=True, frozen=True, slots=True)
-class Item:
-    """A finished run, an artefact or a pool on this machine."""
-
-    kind: str
-    """``runs``, ``pools``, ``fitted``, ``erasures`` …: the folder that it lies in."""
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    def files(self) -> Files:
-        """Every file that belongs to it, hashed."""
-        paths = (path for path in sorted(self.folder.rglob("*")) if path.is_file() and not path.name.endswith(PARTIAL))
-        named = {path.relative_to(self.folder).as_posix(): path for path in paths}
-        return {
-            name: {"sha256": file_hash(path), "size": path.stat().st_size}
-            for name, path in named.items()
-            if self.kind != RUNS or name.partition("/")[0] not in LEFT_OUT
-        }
-
-
-def items(outputs: Path, patterns: Sequence[str] = ()) -> list[Item]:
-    """What of ``outputs`` is finished; with patterns, those whose names match one."""
-    store = Store(outputs / "store")
-    runs = [path.parent for path in sorted((outputs / RUNS).glob("*/result.json")) if read_result(path.parent)]
-    artefacts = [path.parent for path in sorted(store.root.glob(f"*/*/{ABOUT}")) if path.parent.name[0] != "."]
-    pools = [pool for pool in store.pools() if (pool / ACCEPTED).is_file() or (pool / SHARDED).is_file()]
-    found = [Item(kind=folder.parent.name, folder=folder) for folder in (*artefacts, *pools, *runs)]
-    return [item for item in found if matches(item.name, patterns)]
-
-
-def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a name is asked for: any is without patterns."""
-    return not patterns or any(fnmatchcase(name, f"*{pattern}*") for pattern in patterns)
-
-
-def folder_of(outputs: Path, kind: str, name: str) -> Path:
-    """Where an item of that kind lies on this machine."""
-    return outputs / kind / name if kind == RUNS else outputs / "store" / kind / name
+class Changing(Exception):
+    """A file is no longer what it was when it was hashed: a run is writing it."""
 
 
 class Remote:
@@ -153,12 +110,16 @@ class Remote:
         """Upload a file unless its content is there; it is looked at on arrival. Returns whether it was sent.
 
         Raises:
+            Changing: if the file is not what ``about`` says.
             GenaugError: if the place does not answer, or holds something else afterwards.
         """
         target = self.object(about["sha256"])
         if target in self.known or self._try(lambda: self._size(target)) == about["size"]:
             return False
-        self._try(lambda: self._send(path.read_bytes(), target, about["sha256"]))
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != about["sha256"]:
+            raise Changing(path)
+        self._try(lambda: self._send(data, target, about["sha256"]))
         self.known.add(target)
         return True
 
@@ -216,7 +177,8 @@ def push(outputs: Path, remote: Remote, patterns: Sequence[str] = ()) -> Iterato
     """Copy every finished item to the remote place.
 
     Yields:
-        each item and what became of it: ``there already``, ``pushed: <n> files``, or ``damaged: <why>``, which is left out.
+        each item and what became of it: ``there already``, ``pushed: <n> files``, or ``damaged: <why>`` and ``being written``,
+        which are left out.
     """
     there = remote.versions()
     for item in items(outputs, patterns):
@@ -225,12 +187,19 @@ def push(outputs: Path, remote: Remote, patterns: Sequence[str] = ()) -> Iterato
         if why is not None:
             yield item, f"damaged: {why}"
             continue
+        if any(map(is_written, shards_of(item.folder))):
+            yield item, BEING_WRITTEN
+            continue
         files = item.files()
         if any(path.endswith(f"/{version_of(files)}.json") for path in there.get((item.kind, item.name), ())):
             yield item, "there already"
             continue
-        with ThreadPoolExecutor(NUM_REQUESTS) as requests:
-            sent = sum(requests.map(remote.put, (item.folder / name for name in files), files.values()))
+        try:
+            with ThreadPoolExecutor(NUM_REQUESTS) as requests:
+                sent = sum(requests.map(remote.put, (item.folder / name for name in files), files.values()))
+        except (Changing, FileNotFoundError):
+            yield item, BEING_WRITTEN
+            continue
         remote.publish(item, files)
         yield item, f"pushed: {sent} files"
 
@@ -309,6 +278,9 @@ def _take_packed(item: Item, remote: Remote, files: Files) -> int:
     shards = {n: about for n, about in files.items() if n not in (TABLE, SHARDED) and not (item.folder / n).exists()}
     with ThreadPoolExecutor(NUM_REQUESTS) as requests:
         count = sum(requests.map(lambda entry: remote.get(entry[1], item.folder / entry[0]), shards.items()))
+    for tar in shards_of(item.folder):
+        if tar.name in shards:
+            restore_seal(tar)
     arrived = item.folder / f".{SHARDED}.pulled{PARTIAL}"
     remote.get(files[SHARDED], arrived)
     ours, theirs = (read_json(path, {"m": int}) for path in (item.folder / SHARDED, arrived))
@@ -329,9 +301,8 @@ def differences(outputs: Path, remote: Remote, patterns: Sequence[str] = ()) -> 
             known: Files = {}
             for path in paths:
                 known |= remote.read(path)
-            same = {name: about for name, about in known.items() if name.endswith(".png")}.keys() == {
-                name for name in files if name.endswith(".png")
-            }
+            ours, theirs = ({name for name in names if name.endswith((".png", ".tar"))} for names in (files, known))
+            same = ours == theirs
         yield item.kind, item.name, "same" if same else "differs" if paths else "only here"
     for kind, name in there:
         yield kind, name, "only there"
