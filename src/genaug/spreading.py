@@ -3,6 +3,7 @@
 The claims of the store say who makes which images, so a process that is killed in the middle or joins late changes nothing.
 """
 
+import contextlib
 import math
 import os
 import signal
@@ -12,9 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from genaug.core.claims import is_free
 from genaug.core.device import use_threads
-from genaug.core.errors import boundary
+from genaug.core.errors import boundary, first_line
 from genaug.core.progress import Progress
 from genaug.following import Silent
 from genaug.generators.forms import form_of
@@ -26,6 +29,10 @@ from genaug.stages import STAGES, Artefact, Generate, WorkingPrior
 
 LEAST, MOST = 32, 1024
 """Images that Ray hands to a worker at once: as few as still fill batches, as many as a killed worker may leave to others."""
+ATTEMPTS = 4
+"""Times that Ray is started: it gives its own processes 30 s, whatever is set, which is too little on a busy machine."""
+PATIENCE = {"RAY_agent_register_timeout_ms": "300000", "RAY_worker_register_timeout_seconds": "300"}
+"""Ray's own limits that can be set, as environment variables."""
 BEFORE = STAGES[: STAGES.index("filter")]
 
 
@@ -109,7 +116,7 @@ def spread(stage: Generate, prior: WorkingPrior, fitted: Artefact, say: Any) -> 
         import ray  # type: ignore[import-not-found]
         import ray.data  # type: ignore[import-not-found]
     with boundary("Ray did not start", "Run the same command again, or write generation.workers=1."):
-        started = _start(config.generation.ray_address, workers)
+        started = _start(config.generation.ray_address, workers, say)
 
     say(f"{len(missing)} images in {len(chunks)} parts for {workers} workers")
     try:
@@ -143,19 +150,34 @@ def _results(chunks: Sequence[Sequence[str]], arguments: tuple[Any, ...], worker
     return made.iter_batches(batch_size=1)
 
 
-def _start(address: str | None, workers: int) -> bool:
+def _start(address: str | None, workers: int, say: Any) -> bool:
     """Connect to Ray, or start it here; returns whether it was not running in this process before. Signals stay this run's."""
     import logging
 
     import ray  # type: ignore[import-not-found]
 
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine is slow
     if ray.is_initialized():
         return False
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     here = {} if address is not None else {"num_cpus": workers + 1, "include_dashboard": False}
     main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM)
-    ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
+    handler, others = signal.getsignal(signal.SIGTERM), psutil.Process().children()
+    for again in (*range(ATTEMPTS - 1, 0, -1), 0):
+        try:
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
+            break
+        except Exception as error:
+            if not again:
+                raise
+            say(
+                f"Ray did not start in the 30 s that it gives itself ({first_line(error)}); trying again, {again} more times"
+            )
+            ray.shutdown()
+            for process in set(psutil.Process().children()) - set(others):  # it does not end them itself
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+                    process.wait()
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if main:
         signal.signal(signal.SIGTERM, handler)
