@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from genaug.core.errors import GenaugError, boundary
-from genaug.core.files import as_json, whole
+from genaug.core.files import as_json, read_json, whole
 from genaug.core.shards import IMAGES, REJECTED, Catalogue, Packed, as_numbers
+from genaug.core.store import HASH, file_hash
 from genaug.data.sample import SyntheticSample
 
 if TYPE_CHECKING:
@@ -34,10 +35,17 @@ def shards_of(folder: Path) -> list[Path]:
 
 
 def read_table(folder: Path) -> "Table":
-    """The manifest of a packed pool; columns are read from disk where they are looked at."""
+    """The manifest of a packed pool; columns are read from disk where they are looked at.
+
+    Raises:
+        GenaugError: if it is not as it was written.
+    """
     from pyarrow import ipc, memory_map
 
-    with boundary(f"{folder / TABLE} cannot be read", "Run the same command again: it is written again."):
+    with boundary(f"{folder / TABLE} cannot be read", "Run the command that made it again: it is written again."):
+        about = read_json(folder / SHARDED, {"m": int, HASH: str})
+        if about is None or file_hash(folder / TABLE) != about[HASH]:
+            raise ValueError("its content has changed")
         return ipc.open_file(memory_map(str(folder / TABLE))).read_all()
 
 

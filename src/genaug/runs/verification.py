@@ -10,7 +10,7 @@ from pathlib import Path
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_json
 from genaug.core.shards import Catalogue, Packed, mend, packed, read_index
-from genaug.core.store import ABOUT, HASH, Store, about_picture, artefact, damage_of, file_hash
+from genaug.core.store import ABOUT, Store, about_picture, artefact, damage_of
 from genaug.data.packed import SHARDED, TABLE, numbers_of, read_table, shards_of
 from genaug.data.pool import ACCEPTED, manifest_rows
 from genaug.runs.collection import RESULT, STATUS
@@ -96,10 +96,11 @@ def _shard(tar: Path) -> str | None:
 
 def _packed(folder: Path) -> tuple[Path, str | None]:
     """A packed pool's manifest against its hash and its shards."""
-    about = read_json(folder / SHARDED, {"m": int, HASH: str})
-    if about is None or not (folder / TABLE).exists() or file_hash(folder / TABLE) != about[HASH]:
+    try:
+        table = read_table(folder)
+    except GenaugError:
         return folder / SHARDED, f"{TABLE} is not as it was written"
-    places = Catalogue(lambda: [folder]).refresh().places(numbers_of(read_table(folder)))
+    places = Catalogue(lambda: [folder]).refresh().places(numbers_of(table))
     return folder / SHARDED, "images of its manifest are in no shard" if (places < 0).any() else None
 
 
