@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.starter import Starter
+from tests.starter import Started, Starter
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -74,27 +74,39 @@ def pytest_sessionfinish(session):
         session.config.cache.set(SECONDS, {**session.config.cache.get(SECONDS, {}), **seconds})
 
 
+def environment_of(changes: dict[str, str | None]) -> dict[str, str]:
+    """This process's environment with changes; None leaves a variable out. W&B's service of a test serves no run."""
+    environment = {**os.environ, "WANDB_SERVICE": None, **changes}
+    return {key: value for key, value in environment.items() if value is not None}
+
+
 @pytest.fixture
 def train(tmp_path):
     """``train("-m", "seed=0,1")``: run train.py as a user would, with outputs in a temporary folder.
 
-    ``fresh=True`` starts an interpreter of its own, for what is read when libraries are imported.
+    ``train.start`` does not wait for its end. ``fresh=True`` starts an interpreter of its own, for what is read when
+    libraries are imported.
     """
 
+    def words(*arguments: str) -> list[str]:
+        return [str(ROOT / "train.py"), *arguments, f"paths.outputs_dir={run.outputs}"]  # type: ignore[attr-defined]
+
     def run(*arguments: str, code: int = 0, env: dict[str, str | None] | None = None, fresh: bool = False) -> str:
-        words = [str(ROOT / "train.py"), *arguments, f"paths.outputs_dir={tmp_path}/outputs"]
-        environment = {**os.environ, "WANDB_SERVICE": None, **(env or {})}  # that of a test must not serve a run
-        environment = {key: value for key, value in environment.items() if value is not None}
+        environment = environment_of(env or {})
         if fresh:
             process = subprocess.run(
-                [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, env=environment
+                [sys.executable, *words(*arguments)], cwd=ROOT, capture_output=True, text=True, env=environment
             )
             ended, said = process.returncode, process.stdout + process.stderr
         else:
-            ended, said = STARTER.run(words, ROOT, environment)
+            ended, said = STARTER.run(words(*arguments), ROOT, environment)
         assert ended == code, said
         return said
 
+    def start(*arguments: str, env: dict[str, str | None] | None = None) -> Started:
+        return STARTER.start(words(*arguments), ROOT, environment_of(env or {}))
+
+    run.start = start  # type: ignore[attr-defined]
     run.outputs = tmp_path / "outputs"  # type: ignore[attr-defined]
     return run
 

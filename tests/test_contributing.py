@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, STARTER, environment_of
 
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
 RECIPES = dict(re.findall(r"\n### (An? .*?)\n(.*?)(?=\n##|\Z)", GUIDE, re.DOTALL))
 ASSETS = Path("src/genaug/priors/assets")
-CONSOLE = "import sys; from genaug.cli import main; sys.argv = ['genaug', *sys.argv[1:]]; main()"
 
 
 def blocks(recipe: str, *kinds: str) -> list[str]:
@@ -30,8 +29,8 @@ def files(recipe: str) -> dict[str, str]:
 
 
 def commands(recipe: str) -> list[list[str]]:
-    """Its commands, as words for ``subprocess``."""
-    programs = {"python": [sys.executable], "genaug": [sys.executable, "-c", CONSOLE]}
+    """Its commands, as words for the starter."""
+    programs = {"python": [], "genaug": [str(ROOT / "tests" / "console.py")]}
     lines = [shlex.split(line) for text in blocks(recipe, "sh") for line in text.splitlines()]
     return [[*programs[program], *words] for program, *words in lines]
 
@@ -49,10 +48,10 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def run(command: list[str], checkout: Path) -> str:
-    environment = os.environ | {"PYTHONPATH": str(checkout / "src"), "WANDB_MODE": "offline"}
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    environment = environment_of({"PYTHONPATH": str(checkout / "src"), "WANDB_MODE": "offline"})
+    code, said = STARTER.run(command, checkout, environment)
+    assert code == 0, said
+    return said
 
 
 @pytest.mark.parametrize("name", RECIPES)

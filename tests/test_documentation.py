@@ -1,10 +1,7 @@
 """What README and docs tell a reader to type works: every command parses and composes, and blocks marked ``run`` are run."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,7 +12,7 @@ from benchmarks.__main__ import names
 from genaug.cli import app
 from genaug.composition import compose_typed
 from genaug.tables.spec import is_experiment, read_experiment
-from tests.conftest import ROOT
+from tests.conftest import ROOT, STARTER, environment_of
 from tests.data.pictures import classes
 
 BLOCK = re.compile(r"(<!-- run -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
@@ -116,23 +113,23 @@ def test_every_other_command_names_what_exists(command):
 @pytest.mark.parametrize("page", sorted({page for page, run, *_ in BLOCKS if run}))
 def test_the_blocks_of_a_page_that_are_marked_to_run_do(page, tmp_path):
     folder = classes(tmp_path / "photographs", ("cat", "dog", "owl"), count=30)
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "WANDB_MODE": "offline", "COLUMNS": "100"}
-    program = "import sys; from genaug.cli import main; sys.argv = ['genaug', *sys.argv[1:]]; main()"
-    console = [sys.executable, "-c", program]
+    environment = environment_of({"WANDB_MODE": "offline", "COLUMNS": "100"})
     for _, run, kind, text in (block for block in BLOCKS if block[0] == page):
         if not run:
             continue
         commands = [words_of(line.split(" #")[0]) for line in text.splitlines()] if kind == "sh" else [[text]]
         for words in commands:
             if kind == "python":
-                command = [sys.executable, "-c", words[0].replace("FOLDER", str(folder))]
+                program = tmp_path / "block.py"
+                program.write_text(words[0].replace("FOLDER", str(folder)))
+                command = [str(program)]
             elif words[0] == "genaug":
-                command = [*console, *words[1:]]
+                command = [str(ROOT / "tests" / "console.py"), *words[1:]]
             else:
-                command = [sys.executable, str(ROOT / "train.py"), *words[2:]]
+                command = [str(ROOT / "train.py"), *words[2:]]
             command = [word.replace("FOLDER", str(folder)) for word in command]
-            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
-            assert done.returncode == 0, f"{page}: {words}\n{done.stdout}{done.stderr}"
+            code, said = STARTER.run(command, tmp_path, environment)
+            assert code == 0, f"{page}: {words}\n{said}"
 
 
 @pytest.mark.parametrize(("page", "text"), [(page, text) for page, _, kind, text in BLOCKS if kind == "python"])

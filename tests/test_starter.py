@@ -1,5 +1,9 @@
 """What the tests' own starter promises: each run is a process of its own."""
 
+import os
+import signal
+import time
+
 import pytest
 
 from tests import starter as module
@@ -17,7 +21,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def starter(monkeypatch):
-    monkeypatch.setattr(module, "IMPORTED", ("json",))
+    monkeypatch.setattr(module, "IMPORTED", ("json", "genaug"))
     started = Starter()
     yield started
     started.close()
@@ -43,3 +47,35 @@ def test_a_run_that_raises_or_is_killed_costs_itself(starter, tmp_path):
     assert starter.run([str(program), "killed"], tmp_path, {})[0] == -9
     program.write_text("print('well')")
     assert starter.run([str(program)], tmp_path, {}) == (0, "well\n")
+
+
+def test_a_process_may_be_signalled_while_it_runs_beside_others(starter, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("import os, sys, time\nprint(os.getpid(), flush=True)\ntime.sleep(float(sys.argv[1]))")
+    slow, quick = (starter.start([str(program), seconds], tmp_path, {}) for seconds in ("500", "0"))
+    assert quick.wait() == f"{quick.pid}\n" and quick.returncode == 0
+    while not slow.said:
+        time.sleep(0.01)
+    assert slow.poll() is None
+    slow.send_signal(signal.SIGTERM)
+    assert slow.wait() == f"{slow.pid}\n" and slow.returncode == -signal.SIGTERM
+    assert not os.path.exists(f"/proc/{slow.pid}")
+
+
+def test_a_process_that_does_not_end_in_time_is_killed(starter, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("import time\ntime.sleep(500)")
+    started = starter.start([str(program)], tmp_path, {})
+    with pytest.raises(TimeoutError):
+        started.wait(0.2)
+    started.wait()
+    assert started.returncode == -signal.SIGKILL
+
+
+def test_another_checkout_is_imported_where_the_environment_says_so(starter, tmp_path):
+    (tmp_path / "src" / "genaug").mkdir(parents=True)
+    (tmp_path / "src" / "genaug" / "__init__.py").write_text("who = 'the other'")
+    program = tmp_path / "program.py"
+    program.write_text("import genaug\nprint(genaug.who)")
+    other = {"PYTHONPATH": str(tmp_path / "src")}
+    assert starter.run([str(program)], tmp_path, other) == (0, "the other\n")

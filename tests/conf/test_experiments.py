@@ -13,22 +13,29 @@ from genaug.tables.render import markdown
 from genaug.tables.spec import items, read_spec
 from genaug.tables.sweep import Sweep, expand
 from tests.conftest import ROOT
+from tests.golden.identities import ITEMS, changed, compose, of_experiment
 
 
 def problems(sweep: Sweep) -> list[str]:
     return sorted({cell.reason for cell in sweep.cells if cell.state == "invalid"})
 
 
-PAPERS = [item for item in items() if not item.startswith(OWN)]
-
-
-@pytest.mark.parametrize("item", PAPERS)
-def test_an_experiment_composes_and_its_table_section_reads_its_sweep(item: str, tmp_path: Path) -> None:
-    sweep = expand(item, ["seed=0"], tmp_path)
+@pytest.mark.parametrize("item", ITEMS)
+def test_an_experiment_composes_its_table_section_reads_its_sweep_and_its_identities_are_on_record(
+    item: str, tmp_path: Path
+) -> None:
+    sweep = expand(item, [], tmp_path)
     assert not problems(sweep)
+    assert {cell.config.experiment for cell in sweep.cells if cell.config} == {item}
     spec = read_spec(item)  # a published value without a cell is refused
     assert spec.title in markdown(collect(sweep, spec))
     assert not stale(item), "run: genaug experiments --write"
+    assert not (lines := changed(f"experiment/{item}", of_experiment(sweep))), lines
+
+
+@pytest.mark.parametrize("item", [item for item in items() if item.startswith(OWN)])
+def test_an_experiment_for_a_users_folder_composes(item: str) -> None:
+    assert compose(f"experiment={item}").experiment == item
 
 
 @pytest.mark.parametrize("extra", [[], ["preset=smoke"]], ids=["whole", "smoke"])
@@ -40,11 +47,12 @@ def test_the_experiments_for_a_users_folder_compose_and_share_their_baseline(ext
     sweep = expand("own/classification", [*extra, f"dataset.root={tmp_path / 'mine'}"], tmp_path / "outputs")
     assert not problems(sweep)
     assert {cell.config.dataset.name for cell in sweep.cells if cell.config} == {"mine"}
+    assert {cell.config.experiment for cell in sweep.cells if cell.config} == {"own/classification"}
     baselines = {c.fingerprint for c in sweep.cells if c.config and c.config.generator.name == "none"}
     assert len(baselines) == len({(c.config.augment.name, c.config.seed) for c in sweep.cells if c.config})
 
 
-@pytest.mark.parametrize("item", PAPERS)
+@pytest.mark.parametrize("item", ITEMS)
 def test_a_smoke_run_has_few_valid_cells_on_embedded_data_with_the_tiny_prior(item: str, tmp_path: Path) -> None:
     sweep = expand(item, ["preset=smoke"], tmp_path)
     assert not problems(sweep)
@@ -66,7 +74,7 @@ def test_the_overview_lists_every_experiment_and_no_other() -> None:
     for paper in re.findall(r"^\| \[(\w+)\]\(\1/README.md\)", index, flags=re.MULTILINE):
         page = (ROOT / "experiments" / paper / "README.md").read_text()
         found += [f"{paper}/{name}" for name in re.findall(r"^\| \[(\w+)\]", page, flags=re.MULTILINE)]
-    assert found == PAPERS
+    assert found == ITEMS
 
 
 def test_every_record_belongs_to_an_experiment_and_names_its_run() -> None:

@@ -4,6 +4,7 @@
 changes nothing in it; a commit that means to change an identity says so and bumps the component's ``version``.
 """
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -13,10 +14,11 @@ from genaug.composition import compose_typed
 from genaug.config import RunConfig
 from genaug.core.errors import GenaugError
 from genaug.core.identity import canonical, fingerprint
+from genaug.data.sample import Dataset
 from genaug.runs.cell import cell_fingerprint
 from genaug.tables.overview import OWN
 from genaug.tables.spec import items
-from genaug.tables.sweep import expand
+from genaug.tables.sweep import Sweep, expand
 from tests.conftest import ROOT
 
 FILE = Path(__file__).with_name("fingerprints.json")
@@ -46,20 +48,37 @@ def compose(*overrides: str) -> RunConfig:
     raise AssertionError(f"{overrides} still lack something")
 
 
-def of_preset(group: str, name: str) -> dict[str, str]:
+PRESETS = [(group, path.stem) for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+ITEMS = [item for item in items() if not item.startswith(OWN)]
+"""All experiments but the ones on a user's images, whose settings depend on these."""
+PARENTS = {
+    "generator/tokens": ("generator=diff_mix",),
+    "generator/lora": ("generator=diff_mix",),
+    "leakage/erasure": ("leakage=model_centric",),
+}
+"""What a preset needs around it."""
+ADDED = ("generator/sentences", "generator/collage")
+"""Groups that no configuration has unless they are added with ``+``."""
+
+
+def with_preset(group: str, name: str) -> RunConfig:
+    return compose(*PARENTS.get(group, ()), f"{'+' * (group in ADDED)}{group}={name}")
+
+
+def component_of(config: RunConfig, group: str) -> Any:
+    return functools.reduce(getattr, group.split("/"), config)
+
+
+@functools.cache
+def embedded(name: str) -> Dataset:
+    return compose(f"dataset={name}", "dataset.shots=2").dataset.load()
+
+
+def of_preset(config: RunConfig, group: str, name: str) -> dict[str, str]:
     """Identity of one preset's component; of a generator's also what it learns and its first image on embedded data."""
-    parts_of_diff_mix = dict.fromkeys(("generator/tokens", "generator/lora"), ("generator=diff_mix",))
-    parent = {**parts_of_diff_mix, "leakage/erasure": ("leakage=model_centric",)}
-    config = compose(
-        *parent.get(group, ()), f"{'+' * (group in ('generator/sentences', 'generator/collage'))}{group}={name}"
-    )
-    component: Any = config
-    for part in group.split("/"):
-        component = getattr(component, part)
-    found = {"component": fingerprint(canonical(component, read=False))}
+    found = {"component": fingerprint(canonical(component_of(config, group), read=False))}
     if group == "generator":
-        task = "digits" if "classification" in config.generator.tasks else "digit_scenes"
-        dataset = compose(f"dataset={task}", "dataset.shots=2").dataset.load()
+        dataset = embedded("digits" if "classification" in config.generator.tasks else "digit_scenes")
         fit = config.generator.fit_fingerprint(dataset, config.prior_identity())
         found["fit"] = fit
         if config.generator.makes_pool and name != "folder":  # its images are on the user's disk
@@ -75,21 +94,27 @@ def of_run(config: RunConfig) -> str:
     return fingerprint(*(canonical(getattr(config, name), read=False) for name in names), canonical(config.trainer))
 
 
-def of_experiment(item: str) -> dict[str, str]:
+def of_experiment(sweep: Sweep) -> dict[str, str]:
     """Identities of the first and the last run of an experiment's sweep."""
-    configs = [cell.config for cell in expand(item, []).cells if cell.config is not None]
+    configs = [cell.config for cell in sweep.cells if cell.config is not None]
     return {"first": of_run(configs[0]), "last": of_run(configs[-1])}
 
 
 def identities() -> dict[str, dict[str, str]]:
-    """Those of all presets and experiments but the ones on a user's images, whose settings depend on these:
-    ``{"generator/psld": {"component": …, "fit": …, "image": …}, "experiment/demo/compare": {"first": …, "last": …}}``."""
-    presets = {
-        f"{group}/{path.stem}": of_preset(group, path.stem)
-        for group in GROUPS
-        for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
-    }
-    return presets | {f"experiment/{item}": of_experiment(item) for item in items() if not item.startswith(OWN)}
+    """``{"generator/psld": {"component": …, "fit": …, "image": …}, "experiment/demo/compare": {"first": …, "last": …}}``."""
+    presets = {f"{group}/{name}": of_preset(with_preset(group, name), group, name) for group, name in PRESETS}
+    return presets | {f"experiment/{item}": of_experiment(expand(item, [])) for item in ITEMS}
+
+
+def on_record() -> dict[str, dict[str, str]]:
+    return json.loads(FILE.read_text()) if FILE.exists() else {}
+
+
+def changed(key: str, new: dict[str, str]) -> str:
+    """In what the identities of a preset or an experiment are not those on record; empty if they are."""
+    lines = difference({key: on_record().get(key, {})}, {key: new})
+    remedy = "if meant: bump the component's version, python -m tests.golden.identities"
+    return "\n".join([*lines, remedy]) if lines else ""
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -104,9 +129,8 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    old = json.loads(FILE.read_text()) if FILE.exists() else {}
     new = identities()
-    print("\n".join(difference(old, new)) or "nothing differs")
+    print("\n".join(difference(on_record(), new)) or "nothing differs")
     FILE.write_text(json.dumps(new, indent=1, sort_keys=True) + "\n")
 
 

@@ -1,12 +1,8 @@
-"""No commit changes an identity unawares."""
+"""Whose identities are on record; ``tests/conf`` compares each where it is composed."""
 
-import json
-
-from tests.golden.identities import FILE, difference, identities
+from tests.golden.identities import ITEMS, PRESETS, on_record
 
 
-def test_identities_are_those_on_record() -> None:
-    changed = difference(json.loads(FILE.read_text()), identities())
-    assert not changed, "\n".join(
-        [*changed, "if meant: bump the component's version, python -m tests.golden.identities"]
-    )
+def test_identities_of_all_presets_and_experiments_are_on_record_and_no_others() -> None:
+    there = {f"{group}/{name}" for group, name in PRESETS} | {f"experiment/{item}" for item in ITEMS}
+    assert on_record().keys() == there, "run: python -m tests.golden.identities"

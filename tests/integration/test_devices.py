@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import pytest
 
 from genaug.core.errors import GenaugError
 from genaug.downstream.trainer import TrainerConfig
-from tests.conftest import ROOT
 
 # a backbone without batch normalisation, whose statistics would be those of each process's share
 RUN = [
@@ -23,71 +20,51 @@ RUN = [
 ]  # fmt: skip
 
 
-def only_run(outputs: Path) -> Path:
-    [folder] = (outputs / "runs").iterdir()
-    return folder
+def results(folder: Path) -> dict[str, dict]:
+    """Of the runs below ``folder``, by the run's name."""
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/result.json")}
 
 
-def test_two_processes_give_the_metrics_of_one_and_one_record(train):
-    train(*RUN)
-    one = json.loads((only_run(train.outputs) / "result.json").read_text())
+def steps(run: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_runs_of_a_sweep_have_on_two_devices_the_metrics_of_one_and_one_record_each(train):
+    train("-m", "seed=0,1", *RUN)
+    runs, former = train.outputs / "runs", train.outputs / "one"
+    runs.rename(former)
     pools = [path.stat().st_mtime_ns for path in (train.outputs / "store").glob("pools/*/*")]
-    only_run(train.outputs).rename(train.outputs / "one")
 
-    said = train(*RUN, "trainer.devices=2")
-    folder = only_run(train.outputs)
-    two = json.loads((folder / "result.json").read_text())
-    numbers = {key: value for key, value in one["metrics"].items() if isinstance(value, float)}
-    assert {key: two["metrics"][key] for key in numbers} == pytest.approx(numbers, abs=0.01)
-    assert two["metrics"]["test/cross_entropy"] == pytest.approx(numbers["test/cross_entropy"], rel=1e-3)
-    assert two["fingerprint"] == one["fingerprint"]
-    assert said.count("trained to step 12") == 1
+    said = train("-m", "seed=0,1", *RUN, "trainer.devices=2")  # in one process, one after the other
+    assert results(runs).keys() == results(former).keys() and len(results(runs)) == 2
+    for name, two in results(runs).items():
+        one = results(former)[name]
+        numbers = {key: value for key, value in one["metrics"].items() if isinstance(value, float)}
+        assert {key: two["metrics"][key] for key in numbers} == pytest.approx(numbers, abs=0.01)
+        assert two["metrics"]["test/cross_entropy"] == pytest.approx(numbers["test/cross_entropy"], rel=1e-3)
+        assert two["fingerprint"] == one["fingerprint"]
+        assert steps(runs / name) == steps(former / name)
+    assert said.count("trained to step 12") == 2
     assert "Traceback" not in said
-    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    former = [json.loads(line)["step"] for line in (train.outputs / "one" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == former
     assert pools == [path.stat().st_mtime_ns for path in (train.outputs / "store").glob("pools/*/*")]
 
 
-def test_the_runs_of_a_sweep_in_one_process_train_on_several_devices_one_after_the_other(train):
-    quick = (
-        "generator=none",
-        "dataset.shots=1",
-        RUN[4],
-        "downstream.num_steps=4",
-        "downstream.eval_every=null",
-        *RUN[9:],
-    )
-    train("-m", "seed=0,1", *quick, "trainer.devices=2")
-    two = {
-        folder.name: json.loads((folder / "result.json").read_text()) for folder in (train.outputs / "runs").iterdir()
-    }
-    (train.outputs / "runs").rename(train.outputs / "two")
-    train("-m", "seed=0,1", *quick)
-    assert len(two) == 2
-    for name, result in two.items():
-        one = json.loads((train.outputs / "runs" / name / "result.json").read_text())
-        assert result["metrics"]["test/cross_entropy"] == pytest.approx(one["metrics"]["test/cross_entropy"], rel=1e-3)
-
-
-def test_a_signal_to_the_leader_ends_all_with_a_checkpoint(tmp_path):
-    command = [sys.executable, str(ROOT / "train.py"), "generator=none", "dataset.shots=1", *RUN[4:5], *RUN[9:]]
-    command += ["trainer.devices=2", "downstream.num_steps=100000", "trainer.checkpoint_every=5"]
-    process = subprocess.Popen([*command, f"paths.outputs_dir={tmp_path}"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+def test_a_signal_to_the_leader_ends_all_with_a_checkpoint(train):
+    process = train.start(
+        "generator=none", "dataset.shots=1", RUN[4], *RUN[9:], "trainer.devices=2", "downstream.num_steps=100000",
+        "trainer.checkpoint_every=5",
+    )  # fmt: skip
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("runs/*/checkpoints/resume.ckpt")):
+    while not list(train.outputs.glob("runs/*/checkpoints/resume.ckpt")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.2)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGTERM)
-    try:
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    said = process.wait(60)
     assert process.returncode == 143, said
     assert "interrupted by SIGTERM" in said and "Traceback" not in said
     assert len(children) == 1 and not any(os.path.exists(f"/proc/{pid}") for pid in children)
-    assert json.loads((only_run(tmp_path) / "status.json").read_text())["state"] == "interrupted"
+    assert json.loads(next(train.outputs.glob("runs/*/status.json")).read_text())["state"] == "interrupted"
 
 
 def test_devices_that_cannot_share_a_batch_are_refused():

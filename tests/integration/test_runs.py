@@ -3,14 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT, genaug
+from tests.conftest import genaug
 
 TINY = (
     "dataset.shots=1",
@@ -87,11 +85,6 @@ def test_fixed_and_drawn_strengths_share_images(train):
     assert counts[0][0] + counts[0][1] == 40 and counts[0][1] > 0
 
 
-def start(train, *arguments):
-    command = [sys.executable, str(ROOT / "train.py"), *arguments, f"paths.outputs_dir={train.outputs}"]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def test_a_killed_run_goes_on_where_it_was_and_ends_as_if_never_killed(train, tmp_path):
     command = (
         "generator=real_guidance",
@@ -101,7 +94,7 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_as_if_never_killed(train, tm
         "tracking=local",
     )
     small = ("dataset.shots=2", "downstream.num_steps=2", "trainer.num_threads=1")
-    process = start(train, *command, *small)
+    process = train.start(*command, *small)
     deadline = time.time() + 240
     while (
         len(list(train.outputs.glob("store/images/*/*.png"))) < 8 and time.time() < deadline and process.poll() is None
@@ -121,8 +114,8 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_as_if_never_killed(train, tm
 
 def test_two_processes_that_run_one_cell_compute_it_once(train):
     command = ("generator=none", "dataset.shots=1", "downstream.num_steps=20", "tracking=local")
-    processes = [start(train, *command) for _ in range(2)]
-    outputs = [process.communicate()[0] for process in processes]
+    processes = [train.start(*command) for _ in range(2)]
+    outputs = [process.wait() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert sum("trained to step" in output for output in outputs) == 1
 
@@ -145,11 +138,10 @@ def test_weights_and_biases_gets_one_finished_run_per_cell_and_asks_nothing(trai
     assert list(folder.glob("*.wandb"))
 
 
-def test_an_outputs_folder_that_cannot_be_written_is_said_at_once(tmp_path):
+def test_an_outputs_folder_that_cannot_be_written_is_said_at_once(train, tmp_path):
     (tmp_path / "file").write_text("")
-    command = [sys.executable, str(ROOT / "train.py"), "generator=none", f"paths.outputs_dir={tmp_path}/file/outputs"]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert process.returncode == 2 and "paths.outputs_dir" in process.stderr
+    train.outputs = tmp_path / "file" / "outputs"
+    assert "paths.outputs_dir" in train("generator=none", code=2)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")

@@ -4,15 +4,12 @@ is played by a script here."""
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from genaug.core.interruption import requeue
-from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -28,25 +25,25 @@ def scontrol(tmp_path):
 
 
 def test_the_warning_signal_writes_a_checkpoint_and_requeues_and_the_job_goes_on_from_there(train, scontrol):
-    command = [sys.executable, str(ROOT / "train.py"), "generator=none", "dataset.shots=1", "downstream.num_steps=300",
-               "trainer.num_threads=1", "trainer.checkpoint_every=20", "tracking=local"]  # fmt: skip
+    command = (
+        "generator=none", "dataset.shots=1", "downstream.num_steps=300", "trainer.num_threads=1",
+        "trainer.checkpoint_every=20", "tracking=local",
+    )  # fmt: skip
     path = f"{scontrol.parent}/bin{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "SLURM_JOB_ID": "77", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "PATH": path}
-    arguments = [*command, f"paths.outputs_dir={train.outputs}"]
-    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    process = train.start(*command, env={"SLURM_JOB_ID": "77", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "PATH": path})
     deadline = time.monotonic() + 240
     while not list(train.outputs.glob("runs/*/checkpoints/resume.ckpt")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGUSR1)
-    _, said = process.communicate(timeout=120)
+    said = process.wait(120)
     assert process.returncode == 128 + signal.SIGUSR1, said
     assert "interrupted by SIGUSR1: requeued the job 77" in said
     assert scontrol.read_text() == "requeue 77\n"
     [folder] = (train.outputs / "runs").iterdir()
     assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
     reached = _steps(folder)
-    train(*command[2:], env={"SLURM_JOB_ID": "77"})  # as SLURM starts it again
+    train(*command, env={"SLURM_JOB_ID": "77"})  # as SLURM starts it again
     steps = _steps(folder)
     assert reached[-1] < 300 == steps[-1]
     assert steps[: len(reached)] == reached and len(set(steps)) == len(steps)

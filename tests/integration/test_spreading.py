@@ -5,15 +5,13 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT, genaug
+from tests.conftest import ROOT, STARTER, environment_of, genaug
 
 POOL = ("task=generate", "generator=real_guidance", "dataset.shots=2", "mix.m=4", "generator.num_steps=30",
         "trainer.accelerator=cpu", "tracking=local")  # fmt: skip
@@ -31,17 +29,14 @@ def check_equal(found, expected):
 
 
 def start(outputs, *words):
-    command = [sys.executable, str(ROOT / "train.py"), *POOL, *words, f"paths.outputs_dir={outputs}"]
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    command = [str(ROOT / "train.py"), *POOL, *words, f"paths.outputs_dir={outputs}"]
+    return STARTER.start(command, ROOT, environment_of({"RAY_AUTH_MODE": "disabled"}))
 
 
 def wait_for(found, processes):
     deadline = time.monotonic() + 1200
     while not found():
-        assert all(process.poll() is None for process in processes), [p.communicate()[0] for p in processes]
+        assert all(process.poll() is None for process in processes), [p.said for p in processes]
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -59,7 +54,7 @@ def claimants(outputs):
 def expected(tmp_path_factory):
     """The images as one process makes them."""
     outputs = tmp_path_factory.mktemp("one")
-    said, _ = (process := start(outputs)).communicate()
+    said = (process := start(outputs)).wait()
     assert process.returncode == 0, said
     return images(outputs)
 
@@ -72,7 +67,7 @@ def test_the_same_command_started_again_makes_images_instead_of_waiting(tmp_path
     second = start(tmp_path)
     wait_for(lambda: second.pid in claimants(tmp_path), [second])
     first.send_signal(signal.SIGCONT)
-    said = [process.communicate()[0] for process in (first, second)]
+    said = [process.wait() for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [0, 0], said
     check_equal(images(tmp_path), expected)
     helped = [line for line in said[1].splitlines() if "on which another process works" in line]
@@ -90,7 +85,7 @@ def test_a_worker_of_ray_that_is_killed_and_a_process_that_joins_change_no_image
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     joined = start(tmp_path)
-    said = [process.communicate()[0] for process in (leader, joined)]
+    said = [process.wait() for process in (leader, joined)]
     assert [process.returncode for process in (leader, joined)] == [0, 0], said
     check_equal(images(tmp_path), expected)
     assert "0 damaged" in genaug("verify", "--outputs", str(tmp_path))

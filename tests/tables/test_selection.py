@@ -4,9 +4,11 @@ import io
 import json
 from contextlib import redirect_stdout
 
+import hydra
 import pytest
 
-from genaug.composition import compose_typed
+from genaug.composition import Composer, compose_typed
+from genaug.config_source import register
 from genaug.core.errors import GenaugError
 from genaug.runs.cell import Cell, setting_fingerprint
 from genaug.runs.collection import read_results
@@ -18,12 +20,20 @@ from genaug.tables.verdict import verdicts
 from tests.tables.finished_cells import finish
 
 
+def hydras(choices):
+    with hydra.initialize_config_dir(str(register()), version_base="1.3"):
+        return hydra.compose("config", choices)
+
+
+composed = Composer(hydras)
+
+
 def results(tmp_path, *overrides, values=None):
     """Finished runs of these overrides, in their order of writing: 0.1, 0.2 …"""
     folders = []
     for i, text in enumerate(overrides):
         words = (*text.split(), f"paths.outputs_dir={tmp_path}")
-        cell = PlannedCell(overrides=words, config=compose_typed(list(words)), fingerprint=None, state="missing")
+        cell = PlannedCell(overrides=words, config=composed(words), fingerprint=None, state="missing")
         folders.append(finish(cell, tmp_path, (i + 1) / 10 if values is None else values[i]))
     return read_results(folders)
 
