@@ -154,6 +154,12 @@ def made_recipes() -> str:
     return without_local_links(re.sub(r"^### ", "## ", text, flags=re.MULTILINE), "")
 
 
+def made_groups() -> str:
+    """The pages of keys, each with its presets."""
+    lines = [f"* [{group}]({group.replace('/', '_')}.md): {', '.join(names)}" for group, names in presets().items()]
+    return "\n".join(["* [The run itself](run.md): task, seed, outputs", *lines])
+
+
 def made_experiments() -> str:
     """The list of all experiments: the pages of the papers behind each other."""
     parts = [without_local_links((ROOT / "experiments" / "README.md").read_text().split("\n", 1)[1], "experiments")]
