@@ -148,6 +148,13 @@ def made_readme(path: str) -> str:
     return without_local_links((ROOT / "src" / "genaug" / path / "README.md").read_text(), f"src/genaug/{path}")
 
 
+def made_setup() -> str:
+    """What setting up costs, as the README says it."""
+    return without_local_links(
+        (ROOT / "README.md").read_text().split("## What setting up costs\n", 1)[1].split("\n## ")[0], ""
+    )
+
+
 def made_recipes() -> str:
     """The recipes of CONTRIBUTING.md."""
     text = (ROOT / "CONTRIBUTING.md").read_text().split("## Recipes", 1)[1].split("\n## ")[0]
