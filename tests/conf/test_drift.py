@@ -21,6 +21,8 @@ SIDE_BY_SIDE = {
     ("wrn28_10", "preact_resnet18"): {"backbone"},
     ("densenet_bc_190", "preact_resnet18"): {"backbone"},
     ("fcos", "retinanet"): {"architecture"},
+    ("faster_rcnn_v2", "faster_rcnn"): {"architecture"},
+    ("retinanet_v2", "retinanet"): {"architecture"},
 }
 """(preset, the one that holds its values): keys in which they differ on purpose."""
 

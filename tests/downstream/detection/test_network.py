@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -37,7 +38,11 @@ def published(architecture: str, folder: Path) -> Path:
     return folder / f"{architecture}.pth"
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+FIRST = [name for name, architecture in ARCHITECTURES.items() if not architecture.whole]
+SECOND = [name for name, architecture in ARCHITECTURES.items() if architecture.whole]
+
+
+@pytest.mark.parametrize("architecture", FIRST)
 def test_coco_weights_in_a_file_load_and_fine_tune(architecture: str, tmp_path: Path) -> None:
     path = published(architecture, tmp_path)
     state = torch.load(path, weights_only=True)
@@ -61,6 +66,117 @@ def test_coco_weights_in_a_file_load_and_fine_tune(architecture: str, tmp_path: 
     changed = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
     assert any(key.startswith(layer) for key in changed) and any("layer4" in key for key in changed)
     assert not any("running" in key or "layer1" in key or "body.conv1" in key for key in changed)
+
+
+@pytest.mark.parametrize("architecture", SECOND)
+def test_coco_weights_of_the_second_versions_load_and_fine_tune(architecture: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    theirs = getattr(detection, ARCHITECTURES[architecture].name)(weights=None, weights_backbone=None)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    state = theirs.state_dict()
+    config = detector(architecture, weights="coco", weights_path=str(tmp_path / "weights.pth"), trainable_layers=2)
+    network = build_network(config, 3)
+    own, layer = network.state_dict(), ARCHITECTURES[architecture].class_layer
+    dropped = {key for key in own if not torch.equal(own[key], state[key])} if own.keys() == state.keys() else None
+    assert dropped and all(key.startswith(layer) for key in dropped)
+    assert own[f"{layer}bias" if architecture == "retinanet_v2" else f"{layer}cls_score.bias"].numel() in (4, 27)
+    learns = {name.partition(".")[0] for name, w in network.backbone.body.named_parameters() if w.requires_grad}
+    assert learns == {"layer3", "layer4"}
+    everything = build_network(detector(architecture, trainable_layers=0), 3)
+    assert all(weight.requires_grad for weight in everything.parameters())
+    losses = network(
+        [torch.rand(3, 64, 64)], [{"boxes": torch.tensor([[4.0, 4, 30, 30]]), "labels": torch.tensor([2])}]
+    )
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+def timm_file(name: str, folder: Path) -> str:
+    """A pretrained file in timm's layout, with statistics that are no defaults."""
+    torch.manual_seed(2)
+    state = timm.create_model(name).state_dict()
+    for key, value in state.items():
+        if key.endswith("running_mean"):
+            value.uniform_(-0.1, 0.1)
+    torch.save(state, folder / f"{name}.pth")
+    return str(folder / f"{name}.pth")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "backbone"),
+    [("faster_rcnn", "test_resnet"), ("retinanet", "test_vit"), ("fcos", "test_convnext"), ("faster_rcnn", "test_vit")],
+)
+def test_a_backbone_of_timm_loads_its_weights_and_learns(architecture: str, backbone: str, tmp_path: Path) -> None:
+    path = timm_file(backbone, tmp_path)
+    network = build_network(detector(architecture, backbone=backbone, weights="backbone", weights_path=path), 3)
+    own = network.backbone.body.state_dict()
+    read = {key.replace("model.", ""): value for key, value in torch.load(path, weights_only=True).items()}
+    shared = [key for key in own if key.replace("model.", "").replace("stages_", "stages.") in read]
+    assert len(shared) > 0.8 * len(own)
+    assert all(torch.equal(own[key], read[key.replace("model.", "").replace("stages_", "stages.")]) for key in shared)
+    maps = network.backbone(torch.rand(2, 3, 96, 64))
+    finest = 4 if architecture == "faster_rcnn" else 8
+    sizes = [(-(-96 // (finest * 2**i)), -(-64 // (finest * 2**i))) for i in range(5)]
+    assert [tuple(found.shape[1:]) for found in maps.values()] == [(256, *size) for size in sizes]
+    statistics = {key: value.clone() for key, value in own.items() if "running" in key}
+    network.train()
+    images, targets = (
+        [torch.rand(3, 64, 64)],
+        [{"boxes": torch.tensor([[4.0, 4, 30, 30]]), "labels": torch.tensor([2])}],
+    )
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    before = next(iter(network.backbone.body.parameters())).detach().clone()
+    torch.stack(list(network(images, targets).values())).sum().backward()
+    optimizer.step()
+    assert not torch.equal(next(iter(network.backbone.body.parameters())), before)
+    assert all(torch.equal(network.backbone.body.state_dict()[key], value) for key, value in statistics.items())
+    frozen = detector(architecture, backbone=backbone, weights="backbone", weights_path=path, trainable_layers=0)
+    assert not any(weight.requires_grad for weight in build_network(frozen, 3).backbone.body.parameters())
+
+
+def test_a_backbone_of_timm_sees_pictures_normalised_as_its_weights_were_trained() -> None:
+    network = build_network(detector("fcos", backbone="test_vit"), 2)
+    wanted = timm.get_pretrained_cfg("test_vit")
+    assert network.transform.image_mean == list(wanted.mean) == [0.5, 0.5, 0.5]
+    assert network.transform.image_std == list(wanted.std)
+
+
+def test_maps_of_a_vit_lie_where_the_picture_has_them() -> None:
+    """A bright corner is bright in the same corner of every map."""
+    pyramid = build_network(detector("faster_rcnn", backbone="test_vit"), 2).backbone
+    dark, lit = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
+    lit[:, :, :16, 48:] = 1.0
+    with torch.no_grad():
+        for one, other in zip(pyramid.eval().maps(dark), pyramid.maps(lit), strict=True):
+            change = (one - other).abs().sum(1)[0]
+            half = change.shape[0] // 2
+            assert change[:half, half:].mean() == max(
+                change[i * half : (i + 1) * half, j * half : (j + 1) * half].mean() for i in (0, 1) for j in (0, 1)
+            )
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"architecture": "tiny", "backbone": "test_vit"}, "does not go with downstream.architecture=tiny"),
+        ({"architecture": "faster_rcnn_v2", "backbone": "test_vit"}, "architecture=faster_rcnn, retinanet or fcos"),
+        ({"architecture": "fcos", "backbone": "test_vit", "weights": "coco"}, "no COCO weights"),
+        ({"architecture": "fcos", "backbone": "test_vit", "trainable_layers": 3}, "as a whole"),
+    ],
+)
+def test_options_that_no_backbone_of_timm_has_are_refused(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(GenaugError, match=said):
+        detector(**fields)  # type: ignore[arg-type]
+
+
+def test_backbones_of_timm_that_do_not_suit_are_refused_with_the_reason() -> None:
+    with pytest.raises(GenaugError, match=r"no model of timm.*Did you mean"):
+        detector("fcos", backbone="test_rsnet").check("detection")
+    with pytest.raises(GenaugError, match=r"downstream\.weights=none, or another backbone"):
+        detector("fcos", backbone="wrn28_10_cifar", weights="backbone").check("detection")
+    with pytest.raises(GenaugError, match=r"cannot see images of 64 x 32 px"):
+        build_network(detector("fcos", backbone="test_maxvit"), 2)
+    with pytest.raises(GenaugError, match=r"feature maps of stride 14"):
+        build_network(detector("fcos", backbone="vit_small_patch14_dinov2"), 2)
 
 
 def test_a_backbone_in_a_file_is_frozen_as_a_downloaded_one(tmp_path: Path) -> None:

@@ -11,8 +11,17 @@ import genaug.downstream.classification.cifar_backbones  # noqa: F401  (enters i
 from genaug.core.errors import GenaugError, boundary
 
 
-def check_backbone(name: str, pretrained: bool, weights_path: str | None) -> None:
-    """Raise ``GenaugError`` if timm has no such backbone or weights, or ``weights_path`` is no file."""
+def check_backbone(
+    name: str, pretrained: bool, weights_path: str | None, scratch: str = "downstream.mode=scratch"
+) -> None:
+    """Raise ``GenaugError`` if timm has no such backbone or weights, or ``weights_path`` is no file.
+
+    Args:
+        name: as ``downstream.backbone`` has it.
+        pretrained: whether weights are wanted.
+        weights_path: their file; None for timm's own.
+        scratch: what to write for random weights.
+    """
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
@@ -24,7 +33,7 @@ def check_backbone(name: str, pretrained: bool, weights_path: str | None) -> Non
     if pretrained and weights_path is None and not timm.is_model_pretrained(name):
         raise GenaugError(
             f"downstream.backbone={name} has no weights to download. "
-            "Write downstream.weights_path=<file>, downstream.mode=scratch, or another backbone."
+            f"Write downstream.weights_path=<file>, {scratch}, or another backbone."
         )
     if weights_path is not None and not Path(weights_path).is_file():
         raise GenaugError(f"downstream.weights_path={weights_path} is not a file.")

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from genaug.tracking.record import Record
 
 
+ARCHITECTURES = ("tiny", "faster_rcnn", "retinanet", "fcos", "faster_rcnn_v2", "retinanet_v2", "auto")
+
+
 @component("downstream", "detector")
 @dataclass(kw_only=True, slots=True)
 class Detector(Downstream):
@@ -33,9 +36,10 @@ class Detector(Downstream):
     Steps are fixed, so real images repeated to the size of a mix are the plain baseline: each real image is seen as often.
     """
 
-    architecture: str = choice("tiny", ("tiny", "faster_rcnn", "retinanet", "fcos", "auto"))
-    """``faster_rcnn``, ``retinanet`` or ``fcos`` with a ResNet-50 FPN (torchvision); ``auto``: the detector of transformers in
-    ``auto.path``; or ``tiny``: an FCOS with a backbone of 0.2 million weights for images of about 64 px."""
+    architecture: str = choice("tiny", ARCHITECTURES)
+    """``faster_rcnn``, ``retinanet`` or ``fcos`` with a ResNet-50 FPN (torchvision); ``faster_rcnn_v2`` (arXiv 2111.11429) and
+    ``retinanet_v2`` (1912.02424): torchvision's stronger ones; ``auto``: transformers' in ``auto.path``; or ``tiny``:
+    an FCOS with a backbone of 0.2 million weights for images of about 64 px."""
     weights: str = choice("none", ("none", "backbone", "coco"))
     """``none``: random. ``backbone``: ImageNet's in the ResNet. ``coco``: a detector of COCO with a new class layer; for
     ``auto`` whatever the folder's were trained on."""
@@ -43,6 +47,10 @@ class Detector(Downstream):
     """File of those weights (torchvision's state dict) for machines without a network; null downloads them."""
     trainable_layers: int = count(5, 0, 5)
     """Stages of the ResNet that learn, 0 to 5, counted from the end."""
+    backbone: str | None = field(default=None, metadata=OPTIONAL)
+    """Any network of timm with features (``convnext_tiny.fb_in22k``) in place of the ResNet-50 of ``faster_rcnn``,
+    ``retinanet`` or ``fcos``, below a feature pyramid; null is torchvision's ResNet-50. ``weights_path`` is then in timm's
+    layout."""
     auto: AutoModel | None = field(default=None, metadata=OPTIONAL)
     """The model of ``architecture=auto``; null for the others."""
 
@@ -105,6 +113,17 @@ class Detector(Downstream):
                 "all of them or none for random ones, downstream.weights_path=null and downstream.trainable_layers=5 "
                 "(downstream.auto.freeze_backbone keeps the backbone as it is)."
             )
+        if self.backbone is not None:
+            if self.architecture not in ("faster_rcnn", "retinanet", "fcos"):
+                raise GenaugError(
+                    f"downstream.backbone={self.backbone} does not go with downstream.architecture={self.architecture}: write "
+                    "downstream.architecture=faster_rcnn, retinanet or fcos, or downstream.backbone=null."
+                )
+            if self.weights == "coco" or 0 < self.trainable_layers < 5:
+                raise GenaugError(
+                    f"downstream.backbone={self.backbone} learns as a whole (downstream.trainable_layers=5) or not at all (0), "
+                    "and there are no COCO weights for it: write downstream.weights=backbone for timm's own, or none."
+                )
         if self.architecture == "tiny" and self.weights != "none":
             raise GenaugError(
                 f"downstream.architecture=tiny has no pretrained weights: write downstream.weights=none, not {self.weights}."
@@ -121,8 +140,13 @@ class Detector(Downstream):
             )
 
     def check(self, task: str) -> None:
-        """Also the folder of ``auto``."""
+        """Also the folder of ``auto``, and the name of ``backbone``."""
         Downstream.check(self, task)
+        if self.backbone is not None:
+            from genaug.downstream.classification.backbones import check_backbone
+
+            pretrained = self.weights != "none"
+            check_backbone(self.backbone, pretrained, self.weights_path, scratch="downstream.weights=none")
         if self.auto is not None:
             self.auto.check()
 
@@ -151,6 +175,8 @@ class Detector(Downstream):
     def network(self) -> str:
         if self.auto is not None:
             return self.auto.name
+        if self.backbone is not None:
+            return f"{self.architecture} on {self.backbone.partition('.')[0]}"
         return "detector_tiny" if self.architecture == "tiny" else self.architecture
 
     def learn(self, dataset: Dataset, folder: Path, device: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, frozen=True, slots=True)
 class Architecture:
-    """What tells torchvision's three detectors apart."""
+    """What tells torchvision's detectors apart."""
 
     name: str
     """torchvision's, by which it finds COCO weights."""
@@ -32,6 +32,8 @@ class Architecture:
     """Prefix of the layer whose shape depends on the classes."""
     deep: bool
     """Whether the feature pyramid has two coarser maps on top and lacks the finest."""
+    whole: bool = False
+    """Whether ``build`` makes the ResNet-50 itself."""
 
 
 ARCHITECTURES = {
@@ -52,6 +54,20 @@ ARCHITECTURES = {
         build=detection.FCOS,
         class_layer="head.classification_head.cls_logits.",
         deep=True,
+    ),
+    "faster_rcnn_v2": Architecture(
+        name="fasterrcnn_resnet50_fpn_v2",
+        build=detection.fasterrcnn_resnet50_fpn_v2,
+        class_layer="roi_heads.box_predictor.",
+        deep=False,
+        whole=True,
+    ),
+    "retinanet_v2": Architecture(
+        name="retinanet_resnet50_fpn_v2",
+        build=detection.retinanet_resnet50_fpn_v2,
+        class_layer="head.classification_head.cls_logits.",
+        deep=True,
+        whole=True,
     ),
 }
 
@@ -80,7 +96,7 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 def first_label(config: "Detector") -> int:
     """The network's index of class 0: Faster R-CNN keeps 0 for the background."""
-    return 1 if config.architecture == "faster_rcnn" else 0
+    return 1 if config.architecture.startswith("faster_rcnn") else 0
 
 
 def build_network(config: "Detector", num_classes: int) -> nn.Module:
@@ -97,7 +113,7 @@ def build_network(config: "Detector", num_classes: int) -> nn.Module:
         return build_auto(config, num_classes)
     side = config.image_size
     common: dict[str, Any] = {"min_size": side, "max_size": side, "_skip_resize": True}
-    if config.architecture == "faster_rcnn":
+    if first_label(config):
         common |= {"box_score_thresh": config.min_score, "box_detections_per_img": config.max_detections}
     else:
         common |= {"score_thresh": config.min_score, "detections_per_img": config.max_detections}
@@ -108,9 +124,20 @@ def build_network(config: "Detector", num_classes: int) -> nn.Module:
             TinyBackbone(), num_classes, anchor_generator=anchors, head=head, topk_candidates=200, **common
         )
     architecture = ARCHITECTURES[config.architecture]
-    if config.architecture != "faster_rcnn":
+    if not first_label(config):
         common |= {"topk_candidates": 1000}
-    network = architecture.build(_backbone(config, architecture), num_classes + first_label(config), **common)
+    num_labels = num_classes + first_label(config)
+    if config.backbone is not None:
+        from genaug.downstream.detection.pyramid import TimmPyramid
+
+        pyramid = TimmPyramid(config, architecture.deep)
+        return architecture.build(pyramid, num_labels, image_mean=pyramid.mean, image_std=pyramid.std, **common)
+    if architecture.whole:
+        network = architecture.build(weights=None, weights_backbone=None, num_classes=num_labels, **common)
+        if config.weights != "none":
+            _freeze(network.backbone.body, config.trainable_layers)
+    else:
+        network = architecture.build(_backbone(config, architecture), num_labels, **common)
     if config.weights == "coco":
         load_matching(network, _state(config, architecture.name), "the detector", but=architecture.class_layer)
         if config.architecture != "fcos":  # torchvision's COCO weights of these two were trained without the epsilon
@@ -133,6 +160,13 @@ def _backbone(config: "Detector", architecture: Architecture) -> nn.Module:
         trainable_layers=config.trainable_layers if pretrained else 5,
         **({"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(256, 256)} if architecture.deep else {}),
     )
+
+
+def _freeze(body: nn.Module, trainable_layers: int) -> None:
+    """As torchvision does: all but the last stages of a ResNet, 0 to 5, keep their weights; statistics still follow."""
+    learns = ("layer4", "layer3", "layer2", "layer1", "conv1", "bn1")[: trainable_layers + (trainable_layers == 5)]
+    for name, weight in body.named_parameters():
+        weight.requires_grad_(name.startswith(learns))
 
 
 def _state(config: "Detector", name: str) -> dict[str, Tensor]:
