@@ -1,12 +1,8 @@
 """A place that several machines share: what is pushed arrives whole, is found again, and cut connections cost a repetition."""
 
-import contextlib
 import hashlib
-import importlib.util
 import json
 import shutil
-import socket
-import threading
 from pathlib import Path
 
 import fsspec
@@ -234,79 +230,6 @@ def test_the_command_copies_by_name_and_says_what_differs(tmp_path):
     said = genaug("store", "diff", place, "--outputs", str(here), code=1)
     assert "only here  pools/" in said and "2 only here, 2 same" in said
     assert not (there / "store" / "pools").exists() and ACCEPTED not in said
-
-
-class Cutting:
-    """Stands in front of a server and forwards what comes; after ``left`` bytes it resets every connection."""
-
-    def __init__(self, server: tuple[str, int]):
-        self.server, self.left, self.url = server, 10**9, ""
-        self.door = socket.create_server(("127.0.0.1", 0))
-        self.port = self.door.getsockname()[1]
-        threading.Thread(target=self._open, daemon=True).start()
-
-    def _open(self) -> None:
-        with contextlib.suppress(OSError):  # the door is closed
-            while True:
-                outside, _ = self.door.accept()
-                inside = socket.create_connection(self.server)
-                for pair in ((outside, inside), (inside, outside)):
-                    threading.Thread(target=self._forward, args=pair, daemon=True).start()
-
-    def _forward(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(4096):
-                target.sendall(data[: max(self.left, 0)])
-                self.left -= len(data)
-                if self.left < 0:
-                    break
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.fixture
-def s3(monkeypatch):
-    """A connection that may be cut to an S3 server with an empty bucket."""
-    if importlib.util.find_spec("moto") is None or importlib.util.find_spec("s3fs") is None:
-        pytest.skip("moto[server] and s3fs are not installed")
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    connection = Cutting(server.get_host_and_port())
-    for key, value in {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{connection.port}", "AWS_ACCESS_KEY_ID": "a",
-                       "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1",
-                       "AWS_MAX_ATTEMPTS": "1"}.items():  # fmt: skip
-        monkeypatch.setenv(key, value)
-    monkeypatch.setattr(remote, "AGAIN", (0.0, 0.0))
-    fsspec.get_filesystem_class("s3").clear_instance_cache()  # it remembers the port of another test
-    connection.url = f"s3://bucket-{connection.port}/genaug"  # what one server of moto holds, another one has, too
-    Remote(connection.url).files.mkdir(f"bucket-{connection.port}")
-    yield connection
-    connection.door.close()
-    server.stop()
-
-
-@pytest.mark.parametrize("packed_from", [1, 10**6])
-def test_an_s3_server_takes_and_gives_everything_also_over_connections_that_are_cut(tmp_path, s3, packed_from):
-    here, there = tmp_path / "here", tmp_path / "there"
-    write_finished(here / "runs" / "digits_none-00000000000000aa", metrics={"m": 0.5})
-    build(Store(here / "store", packed_from=packed_from), Picky(seed=0), dataset(), 3)
-    forms._seen.clear()
-    cuts = 0
-    for copy, outputs in ((push, here), (pull, there)):
-        for left in (3_000, 12_000, 10**9):
-            s3.left = left
-            try:
-                copied = states(copy(outputs, Remote(s3.url)))
-            except GenaugError as error:
-                cuts += 1
-                assert "does not answer" in str(error) and verify(outputs)[1] == []
-        assert s3.left > 0 and not any(state.startswith("damaged") for state in copied.values())
-    assert cuts >= 2
-    assert set(states(push(here, Remote(s3.url))).values()) == {"there already"}
-    assert content(there) == content(here) and verify(there)[1] == []
 
 
 def test_a_packed_pool_goes_to_another_machine_and_a_larger_one_replaces_it(tmp_path):

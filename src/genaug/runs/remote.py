@@ -34,6 +34,8 @@ AGAIN = (1.0, 4.0)
 """Seconds before each further try of a request that failed."""
 CHECKED = {"s3", "s3a", "gs", "gcs", "az", "abfs"}
 """Protocols whose servers compare what arrives with a checksum, and show an object whole or not at all."""
+ONE_BY_ONE = {"sftp", "ssh"}
+"""Protocols whose client waits for ever where two threads ask at the same time (paramiko's)."""
 NUM_REQUESTS = 8  # at the same time
 
 BEING_WRITTEN = "being written: push it again when its run has ended"
@@ -57,7 +59,9 @@ class Remote:
         with boundary(f"{self.shown} cannot be used", "For s3://, gs:// and sftp://: pip install 'genaug[remote]'."):
             self.files, self.root = fsspec.core.url_to_fs(url)
         protocol = self.files.protocol
-        self.checked = bool(CHECKED & ({protocol} if isinstance(protocol, str) else set(protocol)))
+        protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+        self.checked = bool(CHECKED & protocols)
+        self.num_requests = 1 if ONE_BY_ONE & protocols else NUM_REQUESTS
         self.known: set[str] = set()
 
     def _try(self, ask: Callable[[], T]) -> T:
@@ -195,7 +199,7 @@ def push(outputs: Path, remote: Remote, patterns: Sequence[str] = ()) -> Iterato
             yield item, "there already"
             continue
         try:
-            with ThreadPoolExecutor(NUM_REQUESTS) as requests:
+            with ThreadPoolExecutor(remote.num_requests) as requests:
                 sent = sum(requests.map(remote.put, (item.folder / name for name in files), files.values()))
         except (Changing, FileNotFoundError):
             yield item, BEING_WRITTEN
@@ -236,7 +240,7 @@ def pull(outputs: Path, remote: Remote, patterns: Sequence[str] = ()) -> Iterato
 def _take_folder(store: Store, item: Item, remote: Remote, files: Files) -> int:
     """A run or an artefact, whole or not at all; what an interrupted pull has fetched is used."""
     work = item.folder.with_name(f".{item.name}.pulled{PARTIAL}")
-    with ThreadPoolExecutor(NUM_REQUESTS) as requests:
+    with ThreadPoolExecutor(remote.num_requests) as requests:
         fetched = sum(requests.map(lambda entry: remote.get(entry[1], work / entry[0]), files.items()))
     about = read_json(work / "result.json", RESULT) if item.kind == RUNS else read_json(work / ABOUT, {"files": dict})
     if about is None or about.get("fingerprint") != item.name.rpartition("-")[2]:
@@ -258,7 +262,7 @@ def _take_pool(store: Store, item: Item, remote: Remote, files: Files) -> int:
     images = {name: about for name, about in others.items() if name.endswith(".png")}
     known = store.known([PurePosixPath(name).stem for name in images])
     missing = {name: about for name, about in images.items() if PurePosixPath(name).stem not in known}
-    with ThreadPoolExecutor(NUM_REQUESTS) as requests:
+    with ThreadPoolExecutor(remote.num_requests) as requests:
         count += sum(requests.map(lambda entry: remote.get(entry[1], item.folder / entry[0]), missing.items()))
     for name, about in others.items():
         if name not in images and not (item.folder / name).exists():
@@ -276,7 +280,7 @@ def _take_pool(store: Store, item: Item, remote: Remote, files: Files) -> int:
 def _take_packed(item: Item, remote: Remote, files: Files) -> int:
     """The shards of a packed pool that this machine lacks, and then its manifest, unless the one here has as many variants."""
     shards = {n: about for n, about in files.items() if n not in (TABLE, SHARDED) and not (item.folder / n).exists()}
-    with ThreadPoolExecutor(NUM_REQUESTS) as requests:
+    with ThreadPoolExecutor(remote.num_requests) as requests:
         count = sum(requests.map(lambda entry: remote.get(entry[1], item.folder / entry[0]), shards.items()))
     for tar in shards_of(item.folder):
         if tar.name in shards:
