@@ -112,7 +112,7 @@ def _holds(result: dict[str, Any], condition: str, everything: Sequence[dict[str
 
 def _value(result: dict[str, Any], key: str) -> Any:
     """What a run has under a key: a group's preset, or a value."""
-    return result["names"][key] if key in COMPONENTS else value_at(result["config"], key)
+    return result["names"].get(key) if key in COMPONENTS else value_at(result["config"], key)
 
 
 def _is(value: Any, wanted: str) -> bool:
