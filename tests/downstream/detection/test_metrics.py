@@ -8,9 +8,12 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from genaug.core.errors import GenaugError
+from genaug.core.identity import fingerprint
 from genaug.data.detections import Detections
 from genaug.data.sample import Boxes, Sample
-from genaug.downstream.detection.metrics import STATISTICS, average_precision
+from genaug.downstream.detection.config import Detector
+from genaug.downstream.detection.metrics import EVALUATORS, STATISTICS, average_precision
 
 NAMES = ["cell", "platelet", "never there"]
 
@@ -100,3 +103,38 @@ def test_a_class_has_its_own_row() -> None:
     assert result["per_class"]["cell"]["ap"] == pytest.approx(1)
     assert result["per_class"]["platelet"]["ap"] == 0 and result["per_class"]["never there"]["ap"] is None
     assert result["map"] == pytest.approx(0.5)
+
+
+def test_the_faster_evaluator_gives_the_same_numbers_with_crowds_ties_sizes_and_empty_images() -> None:
+    pytest.importorskip("faster_coco_eval")
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        samples, found = [], []
+        for i in range(10):
+            count = int(random.integers(0, 9))
+            boxes, labels = random_boxes(random, count), random.integers(0, 2, count)
+            crowd, area = random.random(count) < 0.2, random.uniform(100, 20000, count).astype(np.float32)
+            samples.append(sample(boxes, labels, crowd, area if seed % 2 else None, name=str(i)))
+            guesses = np.concatenate([boxes + random.normal(0, 4, boxes.shape), random_boxes(random, 120 * (i % 2))])
+            guesses[:, 2:] = np.maximum(guesses[:, 2:], guesses[:, :2] + 1)
+            scores = random.integers(1, 5, len(guesses)) / 4 if seed % 3 else random.random(len(guesses))
+            found.append(detections(guesses, random.integers(0, 2, len(guesses)), scores))
+        slow, fast = (average_precision(samples, found, NAMES, name) for name in EVALUATORS)
+        for key in STATISTICS:
+            assert (slow[key] is None) == (fast[key] is None)
+            assert slow[key] is None or fast[key] == pytest.approx(slow[key], abs=1e-12)  # sums in another order
+        assert slow["map"] > 0
+        for name, values in slow["per_class"].items():
+            assert fast["per_class"][name] == pytest.approx(values, abs=1e-12)
+
+
+def test_a_missing_faster_evaluator_is_said_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(GenaugError, match=r"genaug\[coco\].*evaluator=pycocotools"):
+        Detector(name="d", seed=0, image_size=64, evaluator="faster").check("detection")
+
+
+def test_the_evaluator_is_no_part_of_the_identity_and_named_in_the_result() -> None:
+    one, other = (Detector(name="d", seed=0, image_size=64, evaluator=name) for name in EVALUATORS)
+    assert fingerprint(one) == fingerprint(other)
+    assert EVALUATORS[other.evaluator] == "faster-coco-eval bbox"

@@ -17,11 +17,16 @@ STATISTICS = (
 )
 """COCO's twelve numbers in its order. AP at IoU .50:.95, .50 and .75; average recall with 1, 10 and 100 detections per image;
 both for objects of less than 32², up to 96², and more square pixels of the original image."""
+EVALUATORS = {"pycocotools": "pycocotools bbox", "faster": "faster-coco-eval bbox"}
+"""What may compute them, and how results name it."""
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, math.inf)}
 
 
 def average_precision(
-    samples: Sequence[Sample], predictions: Sequence[Detections], class_names: Sequence[str]
+    samples: Sequence[Sample],
+    predictions: Sequence[Detections],
+    class_names: Sequence[str],
+    evaluator: str = "pycocotools",
 ) -> dict[str, Any]:
     """``STATISTICS`` by name, and ``per_class``: for each class name its ``ap``, ``ap_50``, ``ar_100`` and number of objects.
 
@@ -30,15 +35,18 @@ def average_precision(
     Args:
         samples: images with their boxes; crowd regions are neither hits nor misses.
         predictions: what was found in each image, in its pixels.
+        evaluator: one of ``EVALUATORS``; their numbers agree to the last bits of a double.
     """
     counted = [entry for entry in _annotations(samples) if not entry["iscrowd"]]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its tables
-        evaluation = matched(samples, predictions, class_names)
+        evaluation = matched(samples, predictions, class_names, evaluator)
         if evaluation is None:
             return _nothing_found(counted, class_names)
         evaluation.accumulate()
         evaluation.summarize()
-    result: dict[str, Any] = {name: _known(value) for name, value in zip(STATISTICS, evaluation.stats, strict=True)}
+    result: dict[str, Any] = {
+        name: _known(value) for name, value in zip(STATISTICS, evaluation.stats[:12], strict=True)
+    }
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class], all areas, 100 detections
     recall = evaluation.eval["recall"][:, :, 0, -1]  # [IoU, class]
     result["per_class"] = {
@@ -53,14 +61,23 @@ def average_precision(
     return result
 
 
-def matched(samples: Sequence[Sample], predictions: Sequence[Detections], class_names: Sequence[str]) -> Any:
+def matched(
+    samples: Sequence[Sample],
+    predictions: Sequence[Detections],
+    class_names: Sequence[str],
+    evaluator: str = "pycocotools",
+) -> Any:
     """COCO's evaluator with every detection matched to an object or to none; None where nothing was found.
 
     Args:
-        samples, predictions: as for ``average_precision``.
+        samples, predictions, evaluator: as for ``average_precision``; the matches of single images are pycocotools' alone.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+    if evaluator == "faster":
+        from faster_coco_eval import COCO
+        from faster_coco_eval import COCOeval_faster as COCOeval
+    else:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
 
     detections = [
         {**_entry(image_id, box, label, None), "score": score}

@@ -21,7 +21,7 @@ from genaug.downstream.base import TrainingData
 from genaug.downstream.classification.batches import step_loader
 from genaug.downstream.detection.batches import BoxedBatches, BoxedImages
 from genaug.downstream.detection.config import Detector
-from genaug.downstream.detection.metrics import average_precision, repeated
+from genaug.downstream.detection.metrics import EVALUATORS, average_precision, repeated
 from genaug.downstream.detection.network import build_network, first_label
 from genaug.downstream.learner import LightningLearner, scheduled, seed_device
 from genaug.downstream.trainer import TrainerConfig
@@ -159,7 +159,7 @@ def _train(
             return scored[name][1]
         with trainer.precision_plugin.forward_context():
             found = detect(model.scored, splits[name], images, first_label(config), trainer.strategy.root_device)
-        metrics = average_precision(splits[name], found, dataset.class_names)
+        metrics = average_precision(splits[name], found, dataset.class_names, config.evaluator)
         scored[name] = step, ({f"{name}/{key}": value for key, value in metrics.items()}, found)
         return scored[name][1]
 
@@ -203,7 +203,7 @@ def _train(
             "num_steps": config.num_steps,
             "batch_size": config.batch_size,
             "repeat_factor": config.repeat_factor,
-            "evaluator": "pycocotools bbox",
+            "evaluator": EVALUATORS[config.evaluator],
             "history": evaluations.history,
         },
         "predictions": [
