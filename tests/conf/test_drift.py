@@ -23,6 +23,7 @@ SIDE_BY_SIDE = {
     ("fcos", "retinanet"): {"architecture"},
     ("faster_rcnn_v2", "faster_rcnn"): {"architecture"},
     ("retinanet_v2", "retinanet"): {"architecture"},
+    ("probe_ref_deit", "probe_ref"): {"backbone", "image_size"},
 }
 """(preset, the one that holds its values): keys in which they differ on purpose."""
 

@@ -1,4 +1,6 @@
-"""A prior with random weights and a small data set, shared by the tests of generators."""
+"""A prior and a CLIP with random weights and a small data set, shared by the tests of generators."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,3 +43,23 @@ def make_dataset(seed: int = 0, per_class: int = 3) -> Dataset:
 @pytest.fixture
 def dataset():
     return make_dataset()
+
+
+@pytest.fixture(scope="session")
+def clip(prior_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a CLIP with random weights."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer = CLIPTokenizer.from_pretrained(prior_folder, subfolder="tokenizer")
+    ends = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**small, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": 77}
+    torch.manual_seed(0)
+    model = CLIPModel(
+        CLIPConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=8)
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

@@ -11,9 +11,11 @@ from tests.conftest import ROOT
 PACKAGES = ROOT / "src" / "genaug" / "generators"
 FAMILIES = {
     "collage": "generator/collage/*",
+    "dalda": "generator/dalda*",
     "diff_ii": "generator/diff_ii*",
     "dreamda": "generator/dreamda*",
     "gif": "generator/gif*",
+    "instances": "generator/instance_augmentation*",
     "lora": "generator/lora/*",
     "latent_interpolation": "generator/latent_interpolation*",
     "psld": "generator/psld*",

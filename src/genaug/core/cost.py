@@ -20,6 +20,7 @@ VAE_GFLOP = 1117.0 + 2515.0
 TINY_UNET_GFLOP, TINY_VAE_GFLOP = 0.06456, 0.2614
 """The same of the shipped prior at 32 px."""
 FORWARD_GFLOP = {
+    "deit_base_distilled_patch16_224": (224, 33.87),
     "densenet_bc_190_cifar": (32, 18.6),
     "detector_tiny": (64, 0.159),
     "faster_rcnn": (640, 180.0),

@@ -107,6 +107,19 @@ def other_folder(key: str, path: str, patterns: Sequence[str], instead: str) -> 
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns)))
 
 
+def check_model(key: str, path: str) -> None:
+    """Raise ``GenaugError`` unless ``path``, the value of ``key``, is a folder, in the local cache, or known to the Hub."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if Path(path).expanduser().is_dir() or try_to_load_from_cache(path, "config.json"):
+        return
+    with boundary(
+        f"{key}={path} is no folder, not in the local cache, and the Hub did not give it",
+        f"On a machine with network run `{download_command(path, None)}` and copy the cache here.",
+    ):
+        HfApi().model_info(path, timeout=HUB_TIMEOUT)
+
+
 def download_command(path: str, revision: str | None) -> str:
     """What to type on a machine with network."""
     return f"hf download {path}" + (f" --revision {revision}" if revision else "")

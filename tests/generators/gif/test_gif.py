@@ -1,34 +1,14 @@
 """GIF: the guided step in closed form, its bounds, and images that depend on their own identity alone."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.generators.gif import imagination
 from genaug.generators.gif.config import Gif
 from genaug.generators.gif.imagination import Judge, diversity, informativeness
-
-
-@pytest.fixture(scope="module")
-def clip(prior_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A CLIP with random weights."""
-    folder = tmp_path_factory.mktemp("clip")
-    tokenizer = CLIPTokenizer.from_pretrained(prior_folder, subfolder="tokenizer")
-    ends = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {**small, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": 77}
-    torch.manual_seed(0)
-    model = CLIPModel(
-        CLIPConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=8)
-    )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 def gif(clip: str, **fields: object) -> Gif:

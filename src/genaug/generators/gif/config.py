@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from genaug.core.errors import GenaugError, boundary
+from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, count, positive
 from genaug.core.identity import CONTENT, DRAWN
 from genaug.core.registry import component
 from genaug.generators.base import Variant
 from genaug.generators.sdedit.config import ImageToImage
 from genaug.generators.sdedit.real_guidance import RealGuidance
-from genaug.priors.hub import HUB_TIMEOUT, download_command
+from genaug.priors.hub import check_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,15 +54,7 @@ class Gif(RealGuidance):
 
     def check(self, task: str) -> None:
         ImageToImage.check(self, task)
-        from huggingface_hub import HfApi, try_to_load_from_cache
-
-        if Path(self.clip_path).expanduser().is_dir() or try_to_load_from_cache(self.clip_path, "config.json"):
-            return
-        with boundary(
-            f"generator.clip_path={self.clip_path} is no folder, not in the local cache, and the Hub did not give it",
-            f"On a machine with network run `{download_command(self.clip_path, None)}` and copy the cache here.",
-        ):
-            HfApi().model_info(self.clip_path, timeout=HUB_TIMEOUT)
+        check_model("generator.clip_path", self.clip_path)
 
     def refined(self, prior: "Prior", z: "Tensor", variants: Sequence[Variant], class_names: Sequence[str]) -> "Tensor":
         from genaug.generators.gif.imagination import imagined

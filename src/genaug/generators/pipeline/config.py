@@ -26,6 +26,7 @@ from genaug.generators.tokens.prompts import check_prompts, readable
 from genaug.priors.hub import HUB_TIMEOUT, download_command
 
 if TYPE_CHECKING:
+    from genaug.generators.labelling.finish import Finish
     from genaug.priors.model import Prior
 
 
@@ -128,6 +129,8 @@ class Pipeline(EditsSource):
 
     version: ClassVar[int] = 1
     uses_prior: ClassVar[bool] = False
+    weighs_each: ClassVar[bool] = False
+    """Whether each image has its own weight of the source picture (``picture_scale``), so that none share a call."""
 
     def __post_init__(self) -> None:
         EditsSource.__post_init__(self)
@@ -182,22 +185,33 @@ class Pipeline(EditsSource):
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
         """This image's own strength, and its sentence where there are some."""
         prompt = self.drawn_prompt(source, index, dataset)
-        if self.strength is None:
-            return prompt
-        levels = self.strength if isinstance(self.strength, list) else [self.strength]
-        return {"strength": float(levels[choose(len(levels), self.seed, source.digest, index, "strength")]), **prompt}
+        return prompt if self.strength is None else {"strength": self.drawn_strength(source, index), **prompt}
 
-    def generate(
-        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"
-    ) -> Iterator[Generated]:
+    def drawn_strength(self, source: Sample, index: int) -> float:
+        """The strength of variant ``index`` of ``source``."""
+        levels = self.strength if isinstance(self.strength, list) else [self.strength]
+        return float(levels[choose(len(levels), self.seed, source.digest, index, "strength")])
+
+    def finish(self, dataset: Dataset, fitted: Path | None, device: str) -> "Finish":
+        """What becomes of the edits, with the audit's detector where there is an audit."""
         from genaug.generators.labelling.finish import Finish
-        from genaug.generators.pipeline.images import edit_images
 
         look = None
         if self.audits and dataset.task == "detection":
             assert fitted is not None
             look = self.auditor.eye(len(dataset.class_names), fitted, device)
-        return edit_images(self, variants, dataset, Finish(self, dataset.class_names, look), device)
+        return Finish(self, dataset.class_names, look)
+
+    def generate(
+        self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"
+    ) -> Iterator[Generated]:
+        from genaug.generators.pipeline.images import edit_images
+
+        return edit_images(self, variants, dataset, self.finish(dataset, fitted, device), device)
+
+    def picture_scale(self, variant: Variant, dataset: Dataset, device: str) -> float:
+        """The IP-Adapter's weight for one image, where ``weighs_each``."""
+        raise AssertionError(f"{type(self).__name__} weighs all images alike")
 
     def forward_passes(self, variants: list[Variant]) -> ForwardPasses:
         """Denoising steps, whatever one of them costs in this pipeline."""

@@ -57,13 +57,17 @@ def edit_images(
         return variant.draws.get("strength", 1.0), frame_of(variant.source, config)
 
     groups = [list(group) for _, group in itertools.groupby(sorted(wanted, key=shape), key=shape)]
-    batch_size = config.batch_size
+    batch_size = 1 if config.weighs_each else config.batch_size
     several = max(groups, key=len)
     if batch_size > 1 and len(several) > 1 and not batches_agree(pipe, config, several[:2], dataset):
         batch_size = 1
     for members in groups:
         for start in range(0, len(members), batch_size):
             batch = members[start : start + batch_size]
+            weight = {}
+            if config.weighs_each:
+                weight = {"ip_adapter_scale": config.picture_scale(batch[0], dataset, device)}
+                pipe.set_ip_adapter_scale(weight["ip_adapter_scale"])
             for variant, picture in zip(batch, call(pipe, config, batch, dataset), strict=True):
                 about = {
                     "prompt": prompt_of(config, variant, dataset),
@@ -71,6 +75,7 @@ def edit_images(
                     "pipeline": type(pipe).__name__,
                     "dtype": config.dtype,
                     "batch_size": len(batch),
+                    **weight,
                 }
                 picture = scaled(picture.convert("RGB"), frame_of(variant.source, config))
                 yield finish.image(variant, picture, _editable(variant.source, config), about)
@@ -95,7 +100,9 @@ _loaded: dict[str, Any] = {}  # the last pipeline that was loaded, by what it wa
 def load(config: Pipeline, device: str) -> Any:
     """The pipeline, with LoRA, IP-Adapter and ControlNet if they are configured; loaded once per process."""
     weights = (config.path, config.revision, config.variant, config.dtype, config.pipeline_class, config.mask == "none")
-    identity = fingerprint(*weights, config.lora, config.ip_adapter, config.control, config.offload, device)
+    identity = fingerprint(
+        *weights, config.weighs_each, config.lora, config.ip_adapter, config.control, config.offload, device
+    )
     if identity not in _loaded:
         _loaded.clear()
         _loaded[identity] = _load(config, device)
