@@ -145,4 +145,4 @@ def test_what_many_fingerprints_share_is_hashed_once_and_changes_none():
     shared = ("fitted", {"digest": "d", "label": {1: 0.5}}, ["a", "b"])
     end = fingerprints_of(*shared)
     for draws, index in (({"t0": 1.0}, 0), ({}, 12), ({"prompt": 'a "photo", of'}, 3)):
-        assert end(f"{canonical_text(draws)},{index}") == fingerprint(*shared, draws, index)
+        assert end(f"{canonical_text(draws)},{index}".encode()) == fingerprint(*shared, draws, index)

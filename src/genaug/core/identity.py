@@ -60,6 +60,8 @@ def canonical(value: Any, stage: str | None = None, read: bool = True) -> Any:
             all of them (``None``).
         read: take the content of what ``CONTENT`` fields name; false takes the paths as they are written.
     """
+    if value is None or isinstance(value, str | int):
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if "identity_name" not in vars(type(value)):
             raise TypeError(f"{type(value).__name__} enters an identity without a name: put @identified above it")
@@ -83,10 +85,8 @@ def canonical(value: Any, stage: str | None = None, read: bool = True) -> Any:
         return [canonical(item) for item in value]
     if isinstance(value, Path):
         return value.as_posix()
-    if isinstance(value, float) and value.is_integer():
-        return int(value)  # alpha=1 and alpha=1.0 are one experiment
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value  # alpha=1 and alpha=1.0 are one experiment
     raise TypeError(f"{type(value).__name__} has no canonical form")
 
 
@@ -107,16 +107,17 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
-def fingerprints_of(*parts: Any) -> Callable[[str], str]:
-    """``fingerprint(*parts, …)`` for many ends: a function of the canonical texts, joined by commas, of the parts that follow.
+def fingerprints_of(*parts: Any) -> Callable[[bytes], str]:
+    """``fingerprint(*parts, …)`` for many ends: a function of the canonical texts of the parts that follow, joined by
+    commas, as bytes.
 
     What they have in common is hashed once.
     """
     start = hashlib.sha256(f"[{','.join(map(canonical_text, parts))},".encode())
 
-    def end(rest: str) -> str:
+    def end(rest: bytes) -> str:
         hashed = start.copy()
-        hashed.update(f"{rest}]".encode())
+        hashed.update(rest + b"]")
         return hashed.hexdigest()[:FINGERPRINT_LENGTH]
 
     return end

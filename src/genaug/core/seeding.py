@@ -14,7 +14,7 @@ SEED_BITS = 63  # torch.Generator.manual_seed takes a signed 64-bit integer
 
 def derive(*words: object) -> int:
     """A seed in [0, 2**63) that depends on every word and on their order."""
-    text = "\x1f".join(str(word) for word in words)
+    text = "\x1f".join(map(str, words))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - SEED_BITS)
 
 
@@ -25,7 +25,7 @@ def uniform(*words: object) -> float:
 
 def choice(num_options: int, *words: object) -> int:
     """An index in [0, num_options), uniform over different words."""
-    return int(uniform(*words) * num_options)
+    return int(uniform(*words) * num_options) if num_options > 1 else 0
 
 
 def uniforms(seeds: Sequence[int], count: int) -> np.ndarray:

@@ -166,7 +166,15 @@ class Store:
         """Those of these images that are in the store, as files or packed."""
         names = list(fingerprints)
         there = self.packed.has(names).tolist()
-        return {name for name, is_packed in zip(names, there, strict=True) if is_packed or self.has_file(name)}
+        images = self.root / "images"
+        begins = (
+            set(os.listdir(images)) if images.is_dir() else set()
+        )  # one look spares a million at files that cannot be
+        return {
+            name
+            for name, is_packed in zip(names, there, strict=True)
+            if is_packed or (name[:2] in begins and self.has_file(name))
+        }
 
     def image(self, fingerprint: str) -> Path | Packed:
         """An image of the store; where there is none, its place among the files."""

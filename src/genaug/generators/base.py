@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MOST_KNOWN = 1024  # draws whose texts are kept while images are listed
 
 
-@dataclass(kw_only=True, frozen=True, slots=True, eq=False)
+@dataclass(kw_only=True, slots=True, eq=False)  # frozen, each of a million would take twice as long to make
 class Variant:
     """One wanted synthetic image: the ``index``-th variant of ``source``."""
 
@@ -209,7 +209,7 @@ class Generator:
         dataset: Dataset,
         fitted_fingerprint: str,
         own: CanonicalText,
-        known: dict[str, tuple[dict[str, Any], CanonicalText]],
+        known: dict[str, tuple[dict[str, Any], bytes]],
     ) -> Iterator[Variant]:
         """The variants of one source; ``own`` is what this configuration adds to the identity of each of its images, ``known``
         the draws that were met, with their texts: a million images share a few."""
@@ -221,9 +221,9 @@ class Generator:
             if place not in known:
                 if len(known) >= MOST_KNOWN:  # each image has its own, as with random partners
                     known.clear()
-                known[place] = draws, canonical_text(draws)
+                known[place] = draws, canonical_text(draws).encode()
             draws, text = known[place]
-            yield Variant(source=source, index=index, draws=draws, fingerprint=identity(f"{text},{index}"))
+            yield Variant(source=source, index=index, draws=draws, fingerprint=identity(b"%b,%d" % (text, index)))
 
     def left_out(self, dataset: Dataset, num_variants: int) -> dict[str, int]:
         """Number of images that exist already and are not used, by reason."""

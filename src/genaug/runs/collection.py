@@ -69,10 +69,10 @@ def cell_states(runs: Path) -> list[CellState]:
 def state_of(folder: Path) -> CellState | None:
     """What is known of one cell's folder; None if no cell ever ran there."""
     result = read_result(folder)
-    status = read_status(folder)
     if result is not None:
         artefacts = tuple(result.get("artefacts", ()))
         return CellState(folder=folder, state="complete", reason="", result=result, artefacts=artefacts)
+    status = read_status(folder)
     if status is None:
         if not (folder / "status.json").exists():
             return None
