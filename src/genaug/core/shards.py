@@ -69,6 +69,14 @@ class Packed:
         with self.shard.open("rb", buffering=0) as file:
             return texts(os.pread(file.fileno(), min(self.size, 1 << 16), self.offset))
 
+    def check_beside(self) -> None:
+        """Raise ``ValueError`` if the names and metadata in front of it, for other readers, are not as they were written."""
+        about = self.texts()["genaug"].encode()
+        expected = _member(f"{self.stem}.json", about) + _header(f"{self.stem}.png", self.size)
+        with self.shard.open("rb", buffering=0) as file:
+            if os.pread(file.fileno(), len(expected), self.offset - len(expected)) != expected:
+                raise ValueError("the metadata in front of it have changed")
+
 
 class Writer:
     """Appends images to shards of its own in ``folder``; threads may share it."""
@@ -133,9 +141,13 @@ class Writer:
 
 def _member(name: str, content: bytes) -> bytes:
     """A file as it stands in a tar file."""
+    return _header(name, len(content)) + content + bytes(-len(content) % BLOCK)
+
+
+def _header(name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
-    info.size = len(content)
-    return info.tobuf() + content + bytes(-len(content) % BLOCK)
+    info.size = size
+    return info.tobuf()
 
 
 def lock_of(tar: Path) -> Path:

@@ -97,6 +97,7 @@ def damage(image: Packed) -> str | None:
     """What is wrong with the bytes of an image in a shard; None if nothing is."""
     try:
         image.read()
+        image.check_beside()
         about = json.loads(image.texts()["genaug"])
     except (OSError, ValueError, KeyError) as error:
         return str(error) or type(error).__name__

@@ -13,6 +13,7 @@ from genaug.core.shards import Catalogue, Packed, mend, packed, read_index
 from genaug.core.store import ABOUT, Store, about_picture, artefact, damage_of
 from genaug.data.packed import SHARDED, TABLE, numbers_of, read_table, shards_of
 from genaug.data.pool import ACCEPTED, manifest_rows
+from genaug.generators.forms import damage as why_damaged
 from genaug.runs.collection import RESULT, STATUS
 
 
@@ -46,7 +47,7 @@ def repair(damages: list[Damage]) -> None:
     """Remove what is damaged: the next run that needs it makes it again, and writes the manifests as the images are."""
     for damage in damages:
         if damage.path.suffix == ".tar":
-            mend(damage.path, _image)
+            mend(damage.path, lambda image: _image(image) or why_damaged(image))
         elif damage.path.is_dir():
             shutil.rmtree(damage.path)
         else:
@@ -91,7 +92,8 @@ def _image(path: Path | Packed) -> str | None:
 
 def _shard(tar: Path) -> str | None:
     """What is wrong with the first damaged image of a shard."""
-    return next((why for record in read_index(tar)[0] if (why := _image(packed(tar, record))) is not None), None)
+    images = (packed(tar, record) for record in read_index(tar)[0])
+    return next((why for image in images if (why := _image(image) or why_damaged(image)) is not None), None)
 
 
 def _packed(folder: Path) -> tuple[Path, str | None]:
