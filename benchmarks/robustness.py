@@ -4,7 +4,7 @@
 2. Files of the store are damaged at random, one at a time: ``verify`` names each, and the same command makes it whole again.
 3. Images, annotation files, manifests and state files with bytes changed at random are read: data, or one sentence.
 
-Kills of whole runs are benchmarks/soak.py's, whose sums are printed with these. Writes benchmarks/results/robustness.json.
+Kills of whole runs are benchmarks/soak.py's. Writes benchmarks/results/robustness.json, and the README's words for both.
 """
 
 import argparse
@@ -14,10 +14,12 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -241,9 +243,21 @@ def sentences(soak: dict[str, Any], report: dict[str, Any]) -> str:
         f"{len(soak['by kind of run'])} kinds ended with the images and metrics of runs that were never killed. "
         f"{together['processes on one store']} processes filled one store, {together['of them killed']} of them killed: "
         f"{lost} of {together['images']} images were lost. Of {damage['corruptions']} random corruptions {found} were found, "
-        f"{missed} were missed, and the others changed nothing that is read; {damage.get('healed by the same command', 0)} were "
-        f"healed by the same command. {fuzzed['inputs']} damaged inputs gave data or one sentence, {others} gave another error."
+        f"{missed} were missed, and the others changed nothing that is read; "
+        f"{damage.get('healed by the same command', 0)} were healed by the same command. "
+        f"{fuzzed['inputs']} damaged inputs gave data or one sentence, {others} gave another error."
     )
+
+
+def write_readme() -> str:
+    """Put the words for the last measurements into the README."""
+    words = sentences(*(read_json(RESULTS / f"{name}.json") for name in ("soak", "robustness")))
+    page = RESULTS.parents[1] / "README.md"
+    lines = "\n".join(textwrap.wrap(words, 124, initial_indent="* ", subsequent_indent="  ", break_on_hyphens=False))
+    text, count = re.subn(r"\* Killed \d+ times .*?error\.(?=\n)", lambda _: lines, page.read_text(), flags=re.DOTALL)
+    assert count == 1, "the README has no paragraph on robustness"
+    page.write_text(text)
+    return words
 
 
 def main() -> None:
@@ -254,7 +268,10 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "robustness.json")
+    parser.add_argument("--readme", action="store_true", help="only put the words for the last measurements there")
     options = parser.parse_args()
+    if options.readme:
+        return print(write_readme())
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
@@ -268,7 +285,8 @@ def main() -> None:
         }
     options.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
-    print(sentences(read_json(RESULTS / "soak.json"), report))
+    if options.out == RESULTS / "robustness.json":
+        print(write_readme())
 
 
 if __name__ == "__main__":
