@@ -1,8 +1,6 @@
 """Shared by all tests: sample data, small data sets, and runs of train.py in a folder of their own."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -84,22 +82,14 @@ def environment_of(changes: dict[str, str | None]) -> dict[str, str]:
 def train(tmp_path):
     """``train("-m", "seed=0,1")``: run train.py as a user would, with outputs in a temporary folder.
 
-    ``train.start`` does not wait for its end. ``fresh=True`` starts an interpreter of its own, for what is read when
-    libraries are imported.
+    ``train.start`` does not wait for its end.
     """
 
     def words(*arguments: str) -> list[str]:
         return [str(ROOT / "train.py"), *arguments, f"paths.outputs_dir={run.outputs}"]  # type: ignore[attr-defined]
 
-    def run(*arguments: str, code: int = 0, env: dict[str, str | None] | None = None, fresh: bool = False) -> str:
-        environment = environment_of(env or {})
-        if fresh:
-            process = subprocess.run(
-                [sys.executable, *words(*arguments)], cwd=ROOT, capture_output=True, text=True, env=environment
-            )
-            ended, said = process.returncode, process.stdout + process.stderr
-        else:
-            ended, said = STARTER.run(words(*arguments), ROOT, environment)
+    def run(*arguments: str, code: int = 0, env: dict[str, str | None] | None = None) -> str:
+        ended, said = STARTER.run(words(*arguments), ROOT, environment_of(env or {}))
         assert ended == code, said
         return said
 

@@ -26,8 +26,8 @@ def scontrol(tmp_path):
 
 def test_the_warning_signal_writes_a_checkpoint_and_requeues_and_the_job_goes_on_from_there(train, scontrol):
     command = (
-        "generator=none", "dataset.shots=1", "downstream.num_steps=300", "trainer.num_threads=1",
-        "trainer.checkpoint_every=20", "tracking=local",
+        "generator=none", "dataset.shots=1", "downstream.num_steps=120", "trainer.num_threads=1",
+        "trainer.checkpoint_every=10", "tracking=local",
     )  # fmt: skip
     path = f"{scontrol.parent}/bin{os.pathsep}{os.environ['PATH']}"
     process = train.start(*command, env={"SLURM_JOB_ID": "77", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "PATH": path})
@@ -45,7 +45,7 @@ def test_the_warning_signal_writes_a_checkpoint_and_requeues_and_the_job_goes_on
     reached = _steps(folder)
     train(*command, env={"SLURM_JOB_ID": "77"})  # as SLURM starts it again
     steps = _steps(folder)
-    assert reached[-1] < 300 == steps[-1]
+    assert reached[-1] < 120 == steps[-1]
     assert steps[: len(reached)] == reached and len(set(steps)) == len(steps)
 
 
