@@ -115,6 +115,7 @@ def test_a_preset_is_explained_with_what_it_needs(choice, key, value):
     assert getattr(getattr(compose_whole(choice), choice.partition("=")[0]), key) == value
 
 
+@pytest.mark.slow
 def test_a_preset_is_explained_by_the_command() -> None:
     """In a process that has composed nothing before."""
     assert "downstream.image_size=64" in genaug("explain", "downstream=detector_tiny")

@@ -68,6 +68,7 @@ def test_rows_are_written_and_become_lines_of_the_table(tmp_path):
     assert page(old, f"{line}\n") == old.replace("old", line)
 
 
+@pytest.mark.slow
 def test_the_command_for_a_gpu_works_at_toy_size_in_all_of_its_parts(tmp_path):
     said = []
     assert gpu.measure(gpu.TOY, 5, list(gpu.SHARES), tmp_path, said.append) == [], "\n".join(said)

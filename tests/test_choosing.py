@@ -47,6 +47,7 @@ def chosen(words, item=ITEM):
     return dict(text.split("=", 1) for text in choose(item, words).overrides)
 
 
+@pytest.mark.slow
 def test_the_runs_have_what_was_chosen_and_keys_of_the_command_line_win(own):
     found = chosen(own)
     assert found["dataset"] == "image_folder" and found["dataset.image_size"] == "64" and found["mix.m"] == "10"
@@ -60,11 +61,13 @@ def test_the_runs_have_what_was_chosen_and_keys_of_the_command_line_win(own):
     assert single.mix.m == 10 and single.dataset.name == "my birds"
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_was_chosen_and_why(own):
     said = report_plan(plan(expand(ITEM, [*own, "seed=0"]), read_spec(ITEM)), "h100")
     assert "the median image has 70 px" in said and "settings.yaml" in said and "mix.m=10" in said
 
 
+@pytest.mark.slow
 def test_settings_are_kept_in_a_file_that_may_be_changed_for_a_data_set_and_its_draw(own):
     file = choose(ITEM, own).file
     text = file.read_text()
@@ -78,12 +81,14 @@ def test_settings_are_kept_in_a_file_that_may_be_changed_for_a_data_set_and_its_
     assert choose(ITEM, own).file.read_text() == text
 
 
+@pytest.mark.slow
 def test_a_verdict_before_any_run_says_what_to_run(own):
     root, outputs = own[0], own[1].partition("=")[2]
     said = genaug("verdict", ITEM, root, "--outputs", outputs, code=2)
     assert f"is complete below {outputs}. Run it first: genaug sweep experiment={ITEM}" in said
 
 
+@pytest.mark.slow
 def test_a_table_on_ones_own_images_is_the_whole_thing_unless_a_preset_shrinks_it(own):
     spec = read_spec(ITEM)
     assert not collect(expand(ITEM, [*own, "mix.m=3"]), spec).reduced

@@ -54,6 +54,7 @@ def composer():
     return Composer(compose)
 
 
+@pytest.mark.slow
 def test_jobs_are_what_hydra_composes_in_any_order(composer):
     expected = [compose_typed(job) for job in JOBS]
     for order in (JOBS, JOBS[::-1]):

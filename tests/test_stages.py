@@ -57,6 +57,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Cell]
     return config, cell
 
 
+@pytest.mark.slow
 def test_after_a_run_nothing_is_missing_and_nothing_is_garbage(finished: tuple[RunConfig, Cell]) -> None:
     config, cell = finished
     assert to_make(config) == {}

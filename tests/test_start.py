@@ -39,6 +39,7 @@ def test_the_console_imports_neither_hydra_nor_numpy(command, tmp_path):
     assert len(modules) < 450
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -20,6 +20,7 @@ def problems(sweep: Sweep) -> list[str]:
     return sorted({cell.reason for cell in sweep.cells if cell.state == "invalid"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("item", ITEMS)
 def test_an_experiment_composes_its_table_section_reads_its_sweep_and_its_identities_are_on_record(
     item: str, tmp_path: Path
@@ -38,6 +39,7 @@ def test_an_experiment_for_a_users_folder_composes(item: str) -> None:
     assert compose(f"experiment={item}").experiment == item
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [[], ["preset=smoke"]], ids=["whole", "smoke"])
 def test_the_experiments_for_a_users_folder_compose_and_share_their_baseline(extra: list[str], tmp_path: Path) -> None:
     for c, name in enumerate(("cat", "dog")):
@@ -52,6 +54,7 @@ def test_the_experiments_for_a_users_folder_compose_and_share_their_baseline(ext
     assert len(baselines) == len({(c.config.augment.name, c.config.seed) for c in sweep.cells if c.config})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("item", ITEMS)
 def test_a_smoke_run_has_few_valid_cells_on_embedded_data_with_the_tiny_prior(item: str, tmp_path: Path) -> None:
     sweep = expand(item, ["preset=smoke"], tmp_path)

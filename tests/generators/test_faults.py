@@ -125,6 +125,7 @@ def fill(root: Path, log: Path, count: int, m: int) -> None:
     build(Store(root), Slow(seed=0, log=str(log)), dataset(count), m)
 
 
+@pytest.mark.slow
 def test_processes_fill_overlapping_pools_together_and_make_each_image_once(tmp_path):
     log = tmp_path / "log"
     context = multiprocessing.get_context("spawn")
@@ -207,6 +208,7 @@ def test_without_memory_for_a_batch_it_is_halved_and_the_images_stay_the_same(tm
     assert hungry.batch_size == 2 and sum("not enough memory" in text for text in said) == 2
 
 
+@pytest.mark.slow
 def test_without_memory_for_one_image_the_run_fails_clearly(tmp_path, monkeypatch):
     from genaug.explanation import message
 

@@ -118,6 +118,7 @@ def until_killed(root: Path) -> None:
     build(packing(root), Killed(seed=0), dataset(), 3)
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_a_shard_whose_images_count_and_that_is_sealed_later(tmp_path):
     process = multiprocessing.get_context("spawn").Process(target=until_killed, args=(tmp_path,))
     process.start()
@@ -231,6 +232,7 @@ def fill(root: Path, log: Path, count: int, packed: int) -> None:
     build(Store(root, packed_from=packed), Slow(seed=0, log=str(log)), dataset(count), 10)
 
 
+@pytest.mark.slow
 def test_processes_fill_overlapping_pools_of_both_forms_together(tmp_path):
     log, context = tmp_path / "log", multiprocessing.get_context("spawn")
     jobs = ((20, 1), (10, 10**6), (20, 1))

@@ -149,6 +149,7 @@ def test_levels_match_exactly_or_as_in_the_release_of_2023() -> None:
             assert walked == 49  # denoised fully
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields", [{}, {"sampler_model": "student"}, {"trajectories": 2}, {"level_match": "ref2023"}, {"batch_size": 1}]
 )

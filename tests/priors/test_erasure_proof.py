@@ -1,5 +1,7 @@
 """Erasing works on the shipped prior: the concept goes, its neighbours stay."""
 
+import pytest
+
 from benchmarks.erasure_tiny import learn_judge, shares, verdict
 from genaug.composition import compose_typed
 from genaug.priors.deltas import applied
@@ -9,6 +11,7 @@ NUM_STEPS = 8
 NUM_LEARNED, NUM_JUDGED = 24, 16  # per digit
 
 
+@pytest.mark.slow
 def test_erasing_seven_leaves_a_quarter_of_the_sevens_and_nine_tenths_of_every_other_digit() -> None:
     config = compose_typed(["leakage=model_centric"])
     prior = config.prior.load("cpu")

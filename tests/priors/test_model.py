@@ -285,6 +285,7 @@ def applied_change(prior):
     return applied(prior.unet, {name: torch.ones_like(dict(prior.unet.named_parameters())[name])})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "fuse_qkv"), [("default", True), ("repeated_blocks", False)])
 def test_compiled_networks_give_the_same_pictures(mode, fuse_qkv, monkeypatch):
     in_place, traced = torch.nn.Module.compile, []

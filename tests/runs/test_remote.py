@@ -222,6 +222,7 @@ def test_a_password_in_the_url_is_not_shown(url):
     assert "hunter2" not in str(caught.value) and "genaug[remote]" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_command_copies_by_name_and_says_what_differs(tmp_path):
     here, there, place = made(tmp_path / "here"), tmp_path / "there", (tmp_path / "place").as_uri()
     assert "2 pushed" in genaug("store", "push", place, "tokens", "digits", "--outputs", str(here))

@@ -44,6 +44,7 @@ def test_a_killed_process_and_a_failing_job_cost_no_other_job():
     assert all(ended[place][0] for place in (0, 2, 4, 6))
 
 
+@pytest.mark.slow
 def test_whoever_is_told_to_end_ends_the_processes_too():
     threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     started = time.monotonic()

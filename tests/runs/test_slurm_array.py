@@ -37,6 +37,7 @@ def srun(tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_the_tasks_of_the_array_are_the_runs_of_the_sweep_each_once(srun, tmp_path):
     script = genaug("slurm", *SWEEP, "--outputs", str(tmp_path), "--gpus", "0")
     options = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", script, re.MULTILINE))
@@ -61,6 +62,7 @@ def test_special_characters_reach_the_run_and_its_exit_code_slurm(srun, tmp_path
     assert done.returncode == 2 and "there is no run 2" in done.stderr
 
 
+@pytest.mark.slow
 def test_complete_and_refused_runs_are_left_out(tmp_path):
     sweep = ["generator=none", "dataset.shots=1", "seed=0,1,2", "downstream.lr=0.1,-1"]
     cells = [cell for cell in plan_jobs(sweep) if cell.config is not None]
@@ -69,6 +71,7 @@ def test_complete_and_refused_runs_are_left_out(tmp_path):
     assert "--array=0-1%" in said and said.count("must be") == said.count("left out") == 3
 
 
+@pytest.mark.slow
 def test_copies_of_one_run_share_its_images_out(tmp_path):
     said = genaug("slurm", "task=generate", "generator=real_guidance", "--copies", "3", "--outputs", str(tmp_path))
     assert "--array=0-2%" in said and len(set(re.findall(r"\d\) set -- (.*) ;;", said))) == 1

@@ -4,6 +4,7 @@ import re
 import shlex
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from genaug.api import compose
@@ -21,6 +22,7 @@ def folder(root, count=8):
     return root
 
 
+@pytest.mark.slow
 def test_check_looks_judges_suggests_and_ends_with_a_command(tmp_path):
     root, outputs = folder(tmp_path / "my birds"), tmp_path / "outputs"
     said = genaug("check", str(root), "--gpu", "a100", "--outputs", str(outputs))
@@ -37,6 +39,7 @@ def test_check_looks_judges_suggests_and_ends_with_a_command(tmp_path):
     assert "the median image has 40 px" in said and "settings.yaml; a key on the command line wins" in said
 
 
+@pytest.mark.slow
 def test_check_of_a_folder_that_no_run_reads_ends_with_an_error(tmp_path):
     root = folder(tmp_path / "birds")
     (root / "red_kite" / "0.png").read_bytes()

@@ -150,6 +150,7 @@ def test_charts_of_one_point_and_of_no_cost_are_drawn() -> None:
     assert "circle" in scatter_chart([Series(name="a", points=[Point(x=0, y=0)])], "x", "y")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 @pytest.mark.parametrize(("width", "height"), [(360, 800), (1200, 900)])
 def test_a_browser_shows_the_page_without_error_or_sideways_scrolling(page: Path, width: int, height: int) -> None:

@@ -32,6 +32,7 @@ def test_an_error_inside_logging_leaves_the_local_record_and_is_said_once(tmp_pa
     assert (tmp_path / "log.txt").read_text().count("Weights & Biases failed (gone)") == 1
 
 
+@pytest.mark.slow
 def test_online_without_a_network_gives_up_in_time_and_goes_on_offline(tmp_path, monkeypatch):
     from genaug.composition import compose_typed
 

@@ -57,6 +57,7 @@ def trackio(outputs: Path, name: str) -> Seen:
     return scalars, pictures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", KEYS)
 def test_a_tracker_shows_the_rows_that_count_pictures_and_the_summary(key, tmp_path):
     if importlib.util.find_spec(key) is None:  # importing would decide where Trackio writes

@@ -168,6 +168,7 @@ def test_what_is_learned_from_all_training_images_is_the_same_whatever_was_drawn
     assert not seen & {sample.id for sample in (*whole.val, *whole.test)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_preset_does_not_collapse(seed):
     config = compose(["generator=latent_interpolation", f"seed={seed}"])

@@ -55,6 +55,7 @@ def diagnostics(lambda_adv: float, norm: str) -> dict[str, float]:
     return describe_codes(z) | midpoints | {"empty_of_1000": empty_cells(z[:1000], 16)}
 
 
+@pytest.mark.slow
 def test_the_prior_closes_the_holes():
     d = diagnostics(0.1, "none")
     assert d["ks_max"] < 0.06
@@ -63,6 +64,7 @@ def test_the_prior_closes_the_holes():
     assert d["empty_of_1000"] < 0.06  # expected for uniform codes: .020
 
 
+@pytest.mark.slow
 def test_without_discriminator_there_are_holes():
     d = diagnostics(0.0, "none")
     assert d["ks_max"] > 0.18
@@ -70,6 +72,7 @@ def test_without_discriminator_there_are_holes():
     assert d["empty_of_1000"] > 0.18
 
 
+@pytest.mark.slow
 def test_separate_batch_statistics_leave_the_codes_too_narrow():
     assert diagnostics(0.1, "separate_bn")["std"] < 0.53
 
