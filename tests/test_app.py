@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from genaug.cli import app
 from genaug.composition import compose_typed, compose_whole
 from genaug.core.errors import GenaugError
 from genaug.explanation import explain_presets, message
@@ -119,6 +121,20 @@ def test_a_preset_is_explained_with_what_it_needs(choice, key, value):
 def test_a_preset_is_explained_by_the_command() -> None:
     """In a process that has composed nothing before."""
     assert "downstream.image_size=64" in genaug("explain", "downstream=detector_tiny")
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ("ti_iclr", "ti_iclr is a preset: write genaug explain generator/tokens=ti_iclr."),
+        ("nothing", "nothing is not a group. Write one of augment, dataset,"),
+        ("generator/tokens=ti_iclr", "a part of generator: genaug explain generator=PRESET prints its keys"),
+        ("preset=smoke", "preset has no keys of its own to explain"),
+    ],
+)
+def test_what_cannot_be_explained_is_answered_with_what_to_write(choice, said):
+    done = CliRunner().invoke(app, ["explain", choice])
+    assert said in str(done.exception)
 
 
 def test_the_presets_of_a_group_are_explained_by_the_heads_of_their_files():

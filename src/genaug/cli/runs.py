@@ -41,7 +41,7 @@ def explain(
 ) -> None:
     """The keys of a preset with their values, units, sources and what each may hold; the presets of a group; an experiment."""
     from genaug.composition import compose_whole
-    from genaug.config_source import presets
+    from genaug.config_source import files_of, presets
     from genaug.explanation import explain_fields, explain_presets
     from genaug.tables.spec import is_experiment, items, read_experiment
 
@@ -61,11 +61,22 @@ def explain(
                 typer.echo(f"experiment={item}\n    {error}")
         return
     if group not in presets():
-        raise GenaugError(f"{group} is not a group. Write one of {', '.join(presets())}, or experiment.")
+        meant = [f"genaug explain {kind}={group}" for kind, names in presets().items() if group in names]
+        raise GenaugError(
+            f"{group} is a preset: write {' or '.join(meant)}."
+            if meant
+            else f"{group} is not a group. Write one of {', '.join(presets())}, or experiment."
+        )
     if not name:
         for preset, head in explain_presets(group):
             typer.echo(f"{group}={preset}\n    {head}")
         return
+    whole = group.partition("/")[0]
+    if whole != group and (files := files_of(group, name)):
+        raise GenaugError(
+            f"{group} is a part of {whole}: genaug explain {whole}=PRESET prints its keys, and {files[0]} says what "
+            f"{name} changes."
+        )
     config = compose_whole(choice)
     if not hasattr(config, group):
         raise GenaugError(f"{group} has no keys of its own to explain; its presets: {', '.join(presets()[group])}.")
