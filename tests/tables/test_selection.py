@@ -167,6 +167,13 @@ def test_what_a_prior_cannot_draw_is_said_once_and_not_once_per_method(tmp_path)
     assert sum("cannot draw" in warning for warning in verdict.warnings) == 1
 
 
+def test_a_missing_leak_audit_is_named_with_the_command_that_makes_it(tmp_path):
+    (table,) = tables_of(results(tmp_path, "generator=none", "generator=real_guidance"))
+    (verdict,) = verdicts(table, tmp_path)
+    (said,) = [warning for warning in verdict.warnings if "leak audit" in warning]
+    assert f"For real_guidance: genaug leaks 01234567 --features pixels --outputs {tmp_path} (" in said
+
+
 def test_a_method_of_which_no_run_is_complete_is_named(tmp_path):
     (table,) = tables_of(results(tmp_path, "generator=none", "generator=real_guidance"))
     table.entries.append(Entry(row=("diff_mix",), column=(), wanted=8, values={}))

@@ -111,7 +111,7 @@ def export(
     result = find_run(outputs, pool)
     dataset = dataset_of(result)
     written = _write(result, dataset, outputs, format, out, real, rejected, repository=str(out))
-    typer.echo(f"{written.folder}: " + ", ".join(f"{count} {name}" for name, count in written.counts.items()))
+    typer.echo(_counted(written))
     for note in written.notes:
         typer.echo(note)
     typer.echo(f"opens as {written.opens_as}")
@@ -141,8 +141,14 @@ def push(
     if out is None and folder.exists():
         shutil.rmtree(folder)
     written = _write(result, dataset_of(result), outputs, "imagefolder", folder, real, rejected, repository)
-    typer.echo(f"{folder}: " + ", ".join(f"{count} {name}" for name, count in written.counts.items()))
+    typer.echo(_counted(written))
     typer.echo("nothing was sent (--dry-run)" if dry_run else upload(folder, repository, private=not public))
+
+
+def _counted(written: "Written") -> str:
+    """How many images lie where; generated ones are training images."""
+    splits = ", ".join(f"{count} {name}" for name, count in written.counts.items() if name != "generated")
+    return f"{written.folder}: {splits}; {written.counts['generated']} of the training images are generated"
 
 
 def _write(

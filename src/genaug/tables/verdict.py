@@ -1,5 +1,6 @@
 """The verdict on a table: what its runs, their pools and their audits say, put before ``genaug.evaluation.verdict``."""
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def _arm(table: Table, entry: Entry) -> Arm:
 def _warnings(table: Table, entries: list[Entry], outputs: Path, features: str, deep: bool) -> list[str]:
     results = {result["fingerprint"]: result for result in table.results}
     lines: list[str] = []
-    unaudited: list[str] = []
+    unaudited: dict[str, str] = {}  # by what the images are called, a pool of theirs
     seen: set[tuple[str, frozenset[str]]] = set()
     for entry in entries:
         own = [results[fingerprint] for fingerprint in entry.generated]
@@ -89,11 +90,16 @@ def _warnings(table: Table, entries: list[Entry], outputs: Path, features: str, 
         audits = [read_json(outputs / "leaks" / result["pool"] / "leaks.json") for result in pooled]
         lines += [text for audit in audits if (text := leak_warning(name, audit))]
         if pooled and not any(audits):
-            unaudited.append(name)
+            unaudited.setdefault(name, pooled[0]["pool"])
         if deep and pooled:
             lines += _agreement(name, pooled[0], outputs, features)
     if deep and unaudited:
-        lines.append(f"No leak audit of {'; '.join(dict.fromkeys(unaudited))}: genaug leaks POOL --features BACKBONE.")
+        (name, pool), *_ = unaudited.items()
+        words = ["genaug", "leaks", pool[:8], "--features", "pixels"]
+        words += [] if outputs == Path("outputs") else ["--outputs", str(outputs)]
+        lines.append(
+            f"No leak audit of {'; '.join(unaudited)}. For {name}: {shlex.join(words)} (a timm backbone sees more)."
+        )
     return list(dict.fromkeys(lines))
 
 
