@@ -48,9 +48,7 @@ def gflop_of(call: Any) -> float:
 
 def downstream_gflop(config: Any) -> float:
     """One image of the configured size through a classifier's backbone or a detector."""
-    import timm
-
-    import genaug.downstream.classification.cifar_backbones  # noqa: F401  (registers the backbones that timm lacks)
+    from genaug.downstream.classification.backbones import make_backbone
     from genaug.downstream.detection.network import build_network
 
     side = config.image_size
@@ -58,7 +56,7 @@ def downstream_gflop(config: Any) -> float:
         config.weights = "none"
         network = build_network(config, num_classes=10).eval()
         return gflop_of(lambda: network([torch.rand(3, side, side)]))
-    network = timm.create_model(config.network, num_classes=10).eval()
+    network = make_backbone(config.network, side, False, None).eval()
     return gflop_of(lambda: network(torch.rand(1, 3, side, side)))
 
 

@@ -35,6 +35,9 @@ FORWARD_GFLOP = {
     "rtdetr_v2_r18vd": (640, 60.7),
     "rtdetr_v2_r50vd": (640, 136.7),
     "test_resnet": (32, 0.008198),
+    "vit_base_patch14_reg4_dinov2": (224, 44.57),
+    "vit_base_patch16_224": (224, 33.7),
+    "vit_base_patch16_dinov3": (256, 44.64),
     "wrn28_10_cifar": (32, 10.49),
 }
 """One forward pass of a downstream network: (image side in pixels, GFLOP). Printed by benchmarks/forward_gflop.py."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -28,11 +29,13 @@ class LightningLearner(pl.LightningModule):
     ):
         super().__init__()
         self.data, self.trainer_config, self.network = data, trainer_config, network
-        self.average = (
-            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
-            if config.ema_decay > 0
-            else None
-        )
+        self.average: AveragedModel | ModelEmaV3 | None = None
+        if config.ema_warmup is not None:
+            power = config.ema_warmup
+            self.average = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True, warmup_power=power)
+        elif config.ema_decay > 0:
+            average = get_ema_multi_avg_fn(config.ema_decay)
+            self.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
         if self.average is not None:
             self.average.requires_grad_(False)
 
@@ -48,6 +51,13 @@ class LightningLearner(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
+            self.averaged(self.trainer.global_step + 1)
+
+    def averaged(self, step: int) -> None:
+        """Take the weights after optimiser step number ``step`` = 1, 2, … into the moving average."""
+        if isinstance(self.average, ModelEmaV3):
+            self.average.update(self.network, step)
+        elif self.average is not None:
             self.average.update_parameters(self.network)
 
 

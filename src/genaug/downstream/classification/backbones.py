@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 import genaug.downstream.classification.cifar_backbones  # noqa: F401  (enters its backbones in timm's registry)
@@ -37,6 +38,17 @@ def check_backbone(
         )
     if weights_path is not None and not Path(weights_path).is_file():
         raise GenaugError(f"downstream.weights_path={weights_path} is not a file.")
+
+
+def check_layers(name: str) -> None:
+    """Raise ``GenaugError`` if timm does not know the order of the backbone's layers."""
+    with torch.device("meta"):
+        backbone = timm.create_model(name.partition(".")[0])
+    if not hasattr(backbone, "group_matcher"):
+        raise GenaugError(
+            f"downstream.backbone={name} does not say which layer is above which: write downstream.layer_decay=null, or a "
+            "backbone of timm."
+        )
 
 
 def make_backbone(name: str, image_size: int, pretrained: bool, weights_path: str | None) -> nn.Module:

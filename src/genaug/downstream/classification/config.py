@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from genaug.core.cost import LEARNING, ForwardPasses, forward_gflop
 from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, choice, count
-from genaug.core.identity import CONTENT
+from genaug.core.identity import CONTENT, OPTIONAL
 from genaug.core.registry import component
 from genaug.data.augmentation import NORMALIZATIONS, RESIZES
 from genaug.data.sample import Dataset
@@ -45,6 +45,9 @@ class Classifier(Downstream):
     """Learning rate of the linear layer, and of the backbone times ``backbone_lr_scale``."""
     backbone_lr_scale: float = bounded(1.0, 0, 1000, above=True)
     """Backbone's share of the learning rate."""
+    layer_decay: float | None = bounded(None, 0, 1, above=True, metadata=OPTIONAL)
+    """Share of the learning rate that each block of the backbone has of the one above it, in (0, 1], by timm's optimiser
+    factory (BEiT, arXiv 2106.08254); biases and norms are then without weight decay. Null is one rate for the backbone."""
     weight_decay: float = bounded(0.05, 0, 100)
     """Of all weights; decoupled in ``adamw``."""
     momentum: float = bounded(0.9, 0, 1, below=True)
@@ -65,6 +68,9 @@ class Classifier(Downstream):
     """Weight shared out over all classes, in [0, 1)."""
     ema_decay: float = bounded(0.0, 0, 1, below=True)
     """Decay of the moving average of the weights that is scored instead of them, in [0, 1); 0 is off."""
+    ema_warmup: float | None = bounded(None, 0, 1, above=True, metadata=OPTIONAL)
+    """Power p of the average's warm-up by timm's ``ModelEmaV3``: the decay after step s is at most 1 - s^-p (2/3 or 3/4 for
+    long trainings), so that the first weights are soon forgotten; null has no warm-up."""
     sampling: str = choice("shuffled", ("shuffled", "with_replacement"))
     """``shuffled`` epochs, or uniform draws ``with_replacement``."""
 
@@ -102,6 +108,16 @@ class Classifier(Downstream):
                 f"downstream.backbone_lr_scale={self.backbone_lr_scale} means nothing to downstream.mode=linear_probe, "
                 "whose backbone learns nothing. Write downstream.backbone_lr_scale=1, or downstream.mode=finetune."
             )
+        if self.ema_warmup is not None and not self.ema_decay:
+            raise GenaugError(
+                f"downstream.ema_warmup={self.ema_warmup} needs a moving average: write e.g. downstream.ema_decay=0.999, or "
+                "downstream.ema_warmup=null."
+            )
+        if self.layer_decay is not None and (self.mode == "linear_probe" or self.backbone_lr_scale != 1):
+            raise GenaugError(
+                f"downstream.layer_decay={self.layer_decay} gives each block of a backbone that learns its own rate. Write "
+                "downstream.mode=finetune and downstream.backbone_lr_scale=1, or downstream.layer_decay=null."
+            )
         if self.select != "last" and self.eval_every is None:
             raise GenaugError(
                 f"downstream.select={self.select} compares evaluations, but downstream.eval_every=null makes none. "
@@ -112,9 +128,11 @@ class Classifier(Downstream):
         """Also the backbone's name and the file of its weights."""
         # the zero-argument super() fails in a slotted dataclass on Python 3.11, which replaces the class
         Downstream.check(self, task)
-        from genaug.downstream.classification.backbones import check_backbone
+        from genaug.downstream.classification.backbones import check_backbone, check_layers
 
         check_backbone(self.backbone, pretrained=self.mode != "scratch", weights_path=self.weights_path)
+        if self.layer_decay is not None:
+            check_layers(self.backbone)
 
     def check_dataset(self, dataset: Dataset) -> None:
         """Also the split that ``select`` reads."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -141,6 +142,8 @@ class LightningClassifier(LightningLearner):
 
     def configure_optimizers(self) -> Any:
         config = self.config
+        if config.layer_decay is not None:
+            return scheduled(self._layered(config.layer_decay), config)
         groups: list[dict[str, Any]] = [{"params": self.network.new_parameters(), "lr": config.lr}]
         if config.mode != "linear_probe":
             backbone = list(self.network.backbone.parameters())
@@ -154,6 +157,33 @@ class LightningClassifier(LightningLearner):
         else:
             optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
         return scheduled(optimizer, config)
+
+    def _layered(self, layer_decay: float) -> torch.optim.Optimizer:
+        """timm's optimiser of the backbone, whose blocks have rates of their own, and of what is above it at the full rate."""
+        config = self.config
+        optimizer = create_optimizer_v2(
+            Layers(self.network),
+            opt="momentum" if config.optimizer == "sgd" else config.optimizer,  # timm's sgd is Nesterov's
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            layer_decay=layer_decay,
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * group["lr_scale"]  # timm leaves this to its own schedules
+        return optimizer
+
+
+class Layers(nn.Module):
+    """The weights of a backbone by their own names, and above them the new ones: what timm's layer decay looks at."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        backbone = network.backbone
+        self._modules |= backbone._modules
+        self._parameters |= backbone._parameters
+        self.new_parameters = nn.ParameterList(network.new_parameters())
+        self.group_matcher, self.no_weight_decay = backbone.group_matcher, getattr(backbone, "no_weight_decay", set)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -75,6 +75,9 @@ class Detector(Downstream):
     """Steps of linear warm-up from zero."""
     ema_decay: float = bounded(0.0, 0, 1, below=True)
     """Decay of the moving average of the weights that is scored instead of them, in [0, 1); 0 is off."""
+    ema_warmup: float | None = bounded(None, 0, 1, above=True, metadata=OPTIONAL)
+    """Power p of the average's warm-up by timm's ``ModelEmaV3``: the decay after step s is at most 1 - s^-p (2/3 or 3/4 for
+    long trainings), so that the first weights are soon forgotten; null has no warm-up."""
     sampling: str = choice("shuffled", ("shuffled", "with_replacement"))
     """``shuffled`` epochs, or uniform draws ``with_replacement``."""
     repeat_factor: float = probability(0.0)
@@ -136,6 +139,11 @@ class Detector(Downstream):
             raise GenaugError(
                 f"downstream.weights=none reads no file, but downstream.weights_path={self.weights_path}. "
                 "Write downstream.weights=backbone or coco, or downstream.weights_path=null."
+            )
+        if self.ema_warmup is not None and not self.ema_decay:
+            raise GenaugError(
+                f"downstream.ema_warmup={self.ema_warmup} needs a moving average: write e.g. downstream.ema_decay=0.999, or "
+                "downstream.ema_warmup=null."
             )
         if self.select != "last" and self.eval_every is None:
             raise GenaugError(
