@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from genaug.priors.config import PriorConfig
+from tests.generators.pipeline import tiny_language
 
 TINY = PriorConfig(path="tiny", image_size=32).folder
 WIDTH = 32
@@ -127,6 +128,10 @@ FAMILIES: dict[str, Callable[[], object]] = {
     "flux_kontext": lambda: _flux(FluxKontextPipeline),
     "flux_fill": lambda: _flux(FluxFillPipeline, in_channels=16 + 16 + 16),
     "instruct_pix2pix": instruct_pix2pix,
+    "z_image": tiny_language.z_image,
+    "flux2_klein": tiny_language.flux2_klein,
+    "sana_sprint": tiny_language.sana_sprint,
+    "qwen_image_edit": tiny_language.qwen_image_edit,
 }
 
 

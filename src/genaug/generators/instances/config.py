@@ -85,7 +85,7 @@ class InstanceAugmentation(Pipeline):
     ) -> Iterator[Generated]:
         from genaug.generators.instances.painting import painted
 
-        return painted(self, variants, dataset, self.finish(dataset, fitted, device), device)
+        return painted(self, variants, dataset, self.finish(dataset, fitted, device), device, fitted)
 
     def forward_passes(self, variants: list[Variant]) -> ForwardPasses:
         """Denoising steps, as ``Pipeline`` counts them, of each object."""

@@ -9,6 +9,7 @@ G5 is the binomial filter of 5 pixels, dilate the 5 x 5 ellipse. Where b_k is 0 
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import scipy
@@ -29,16 +30,21 @@ ELLIPSE = np.asarray([[0, 0, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 
 
 
 def painted(
-    config: InstanceAugmentation, variants: Sequence[Variant], dataset: Dataset, finish: Finish, device: str
+    config: InstanceAugmentation,
+    variants: Sequence[Variant],
+    dataset: Dataset,
+    finish: Finish,
+    device: str,
+    fitted: Path | None = None,
 ) -> Iterator[Generated]:
-    """The image of every variant, at its source's size."""
+    """The image of every variant, at its source's size; ``fitted`` is the folder that ``fit`` wrote."""
     wanted = [variant for variant in variants if variant.draws["objects"]]
     for variant in variants:
         if not variant.draws["objects"]:
             yield Generated(
                 variant=variant, image=variant.source.open(), boxes=variant.source.boxes, rejected="no_object"
             )
-    pipe = images.load(config, device) if wanted else None
+    pipe = images.load(config, device, fitted) if wanted else None
     for variant in wanted:
         picture = np.asarray(variant.source.open())
         changed = np.zeros(picture.shape[:2], dtype=bool)

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import II, MISSING
 
-from genaug.core.cost import ForwardPasses
+from genaug.core.cost import LEARNING, ForwardPasses
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.fields import bounded, choice, count, positive
-from genaug.core.identity import CONTENT, DRAWN, NOT_IDENTITY
+from genaug.core.identity import CONTENT, DRAWN, FIT, NOT_IDENTITY, OPTIONAL, canonical, fingerprint
 from genaug.core.registry import component, section
 from genaug.core.seeding import choice as choose
 from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Variant
+from genaug.generators.pipeline.lora_fit import PipelineLora
 from genaug.generators.sdedit.config import EditsSource
 from genaug.generators.sentences import plain_words
 from genaug.generators.tokens.prompts import check_prompts, readable
@@ -28,6 +29,12 @@ from genaug.priors.hub import HUB_TIMEOUT, download_command
 if TYPE_CHECKING:
     from genaug.generators.labelling.finish import Finish
     from genaug.priors.model import Prior
+
+
+LEARNED_FOR = (
+    "path", "revision", "variant", "dtype", "pipeline_class", "class_names", "prompt", "prompt_without_name", "image_size",
+)  # fmt: skip
+"""Fields that a learned LoRA depends on."""
 
 
 @section("generator.lora", "generator/pipeline/lora")
@@ -118,6 +125,8 @@ class Pipeline(EditsSource):
     image_size: int = count(II("dataset.image_size"), 8, 4096)
     """Side in pixels at which the pipeline works; images with boxes keep their aspect ratio at about as many pixels."""
     lora: Lora = field(default_factory=Lora)
+    lora_fit: PipelineLora | None = field(default=None, metadata={**FIT, **OPTIONAL})
+    """A LoRA learned from the training images (SDXL and FLUX.1); ``+generator/lora_fit=sdxl``, or null for none."""
     ip_adapter: IPAdapter = field(default_factory=IPAdapter)
     control: Control = field(default_factory=Control)
     batch_size: int = count(4, metadata=NOT_IDENTITY)
@@ -142,6 +151,38 @@ class Pipeline(EditsSource):
                     f"generator.strength={level} with generator.num_steps={self.num_steps} takes no denoising step: write "
                     f"generator.num_steps={-(-1 // level):.0f} or more."
                 )
+
+    @property
+    def fits(self) -> bool:  # type: ignore[override]
+        """Whether a detector is learned for the audit, or a LoRA."""
+        return self.audits or self.lora_fit is not None
+
+    def fit_fingerprint(self, dataset: Dataset, prior_identity: Any) -> str:
+        own = EditsSource.fit_fingerprint(self, dataset, prior_identity)
+        if self.lora_fit is None:
+            return own
+        every = canonical(self)  # what a LoRA is learned for stands in fields that decide single images, too
+        return fingerprint(own, {key: every[key] for key in LEARNED_FOR})
+
+    def fit(self, dataset: Dataset, prior: "Prior | None", folder: Path, device: str = "cpu") -> dict[str, Any]:
+        facts = self.learn_auditor(dataset, folder, device)
+        if self.lora_fit is None:
+            return facts
+        from genaug.generators.pipeline.images import load, unload
+        from genaug.generators.pipeline.lora_training import learn_pipeline_lora
+
+        text = self.prompt if self.class_names else self.prompt_without_name
+        prompts = [text.replace("{name}", readable(dataset.class_names[s.class_index])) for s in dataset.train]
+        found = learn_pipeline_lora(load(self, device), dataset, prompts, self.lora_fit, self.image_size, folder)
+        unload()
+        evaluations = facts.get("network_evaluations", 0) + found["network_evaluations"]
+        return {**facts, "lora": found, "network_evaluations": evaluations}
+
+    def fit_forward_passes(self, dataset: Dataset) -> ForwardPasses | None:
+        if self.lora_fit is None:
+            return EditsSource.fit_forward_passes(self, dataset)
+        count = self.lora_fit.num_steps * self.lora_fit.batch_size
+        return ForwardPasses(network=f"the denoiser of {self.path}", count=count, relative_cost=LEARNING)
 
     def check(self, task: str) -> None:
         EditsSource.check(self, task)
@@ -207,7 +248,7 @@ class Pipeline(EditsSource):
     ) -> Iterator[Generated]:
         from genaug.generators.pipeline.images import edit_images
 
-        return edit_images(self, variants, dataset, self.finish(dataset, fitted, device), device)
+        return edit_images(self, variants, dataset, self.finish(dataset, fitted, device), device, fitted)
 
     def picture_scale(self, variant: Variant, dataset: Dataset, device: str) -> float:
         """The IP-Adapter's weight for one image, where ``weighs_each``."""

@@ -27,6 +27,7 @@ from genaug.generators.pipeline.config import Pipeline
 from genaug.generators.pipeline.control import control_picture
 from genaug.generators.sdedit.edit_region import edit_region
 from genaug.generators.tokens.prompts import readable
+from genaug.priors.lora import FILES
 
 PROBE_STEPS = 2
 """Denoising steps of the calls that ``batches_agree`` compares."""
@@ -37,9 +38,14 @@ MULTIPLE = 16
 
 
 def edit_images(
-    config: Pipeline, variants: Sequence[Variant], dataset: Dataset, finish: Finish, device: str
+    config: Pipeline,
+    variants: Sequence[Variant],
+    dataset: Dataset,
+    finish: Finish,
+    device: str,
+    fitted: Path | None = None,
 ) -> Iterator[Generated]:
-    """The image of every variant, one strength and size after the other."""
+    """The image of every variant, one strength and size after the other; ``fitted`` is the folder that ``fit`` wrote."""
     wanted = []
     for variant in variants:
         size = frame_of(variant.source, config)
@@ -51,7 +57,7 @@ def edit_images(
             yield Generated(variant=variant, image=_framed(variant.source, config), boxes=boxes, rejected=refused)
     if not wanted:
         return
-    pipe = load(config, device)
+    pipe = load(config, device, fitted)
 
     def shape(variant: Variant) -> tuple[float, tuple[int, int]]:
         return variant.draws.get("strength", 1.0), frame_of(variant.source, config)
@@ -97,19 +103,36 @@ def prompt_of(config: Pipeline, variant: Variant, dataset: Dataset) -> str:
 _loaded: dict[str, Any] = {}  # the last pipeline that was loaded, by what it was loaded from
 
 
-def load(config: Pipeline, device: str) -> Any:
-    """The pipeline, with LoRA, IP-Adapter and ControlNet if they are configured; loaded once per process."""
+def unload() -> None:
+    """Forget the pipeline that is kept."""
+    _loaded.clear()
+
+
+def load(config: Pipeline, device: str, fitted: Path | None = None) -> Any:
+    """The pipeline, with LoRA, IP-Adapter and ControlNet if they are configured; loaded once per process.
+
+    Args:
+        fitted: the folder with the LoRA that ``fit`` wrote, where ``generator.lora_fit`` asks for one; None leaves it out.
+    """
+    learned = fitted if config.lora_fit is not None else None
     weights = (config.path, config.revision, config.variant, config.dtype, config.pipeline_class, config.mask == "none")
     identity = fingerprint(
-        *weights, config.weighs_each, config.lora, config.ip_adapter, config.control, config.offload, device
+        *weights,
+        config.weighs_each,
+        str(learned),
+        config.lora,
+        config.ip_adapter,
+        config.control,
+        config.offload,
+        device,
     )
     if identity not in _loaded:
         _loaded.clear()
-        _loaded[identity] = _load(config, device)
+        _loaded[identity] = _load(config, device, learned)
     return _loaded[identity]
 
 
-def _load(config: Pipeline, device: str) -> Any:
+def _load(config: Pipeline, device: str, learned: Path | None) -> Any:
     import diffusers
 
     path = str(Path(config.path).expanduser()) if Path(config.path).expanduser().is_dir() else config.path
@@ -129,20 +152,27 @@ def _load(config: Pipeline, device: str) -> Any:
         pipe = loader.from_pretrained(path, **options)
     if getattr(pipe, "safety_checker", None) is not None:
         pipe.safety_checker = None  # it would answer with black pictures, which would then be trained on
-    _add_adapters(pipe, config)
+    _add_adapters(pipe, config, learned)
     _place(pipe, config, device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def _add_adapters(pipe: Any, config: Pipeline) -> None:
+def _add_adapters(pipe: Any, config: Pipeline, learned: Path | None) -> None:
+    scales: dict[str, float] = {}
+    if learned is not None:
+        with boundary(f"The LoRA in {learned} cannot be loaded", "Remove the folder: it is learned again."):
+            pipe.load_lora_weights(str(learned), weight_name=FILES[0], adapter_name="learned")
+        scales["learned"] = 1.0
     if config.lora.path is not None:
         with boundary(
             f"generator.lora.path={config.lora.path} cannot be loaded",
             "Write a LoRA for this model.",
         ):
             pipe.load_lora_weights(config.lora.path, adapter_name="genaug")
-            pipe.set_adapters(["genaug"], [config.lora.scale])
+        scales["genaug"] = config.lora.scale
+    if scales:
+        pipe.set_adapters(list(scales), list(scales.values()))
     adapter = config.ip_adapter
     if adapter.path is not None:
         with boundary(f"generator.ip_adapter.path={adapter.path} cannot be loaded into {type(pipe).__name__}"):
