@@ -11,6 +11,7 @@ from genaug.core.identity import canonical
 from genaug.core.store import Store
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
+from genaug.evaluation.features import encode, normalised
 from genaug.evaluation.filters import Blank, ClassifierAgreement, ClipMargin, DistanceBand, NearDuplicate, NoFilter
 
 
@@ -68,6 +69,22 @@ def test_the_band_rejects_copies_and_strangers(dataset: Dataset, tmp_path: Path)
     assert scores["s0"] < 0.001 < scores["s1"] < 0.03 < scores["s2"]
     with pytest.raises(GenaugError, match="nothing would be kept"):
         DistanceBand(name="band", low=0.5, high=0.1)
+
+
+def test_the_band_of_a_networks_features_is_one_minus_their_cosine_similarity(dataset: Dataset, tmp_path: Path) -> None:
+    """As ``filter=dino_band`` has it, with a small ViT of random weights; batches change nothing."""
+    images = [np.asarray(dataset.train[0].image), textured(50, 1), flat(10)]
+    pool = pool_of(dataset, images, tmp_path)
+    band = DistanceBand(name="dino_band", features="random:test_vit", low=0.001, high=1.0)
+    scores = band.scores(pool, dataset, Store(tmp_path), quiet)
+    sources, rows = (
+        normalised(encode(of, "random:test_vit", batch_size=1)) for of in (dataset.train[:3], pool.samples)
+    )
+    assert [scores[f"s{i}"] for i in range(3)] == pytest.approx(
+        [1 - float(sources[i] @ rows[i]) for i in range(3)], abs=1e-5
+    )
+    assert scores["s0"] == pytest.approx(0, abs=1e-5) and scores["s2"] > 0.001
+    assert "s/0" not in [sample.id for sample in band.apply(pool, dataset, Store(tmp_path), quiet).samples]
 
 
 def test_the_classifier_rejects_images_of_the_other_class(dataset: Dataset, tmp_path: Path) -> None:
