@@ -5,7 +5,7 @@
     genaug.run(["generator=da_fusion", "dataset=image_folder", "dataset.root=FOLDER"])
     frame = genaug.sweep(["generator=none,da_fusion", "seed=range(0,8)"])      # pandas
     frame = genaug.results("generator=da_fusion", "mix.alpha>0.3")
-    real, pool = genaug.load_pool("da_fusion")
+    real, pool = genaug.load_pool("da_fusion*_s0")
     images = genaug.MixedDataset(real, pool, alpha=0.5, m=5)                   # torch, for a loop of your own
 
 Every name is imported when it is asked for: ``import genaug`` imports neither torch nor Hydra.

@@ -32,3 +32,13 @@ def test_what_hydra_reads_or_refuses_for_a_reason_stays_as_it_is(word):
 
 def test_text_beyond_ascii_is_text():
     assert value_of(readable(["prior.vocabulary=größe"])[0]) == "größe"
+
+
+@pytest.mark.parametrize("value", ["made/train-{000000..000003}.tar", "a photo of a {name}"])
+def test_braces_within_text_are_text(value):
+    assert value_of(readable([f"generator.prompt={value}"])[0]) == value
+
+
+@pytest.mark.parametrize("value", ["{a:1", "choice(a,{b}", "${x}/{a", "a {name", "a {name},b {name}"])
+def test_what_is_left_open_stays_for_hydra_to_refuse(value):
+    assert readable([f"generator.prompt={value}"]) == [f"generator.prompt={value}"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.core.identity import content_digest, digest_bytes, identified
 from genaug.core.store import Store
@@ -145,6 +146,29 @@ def test_an_export_opens_with_the_same_images_and_boxes(tmp_path, form, task):
         all(found_names == original.get(key, found_names) for key, found_names in names(found).items())
         or form == "yolo"
     )
+
+
+@pytest.mark.parametrize(
+    ("form", "task"),
+    [
+        ("coco", "detection"),
+        ("voc", "detection"),
+        ("imagefolder", "detection"),
+        ("imagefolder", "classification"),
+        ("webdataset", "classification"),
+    ],
+)
+def test_an_export_opens_by_the_words_that_it_says(tmp_path, form, task):
+    dataset = scenes() if task == "detection" else classes()
+    written = export(dataset, pool_of(tmp_path, dataset), form, tmp_path / "my export")
+    words = ["generator=none", "augment=none", *(["downstream=detector_tiny"] if task == "detection" else [])]
+    found = compose_typed([*written.opens_as, *words]).dataset.load()
+    assert contents(found.test) == contents(dataset.test)
+
+
+def test_boxes_in_shards_are_said_to_open_elsewhere_alone(tmp_path):
+    dataset = scenes()
+    assert export(dataset, pool_of(tmp_path, dataset), "webdataset", tmp_path / "out").opens_as == []
 
 
 def test_the_pool_itself_opens_as_an_imagefolder_without_its_rejected_images(tmp_path):

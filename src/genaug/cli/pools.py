@@ -1,5 +1,6 @@
 """Generated images: galleries, measures, audits, exports."""
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -114,7 +115,10 @@ def export(
     typer.echo(_counted(written))
     for note in written.notes:
         typer.echo(note)
-    typer.echo(f"opens as {written.opens_as}")
+    if written.opens_as:
+        typer.echo(f"opens as {shlex.join(written.opens_as)}")
+    else:
+        typer.echo("for the webdataset library: of each image its file, and its boxes in a .json beside it")
 
 
 @app.command()

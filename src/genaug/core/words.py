@@ -1,5 +1,6 @@
 """The words of a command line as Hydra's grammar can read them."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def _readable(word: str) -> str:
         override = OverridesParser.create().parse_override(word)
         as_text = not override.is_sweep_override() and str(override.value()) == value
     except HydraException:
-        return quoted if _exists(value) or not OPENING & set(value) else word
+        # a prompt's {name} and the shards {000000..000003} are text, too, where they do not begin it and nothing is swept
+        plain = value if value.startswith("{") or "," in value else re.sub(r"\{[^{}]*\}", "", value)
+        return quoted if _exists(value) or not OPENING & set(plain) else word
     return quoted if not as_text and _exists(value) else word
 
 

@@ -37,8 +37,8 @@ class Written:
     """Images by split, and generated ones."""
     notes: list[str]
     """What the format could not hold."""
-    opens_as: str
-    """Overrides of ``train.py`` that read it."""
+    opens_as: list[str]
+    """Overrides of ``train.py`` that read it; none where genaug does not."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -142,7 +142,7 @@ def _boxes(work: _Export, sample: Sample) -> list[tuple[list[float], int, bool]]
     return list(zip(corners, sample.boxes.labels.tolist(), sample.boxes.crowd.tolist(), strict=True))
 
 
-def _coco(work: _Export, entries: Sequence[Entry]) -> str:
+def _coco(work: _Export, entries: Sequence[Entry]) -> list[str]:
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(work.dataset.class_names)]
     for split in dict.fromkeys(entry.split for entry in entries):
         short = {"validation": "val"}.get(split, split)
@@ -162,10 +162,10 @@ def _coco(work: _Export, entries: Sequence[Entry]) -> str:
         path = work.folder / "annotations" / f"instances_{short}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
-    return f"dataset=coco dataset.root={work.folder}"
+    return ["dataset=coco", f"dataset.root={work.folder}"]
 
 
-def _yolo(work: _Export, entries: Sequence[Entry]) -> str:
+def _yolo(work: _Export, entries: Sequence[Entry]) -> list[str]:
     description: dict[str, Any] = {"path": "."}
     for entry in entries:
         short = {"validation": "val"}.get(entry.split, entry.split)
@@ -184,10 +184,10 @@ def _yolo(work: _Export, entries: Sequence[Entry]) -> str:
     description.setdefault("val", description.get("train"))
     description["names"] = dict(enumerate(work.dataset.class_names))
     (work.folder / "data.yaml").write_text(yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
-    return f"dataset=yolo dataset.root={work.folder}"
+    return ["dataset=yolo", f"dataset.root={work.folder}"]
 
 
-def _voc(work: _Export, entries: Sequence[Entry]) -> str:
+def _voc(work: _Export, entries: Sequence[Entry]) -> list[str]:
     lists: dict[str, list[str]] = {}
     for folder in ("Annotations", "ImageSets/Main"):
         (work.folder / folder).mkdir(parents=True)
@@ -206,7 +206,7 @@ def _voc(work: _Export, entries: Sequence[Entry]) -> str:
         lists.setdefault({"validation": "val"}.get(entry.split, entry.split), []).append(entry.name)
     for split, names in lists.items():
         (work.folder / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(name + "\n" for name in names))
-    return f"dataset=voc dataset.root={work.folder}"
+    return ["dataset=voc", f"dataset.root={work.folder}"]
 
 
 def _add(parent: ElementTree.Element, values: Mapping[str, Any]) -> None:
@@ -218,7 +218,7 @@ def _add(parent: ElementTree.Element, values: Mapping[str, Any]) -> None:
             child.text = str(value)
 
 
-def _imagefolder(work: _Export, entries: Sequence[Entry]) -> str:
+def _imagefolder(work: _Export, entries: Sequence[Entry]) -> list[str]:
     rows: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
         place = safe_name(_class_name(work, entry.sample), "folder") if entry.sample.label else ""
@@ -229,9 +229,9 @@ def _imagefolder(work: _Export, entries: Sequence[Entry]) -> str:
         text = "".join(json.dumps(row) + "\n" for row in items)
         (work.folder / split / "metadata.jsonl").write_text(text)
     if work.dataset.task == "detection":
-        splits = "".join(f" dataset.{short}_split={_or_null(name, rows)}" for short, name in NAMES.items())
-        return f"dataset=hf_detection dataset.path={work.folder}{splits}"
-    return f"dataset=image_folder dataset.root={work.folder}"
+        splits = [f"dataset.{short}_split={_or_null(name, rows)}" for short, name in NAMES.items()]
+        return ["dataset=hf_detection", f"dataset.path={work.folder}", *splits]
+    return ["dataset=image_folder", f"dataset.root={work.folder}"]
 
 
 NAMES = {"val": "validation", "test": "test"}
@@ -277,7 +277,7 @@ def _origin(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _webdataset(work: _Export, entries: Sequence[Entry]) -> str:
+def _webdataset(work: _Export, entries: Sequence[Entry]) -> list[str]:
     shards: Counter[str] = Counter()
     for split in dict.fromkeys(entry.split for entry in entries):
         members = [entry for entry in entries if entry.split == split]
@@ -300,10 +300,10 @@ def _webdataset(work: _Export, entries: Sequence[Entry]) -> str:
         for short, name in named.items()
         if name in shards
     ]
-    return f"dataset=webdataset {' '.join(words)}"
+    return ["dataset=webdataset", *words] if all(entry.sample.label for entry in entries) else []
 
 
-FORMATS: dict[str, Callable[[_Export, Sequence[Entry]], str]] = {
+FORMATS: dict[str, Callable[[_Export, Sequence[Entry]], list[str]]] = {
     "coco": _coco,
     "yolo": _yolo,
     "voc": _voc,

@@ -1,6 +1,6 @@
 """Real and generated images for any training loop: a plain torch data set, and batches with a fixed share of real images.
 
-real, pool = genaug.load_pool("da_fusion")
+real, pool = genaug.load_pool("da_fusion*_s0")
 images = genaug.MixedDataset(real, pool, alpha=0.5, m=5, transform=...)
 loader = torch.utils.data.DataLoader(images, batch_size=32, shuffle=True)
 for epoch in range(50):
