@@ -55,9 +55,10 @@ PARENTS = {
     "generator/tokens": ("generator=diff_mix",),
     "generator/lora": ("generator=diff_mix",),
     "leakage/erasure": ("leakage=model_centric",),
+    "generator/lora_fit": ("generator=pipeline",),
 }
 """What a preset needs around it."""
-ADDED = ("generator/sentences", "generator/collage")
+ADDED = ("generator/sentences", "generator/collage", "generator/lora_fit")
 """Groups that no configuration has unless they are added with ``+``."""
 
 
@@ -71,7 +72,8 @@ def component_of(config: RunConfig, group: str) -> Any:
 
 @functools.cache
 def embedded(name: str) -> Dataset:
-    return compose(f"dataset={name}", "dataset.shots=2").dataset.load()
+    few = "dataset.shots=2" if name == "digits" else "dataset.fraction=0.1"
+    return compose(f"dataset={name}", few).dataset.load()
 
 
 def of_preset(config: RunConfig, group: str, name: str) -> dict[str, str]:
