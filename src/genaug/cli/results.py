@@ -133,7 +133,8 @@ def report(
     tables = [found for group in groups for found in _tables("report", group, where or [], last, metric, outputs)]
     path = out or outputs / "report.html"
     write_report(tables, outputs, path)
-    typer.echo(f"{path}: {', '.join(found.item for found in tables)}")
+    told = (found.item + ("" if found.results else " (no run is complete)") for found in tables)
+    typer.echo(f"{path}: {', '.join(told)}")
 
 
 @app.command()
