@@ -6,6 +6,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+import genaug as genaug_package
 from genaug.cli import app
 from genaug.composition import compose_typed, compose_whole
 from genaug.core.errors import GenaugError
@@ -135,6 +136,11 @@ def test_a_preset_is_explained_by_the_command() -> None:
 def test_what_cannot_be_explained_is_answered_with_what_to_write(choice, said):
     done = CliRunner().invoke(app, ["explain", choice])
     assert said in str(done.exception)
+
+
+def test_the_console_says_its_version_and_what_it_is_for():
+    assert CliRunner().invoke(app, ["--version"]).output == f"genaug {genaug_package.__version__}\n"
+    assert "Do generated training images help your model?" in CliRunner().invoke(app, ["--help"]).output
 
 
 def test_the_presets_of_a_group_are_explained_by_the_heads_of_their_files():

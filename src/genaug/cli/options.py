@@ -15,6 +15,25 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Do generated training images help your model? Check your data, run methods on it, and read the verdict.",
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        import genaug
+
+        typer.echo(f"genaug {genaug.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def console(
+    version: Annotated[
+        bool, typer.Option("--version", help="The version, and nothing else.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options before any command."""
+
+
 Outputs = Annotated[Path, typer.Option(help="The outputs folder.")]
 Item = Annotated[
     str,
