@@ -110,6 +110,15 @@ def test_detections_are_those_of_transformers_own_processor_in_pixels_of_the_ima
     assert len(found["scores"]) == 20 and float(found["boxes"][:, 2].max()) > 30  # wider than the image is high
 
 
+def test_boxes_of_a_wide_image_are_shares_of_its_own_sides(folders):
+    network = build_network(detector(folders["rt_detr"]), 5)
+    seen = []
+    network.model.register_forward_pre_hook(lambda _, args, given: seen.extend(given["labels"]), with_kwargs=True)
+    network([picture(1, 32, 64)], [{"boxes": BOXES[:1], "labels": LABELS[:1]}])
+    assert seen[0]["boxes"].tolist() == [[24 / 64, 14 / 32, 32 / 64, 20 / 32]]
+    assert seen[0]["class_labels"].tolist() == [2]
+
+
 def test_boxes_end_at_the_edge_of_the_image_and_low_scores_are_left_out(folders):
     network = build_network(detector(folders["rt_detr"], min_score=0.5), 5).eval()
     logits = torch.full((1, 20, 5), -9.0)
@@ -345,6 +354,13 @@ def test_options_of_other_detectors_are_refused(changes, said):
     }
     with pytest.raises(GenaugError, match=said):
         Detector(**{**given, **changes})
+
+
+def test_several_devices_are_refused_before_anything_is_generated():
+    with pytest.raises(GenaugError, match=r"trains on one device.*trainer\.devices=1"):
+        trainer = TrainerConfig(accelerator="cpu", devices=2)
+        detector("a/b").check_training(RealOnly(), Augment(), trainer, online=False)
+    detector("a/b").check_training(RealOnly(), Augment(), TrainerConfig(accelerator="cpu"), online=False)
 
 
 def test_a_frozen_backbone_has_no_learning_rate():

@@ -117,6 +117,11 @@ def test_a_backbone_of_timm_loads_its_weights_and_learns(architecture: str, back
     finest = 4 if architecture == "faster_rcnn" else 8
     sizes = [(-(-96 // (finest * 2**i)), -(-64 // (finest * 2**i))) for i in range(5)]
     assert [tuple(found.shape[1:]) for found in maps.values()] == [(256, *size) for size in sizes]
+    pyramid = network.backbone
+    strides = [pyramid.body.feature_info.reduction()[place] for place in pyramid.places]
+    assert strides == (
+        [16] * 3 if architecture == "retinanet" else [16] * 4 if "vit" in backbone else list(pyramid.strides)
+    )
     statistics = {key: value.clone() for key, value in own.items() if "running" in key}
     network.train()
     images, targets = (

@@ -11,6 +11,7 @@ from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, choice, count, probability
 from genaug.core.identity import CONTENT, NOT_IDENTITY, OPTIONAL
 from genaug.core.registry import component
+from genaug.data.mixing import Mix
 from genaug.data.sample import Dataset
 from genaug.downstream.base import Downstream, TrainingData
 from genaug.downstream.detection.auto import AutoModel
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from genaug.data.augmentation import Augment
     from genaug.data.detections import Detections
     from genaug.tracking.record import Record
 
@@ -166,6 +168,15 @@ class Detector(Downstream):
             check_backbone(self.backbone, pretrained, self.weights_path, scratch="downstream.weights=none")
         if self.auto is not None:
             self.auto.check()
+
+    def check_training(self, mix: Mix, augment: "Augment", trainer: TrainerConfig, *, online: bool) -> None:
+        """Also the number of devices."""
+        Downstream.check_training(self, mix, augment, trainer, online=online)
+        if self.auto is not None and trainer.devices > 1:
+            raise GenaugError(
+                "downstream.architecture=auto trains on one device: some of its weights have no gradient in some steps, which "
+                "torch's data-parallel training does not allow. Write trainer.devices=1."
+            )
 
     def check_dataset(self, dataset: Dataset) -> None:
         """Also that there is something to detect, and the split that ``select`` reads."""
