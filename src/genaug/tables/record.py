@@ -52,7 +52,7 @@ def write_record(table: Table) -> Path:
     names = ("git_revision", "cpu", "gpu", "python", "versions", "cells", "hours")
     content = {
         "item": table.item,
-        "command": table.command,
+        "command": " ".join(["python train.py -m", f"experiment={table.item}", *table.overrides]),
         "overrides": list(table.overrides),
         "reduced": table.reduced,
         "metric": table.spec.metric,
