@@ -184,7 +184,8 @@ def restore_seal(tar: Path) -> None:
     data = tar.with_suffix(".index").read_bytes()
     records = np.frombuffer(data, RECORD, count=len(data) // RECORD.itemsize)
     if len(records) and records[-1]["fingerprint"] == 0:
-        os.utime(tar, ns=(int(records[-1]["offset"]),) * 2)
+        sealed = int(records[-1]["offset"])
+        os.utime(tar, ns=(sealed, sealed))
 
 
 def read_index(tar: Path) -> tuple[np.ndarray, bool]:

@@ -67,7 +67,7 @@ class AutoNetwork(nn.Module):
         pixels = (torch.stack([self.stretched(image) for image in images]) - self.mean) / self.std
         if targets is None:
             found = self.model(pixel_values=pixels)
-            sizes = [tuple(image.shape[-2:]) for image in images]
+            sizes = [(image.shape[-2], image.shape[-1]) for image in images]
             return self.detections(found.logits.float(), found.pred_boxes.float(), sizes)
         labels = []
         for image, target in zip(images, targets, strict=True):

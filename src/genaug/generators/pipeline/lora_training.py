@@ -125,7 +125,7 @@ def latents(pipe: Any, picture: Any, image_size: int, random: torch.Generator) -
 def sdxl_loss(pipe: Any, z: Tensor, features: dict[str, Tensor], random: torch.Generator) -> Tensor:
     from diffusers import DDPMScheduler
 
-    schedule = DDPMScheduler.from_config(pipe.scheduler.config)
+    schedule: Any = DDPMScheduler.from_config(pipe.scheduler.config)
     noise = torch.randn(z.shape, generator=random).to(z)
     t = torch.randint(schedule.config.num_train_timesteps, (len(z),), generator=random).to(z.device)
     side = z.shape[-1] * pipe.vae_scale_factor
