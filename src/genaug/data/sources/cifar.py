@@ -143,7 +143,7 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 def _array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
     """An empty array, which the pickle's next words fill."""
-    return np.ndarray.__new__(np.ndarray, shape, np.dtype(code))
+    return np.ndarray.__new__(np.ndarray, shape, np.dtype(code.decode()))
 
 
 ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
