@@ -182,6 +182,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="0: each kind once, without any")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further run after this time")
     parser.add_argument("--per-run", type=int, default=5)
+    parser.add_argument("--twins", action="store_true", help="two processes in every run, not in every second one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--out", type=Path, help="a JSON file for the sums; those in it are added to")
@@ -229,7 +230,7 @@ def main() -> None:
                 unkilled(name)
         while kills.total() < options.kills and time.monotonic() - started < 60 * options.minutes:
             rounds, kind = divmod(sums["runs"], len(options.only))
-            name, twin = options.only[kind], (rounds + kind) % 2
+            name, twin = options.only[kind], 1 if options.twins else (rounds + kind) % 2
             expected, seconds = unkilled(name)
             outputs = Path(top) / f"{sums['runs']}-{name}"
             outputs.mkdir()
