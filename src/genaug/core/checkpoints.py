@@ -38,8 +38,8 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write tensors and plain values; a kill or a full disk leaves the previous file."""
-    with whole(path) as partial:
-        torch.save(state, partial)
+    with whole(path) as partial, partial.open("wb") as file:  # by Python, whose error says that the disk is full
+        torch.save(state, file)
 
 
 def read_checkpoint(path: Path, say: Callable[[str], None]) -> Any:
