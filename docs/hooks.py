@@ -26,6 +26,8 @@ from genaug.tables.spec import read_spec
 ROOT = Path(__file__).parents[1]
 MADE = re.compile(r"^<!-- made: (\w+) ?(.*?) -->$", re.MULTILINE)
 NEEDED = "???"
+ADDED = ("leakage/erasure", *(f"generator/{part}" for part in ("lora", "lora_fit", "sentences", "collage")))
+"""Groups that stand in no list of defaults: a command adds them, ``+generator/lora=…``."""
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -81,8 +83,9 @@ def keys_of(group: str, schema: str, preset: str) -> list[str]:
     """The table of a component's keys with the values of one preset."""
     key = group.replace("/", ".")
     place = "leakage/erasure@leakage.erasure" if group == "leakage/erasure" else group
-    others = ["generator=da_fusion"] if group.startswith("generator/") else []
-    added = "+" if group in ("leakage/erasure", "generator/lora", "generator/sentences", "generator/collage") else ""
+    base = "pipeline" if group == "generator/lora_fit" else "da_fusion"
+    others = [f"generator={base}"] if group.startswith("generator/") else []
+    added = "+" if group in ADDED else ""
     config = hydra.compose("config", [*others, f"{added}{place}={preset}"])
     node = OmegaConf.select(config, key, throw_on_missing=False)
     kind = COMPONENTS[group][schema]

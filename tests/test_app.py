@@ -34,7 +34,7 @@ WRONG = {
     "prior.dtype=float8": r"prior\.dtype=float8 must be one of float32, bfloat16, float16",
     "generator=dafusion": r"Did you mean generator=da_fusion\? There are",
     "downstream=resnet": r"Did you mean downstream=resnet50 or",
-    "generator.strength=0.5": r"belongs to generator=pipeline.*Did you mean generator\.t0\?$",
+    "generator.strength=0.5": r"belongs to generator=.*pipeline.*Did you mean generator\.t0\?$",
     "downstream.learning_rate=1": r"no key downstream\.learning_rate\. Did you mean downstream\.lr\?$",
     "hydra/launcher=nothing": r"no preset hydra/launcher=nothing",
     "mix.alhpa=0.5": r"no key mix\.alhpa.*Did you mean mix\.alpha",

@@ -12,5 +12,5 @@ def test_runs_that_are_killed_at_random_moments_end_as_if_never_killed(tmp_path)
     done = subprocess.run([*command, "--out", str(tmp_path / "sums.json")], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     sums = json.loads((tmp_path / "sums.json").read_text())
-    assert sums["kills"] >= 10 and sums["runs"] == sums["ended"] == sums["equal result"] >= 3
+    assert sums["kills"] >= 10 and sums["runs"] == sums["ended"] == sums["equal result"] >= 2
     assert sums["hung"] == sums["wrong exit codes"] == sums["damaged stores"] == 0

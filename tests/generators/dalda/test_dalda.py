@@ -61,7 +61,7 @@ def test_each_image_is_made_under_its_own_weight(monkeypatch: pytest.MonkeyPatch
         def set_ip_adapter_scale(self, scale: float) -> None:
             set_to.append(scale)
 
-    monkeypatch.setattr(images, "load", lambda config, device: Pipe())
+    monkeypatch.setattr(images, "load", lambda config, device, fitted: Pipe())
     monkeypatch.setattr(
         images, "call", lambda pipe, config, batch, data: used.append(batch) or [batch[0].source.open()]
     )
