@@ -55,10 +55,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_previous_one(classify, t
     whole = classify(folder=tmp_path / "whole")
     save = torch.save
 
-    def full(state, path):
-        save(state, path)
+    def full(state, file):
+        save(state, file)
         if state["global_step"] == 4:
-            os.truncate(path, 1000)
+            file.truncate(1000)
             raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(checkpoints.torch, "save", full)
