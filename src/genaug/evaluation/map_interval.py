@@ -43,17 +43,19 @@ class ClassMatches:
             return None
         objects_r = weight_rn @ self.objects_n
         weight_rd = weight_rn[:, self.image_d]
+        all_rd = np.cumsum(weight_rd, axis=1)
         values_r = np.zeros(len(weight_rn))
         for hit_d, miss_d in zip(self.hit_td, self.miss_td, strict=True):
             places = np.flatnonzero(hit_d)
+            counted_d = hit_d + miss_d
+            # few detections lie on crowds, so that most thresholds share one sum
+            counted = (all_rd if counted_d.all() else np.cumsum(weight_rd * counted_d, axis=1))[:, places]
             hits = np.cumsum(weight_rd[:, places], axis=1)
-            misses = np.cumsum(weight_rd * miss_d, axis=1)[:, places]
-            precision = hits / np.maximum(hits + misses, np.finfo(float).eps)
+            precision = hits / np.maximum(counted, np.finfo(float).eps)
             precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
             recall = hits / np.maximum(objects_r, 1)[:, None]
-            for r in range(len(weight_rn)):
-                reached = np.searchsorted(recall[r], RECALLS)
-                values_r[r] += precision[r, reached[reached < len(places)]].sum()
+            reached = np.searchsorted(RECALLS, recall, side="right")  # points of recall up to each hit
+            values_r += (precision * np.diff(reached, axis=1, prepend=0)).sum(axis=1)
         return np.where(objects_r > 0, values_r / (len(self.hit_td) * len(RECALLS)), np.nan)
 
 
