@@ -1,5 +1,6 @@
 """Tables of finished runs without an experiment: one row per setting, nothing merged, nothing dropped, data sets apart."""
 
+import dataclasses
 import io
 import json
 from contextlib import redirect_stdout
@@ -147,6 +148,22 @@ def test_a_table_is_never_wider_than_the_terminal(tmp_path, width):
         print_table(table, width)
     assert max(map(len, shown.getvalue().splitlines())) <= width
     assert "real_guidance" in shown.getvalue().replace("\n", "") or width < 80
+
+
+def test_the_legend_names_the_row_that_all_differences_are_to(tmp_path):
+    words = [f"generator={g} augment={a}" for g in ("none", "real_guidance") for a in ("flip_crop", "randaugment")]
+    (table,) = tables_of(results(tmp_path, *words))
+
+    def legend():
+        shown = io.StringIO()
+        with redirect_stdout(shown):
+            print_table(table, 200)
+        return shown.getvalue().rpartition("difference: to ")[2]
+
+    assert table.spec.rows == ["generator", "augment"]
+    assert legend().startswith("the run without generated images, ")
+    table.spec = dataclasses.replace(table.spec, baseline={"generator": "none", "augment": "flip_crop"})
+    assert legend().startswith("none, flip_crop, ")
 
 
 def test_a_selection_has_a_verdict_which_names_its_data(tmp_path):

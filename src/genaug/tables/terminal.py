@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from genaug.runs.collection import read_results
 from genaug.tables import render
 from genaug.tables.selection import ABSENT, tables_of
-from genaug.tables.table import Entry, Table
+from genaug.tables.table import Entry, Table, text_of
 
 if TYPE_CHECKING:
     from genaug.evaluation.verdict import Verdict
@@ -91,7 +91,11 @@ def described(keys: Sequence[str], values: Sequence[str]) -> str:
 
 
 def _legend(table: Table) -> str:
+    rows, baseline = table.spec.rows, table.spec.baseline
+    to = "the run without generated images"
+    if len(rows) > 1 and all(key in baseline for key in rows):  # one row for all, not the like of each
+        to = described(rows, render.label(table, tuple(text_of(baseline[key]) for key in rows)))
     return (
-        f"difference: to the run without generated images, paired by {table.spec.over}; p: exact sign-flip test after Holm "
-        f"over the table, which needs {table.seeds_needed} seeds to tell a difference."
+        f"difference: to {to}, paired by {table.spec.over}; p: exact sign-flip test after Holm over the table, which needs "
+        f"{table.seeds_needed} seeds to tell a difference."
     )
