@@ -7,13 +7,22 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from genaug.evaluation.statistics import seeds_needed
 from genaug.tables.arrangement import collect
 from genaug.tables.overview import OWN, WITH_RECORDS, num_combinations, stale, with_records
 from genaug.tables.render import markdown
 from genaug.tables.spec import items, read_spec
 from genaug.tables.sweep import Sweep, expand
+from genaug.tables.table import Table, text_of
 from tests.conftest import ROOT
 from tests.golden.identities import ITEMS, changed, compose, of_experiment
+
+
+def seeds_that_it_needs(table: Table) -> int:
+    """The fewest at which a test over all comparisons of the table can find one."""
+    wanted = {key: text_of(value) for key, value in table.spec.baseline.items()}
+    places = [dict(zip(table.spec.keys(), (*entry.row, *entry.column), strict=True)) for entry in table.entries]
+    return seeds_needed(sum(any(wanted.get(key, value) != value for key, value in place.items()) for place in places))
 
 
 def problems(sweep: Sweep) -> list[str]:
@@ -29,7 +38,10 @@ def test_an_experiment_composes_its_table_section_reads_its_sweep_and_its_identi
     assert not problems(sweep)
     assert {cell.config.experiment for cell in sweep.cells if cell.config} == {item}
     spec = read_spec(item)  # a published value without a cell is refused
-    assert spec.title in markdown(collect(sweep, spec))
+    table = collect(sweep, spec)
+    assert spec.title in markdown(table)
+    if item.startswith(("demo/", "replication/")) and spec.metric.startswith("test/"):
+        assert all(entry.wanted >= seeds_that_it_needs(table) for entry in table.entries)
     assert not stale(item), "run: genaug experiments --write"
     assert not (lines := changed(f"experiment/{item}", of_experiment(sweep))), lines
 
@@ -50,6 +62,8 @@ def test_the_experiments_for_a_users_folder_compose_and_share_their_baseline(ext
     assert not problems(sweep)
     assert {cell.config.dataset.name for cell in sweep.cells if cell.config} == {"mine"}
     assert {cell.config.experiment for cell in sweep.cells if cell.config} == {"own/classification"}
+    table = collect(sweep, read_spec("own/classification"))
+    assert extra or all(entry.wanted >= seeds_that_it_needs(table) for entry in table.entries)
     baselines = {c.fingerprint for c in sweep.cells if c.config and c.config.generator.name == "none"}
     assert len(baselines) == len({(c.config.augment.name, c.config.seed) for c in sweep.cells if c.config})
 
