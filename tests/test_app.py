@@ -125,10 +125,28 @@ def test_a_preset_is_explained_by_the_command() -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("seed", "seed\n    The trial."),
+        ("mix.alpha", "mix.alpha of mix=diff_mix, replace, replace_global\n    Probability of a synthetic draw"),
+        ("generator.t0", ", real_guidance_low, "),
+        ("generator.labels.paste_back", "are put back: ``none``, ``hard`` or ``feathered``"),
+        ("leakage.erasure.num_steps", "DDIM steps of a whole trajectory. Must be in [1, 1000]."),
+        ("tracking.mlflow", "Mirror every run in MLflow"),
+        ("mix.m=3", "mix.m of mix="),
+    ],
+)
+def test_a_key_is_explained_alone_with_the_presets_that_have_it(key, said):
+    assert said in CliRunner().invoke(app, ["explain", key]).output
+
+
+@pytest.mark.parametrize(
     ("choice", "said"),
     [
         ("ti_iclr", "ti_iclr is a preset: write genaug explain generator/tokens=ti_iclr."),
-        ("nothing", "nothing is not a group. Write one of augment, dataset,"),
+        ("nothing", "nothing is not a group or a key. Write one of augment, dataset,"),
+        ("generator.nothing", "There is no key generator.nothing."),
+        ("generator.guidanse", "Did you mean generator.guidance"),
         ("generator/tokens=ti_iclr", "a part of generator: genaug explain generator=PRESET prints its keys"),
         ("preset=smoke", "preset has no keys of its own to explain"),
     ],

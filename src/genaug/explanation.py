@@ -2,10 +2,11 @@
 
 import difflib
 import errno
+import functools
 import itertools
 import re
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -207,20 +208,7 @@ def _letters(name: str) -> str:
 def explain_fields(component: Any, indent: str = "") -> list[tuple[str, str, str, str]]:
     """(key, value, docstring, rule) of every field of a config dataclass: its docstring read from the source, its rule in words
     as it is enforced, e.g. ``at least 1``; each empty where there is none."""
-    import ast
-    import inspect
-    import textwrap
-
-    docs: dict[str, str] = {}
-    for cls in reversed(type(component).__mro__):
-        if not is_dataclass(cls):
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
-        for statement, following in zip(body, [*body[1:], None], strict=True):
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                value = following.value if isinstance(following, ast.Expr) else None
-                if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                    docs[statement.target.id] = " ".join(value.value.split())
+    docs = _docstrings(type(component))
     rows = []
     for f in fields(component):
         value = getattr(component, f.name)
@@ -230,3 +218,47 @@ def explain_fields(component: Any, indent: str = "") -> list[tuple[str, str, str
         else:
             rows.append((indent + f.name, str(value), docs.get(f.name, ""), str(f.metadata.get("rule", ""))))
     return rows
+
+
+def explain_meaning(key: str) -> dict[tuple[str, str], list[str]]:
+    """What a key such as ``generator.t0`` means: the presets that have it by (docstring, rule); nothing if none has it. A key
+    that belongs to no preset, e.g. ``seed``, has an empty list of them."""
+    group, _, leaf = key.partition(".")
+    components = {name: COMPONENTS.get(group, {}).get(component_of(group, name)) for name in presets().get(group, [])}
+    owners = [(name, component) for name, component in components.items() if component is not None]
+    meanings: dict[tuple[str, str], list[str]] = {}
+    for name, owner in owners or [("", RunConfig)]:
+        *parents, last = (leaf if owners else key).split(".")
+        for parent in parents:
+            owner = next((kind for kind in _types(owner, parent) if is_dataclass(kind)), type(None))
+        found = {f.name: f for f in fields(owner)} if is_dataclass(owner) else {}
+        if last in found:
+            rule = str(found[last].metadata.get("rule", ""))
+            meanings.setdefault((_docstrings(owner).get(last, ""), rule), []).extend([name] if name else [])
+    return meanings
+
+
+def _types(owner: type, name: str) -> tuple[Any, ...]:
+    """The types that a field may have: ``Erasure | None`` has two."""
+    hint = get_type_hints(owner).get(name) if is_dataclass(owner) else None
+    return get_args(hint) or (hint,)
+
+
+@functools.cache
+def _docstrings(component: type) -> dict[str, str]:
+    """The text below each field of a dataclass and its parents, read from the source."""
+    import ast
+    import inspect
+    import textwrap
+
+    docs: dict[str, str] = {}
+    for cls in reversed(component.__mro__):
+        if not is_dataclass(cls):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
+        for statement, following in zip(body, [*body[1:], None], strict=True):
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                value = following.value if isinstance(following, ast.Expr) else None
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    docs[statement.target.id] = " ".join(value.value.split())
+    return docs

@@ -36,13 +36,18 @@ def _train(arguments: list[str]) -> None:
 @app.command()
 def explain(
     choice: Annotated[
-        str, typer.Argument(help="group=preset, e.g. generator=da_fusion, experiment=ITEM, or a group alone.")
+        str,
+        typer.Argument(
+            help="group=preset, e.g. generator=da_fusion; a group; a key, e.g. generator.t0; experiment=ITEM."
+        ),
     ],
 ) -> None:
-    """The keys of a preset with their values, units, sources and what each may hold; the presets of a group; an experiment."""
+    """The keys of a preset with their values, units, sources and what each may hold; one key; the presets of a group; an
+    experiment."""
     from genaug.composition import compose_whole
     from genaug.config_source import files_of, presets
-    from genaug.explanation import explain_fields, explain_presets
+    from genaug.core.registry import load_components
+    from genaug.explanation import explain_fields, explain_key, explain_meaning, explain_presets
     from genaug.tables.spec import is_experiment, items, read_experiment
 
     group, _, name = (EXPERIMENT + choice if is_experiment(choice) else choice).partition("=")
@@ -60,12 +65,20 @@ def explain(
             except GenaugError as error:  # a broken file breaks its own line
                 typer.echo(f"experiment={item}\n    {error}")
         return
+    load_components()
+    if group not in presets() and (meanings := explain_meaning(group)):
+        for (doc, rule), owners in meanings.items():
+            typer.echo(group + (f" of {group.partition('.')[0]}={', '.join(owners)}" if owners else ""))
+            typer.echo(f"    {doc}" + (f" Must be {rule}." if rule else ""))
+        return
+    if "." in group:
+        raise GenaugError(explain_key(group))
     if group not in presets():
         meant = [f"genaug explain {kind}={group}" for kind, names in presets().items() if group in names]
         raise GenaugError(
             f"{group} is a preset: write {' or '.join(meant)}."
             if meant
-            else f"{group} is not a group. Write one of {', '.join(presets())}, or experiment."
+            else f"{group} is not a group or a key. Write one of {', '.join(presets())}, experiment, or a key such as seed."
         )
     if not name:
         for preset, head in explain_presets(group):

@@ -72,6 +72,17 @@ def label(table: Table, values: Sequence[str]) -> list[str]:
     return [table.spec.labels.get(value, value) for value in values]
 
 
+def name(table: Table, keys: Sequence[str], values: Sequence[str]) -> str:
+    """``da_fusion, alpha=0.5``: groups by their choice, other keys by name and value unless the experiment has words for it;
+    what says nothing is left out."""
+    parts = [
+        shown if "." not in key or shown != value else f"{key.partition('.')[2]}={value}"
+        for key, value, shown in zip(keys, values, label(table, values), strict=True)
+        if value != MISSING
+    ]
+    return ", ".join(parts)
+
+
 def column_title(table: Table, column: Sequence[str]) -> str:
     """``dataset.shots=4`` and the like; the metric where the table has one column only."""
     if not column:

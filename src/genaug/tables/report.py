@@ -120,7 +120,7 @@ def curve_views(table: Table) -> list[dict[str, Any]]:
                 continue
             if any(text.startswith("area(interval") for text in place.values()):
                 continue  # the other norm tells the same story
-            name = ", ".join(render.label(table, list(place.values())))
+            name = render.name(table, list(place), list(place.values()))
             _add_point(groups.setdefault(tuple(place.values()), Series(name=name, points=[])), table, entry, x)
         drawn = [s for s in groups.values() if len({p.x for p in (*s.points, *s.published)}) > 1]
         if drawn and any(s.points for s in drawn):
@@ -147,7 +147,7 @@ def gain_view(table: Table) -> dict[str, Any] | None:
         comparison = entry.comparison
         if comparison is None or entry.alone is None:
             continue
-        name = ", ".join([*render.label(table, entry.row), *render.label(table, entry.column)])
+        name = render.name(table, table.spec.keys(), (*entry.row, *entry.column))
         interval = comparison.interval
         point = Point(
             x=entry.alone,

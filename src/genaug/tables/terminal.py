@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from genaug.runs.collection import read_results
 from genaug.tables import render
-from genaug.tables.selection import ABSENT, tables_of
+from genaug.tables.selection import tables_of
 from genaug.tables.table import Entry, Table, text_of
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def _rank(table: Table, entry: Entry) -> float:
 
 def _cells(table: Table, entry: Entry, compared: bool) -> list[str]:
     spec, unit = table.spec, table.spec.unit
-    cells = [described(spec.rows, render.label(table, entry.row))]
+    cells = [render.name(table, spec.rows, entry.row)]
     if spec.columns:
-        cells.append(described(spec.columns, render.label(table, entry.column)))
+        cells.append(render.name(table, spec.columns, entry.column))
     interval = "" if entry.interval is None else f" {render.span(entry.interval, unit)}"
     cells += [f"{render.number(entry.mean, unit)}{interval}", f"{entry.n}/{entry.wanted}"]
     if compared:
@@ -84,17 +84,11 @@ def _cells(table: Table, entry: Entry, compared: bool) -> list[str]:
     return [*cells, f"{entry.images:,}", f"{entry.seconds:.0f}"]
 
 
-def described(keys: Sequence[str], values: Sequence[str]) -> str:
-    """``da_fusion, alpha=0.5``: groups by their choice, other keys by name and value; what says nothing is left out."""
-    pairs = [(key, value) for key, value in zip(keys, values, strict=True) if value != ABSENT]
-    return ", ".join(value if "." not in key else f"{key.partition('.')[2]}={value}" for key, value in pairs)
-
-
 def _legend(table: Table) -> str:
     rows, baseline = table.spec.rows, table.spec.baseline
     to = "the run without generated images"
     if len(rows) > 1 and all(key in baseline for key in rows):  # one row for all, not the like of each
-        to = described(rows, render.label(table, tuple(text_of(baseline[key]) for key in rows)))
+        to = render.name(table, rows, [text_of(baseline[key]) for key in rows])
     return (
         f"difference: to {to}, paired by {table.spec.over}; p: exact sign-flip test after Holm over the table, which needs "
         f"{table.seeds_needed} seeds to tell a difference."

@@ -50,7 +50,7 @@ def verdicts(table: Table, outputs: Path, features: str = "pixels", deep: bool =
 
 def _not_run(table: Table, entries: list[Entry]) -> list[str]:
     """A sentence on rows of which no run is complete: the verdict cannot speak of them."""
-    names = [", ".join(render.label(table, entry.row)) for entry in entries]
+    names = [render.name(table, table.spec.rows, entry.row) for entry in entries]
     return [f"No run is complete of {'; '.join(names)}."] if names else []
 
 
@@ -59,7 +59,7 @@ def _arm(table: Table, entry: Entry) -> Arm:
         {seed: 100 - v for seed, v in entry.values.items()} if table.spec.unit == "error_percent" else entry.values
     )
     return Arm(
-        name=", ".join(render.label(table, entry.row)),
+        name=render.name(table, table.spec.rows, entry.row),
         values=better_high,
         generated=bool(entry.generated),
         wanted=entry.wanted,
