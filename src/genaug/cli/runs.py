@@ -108,11 +108,14 @@ def plan(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Runs of an experiment by state, what they share, and what the missing ones will cost. Needs no data and no GPU."""
+    import gc
+
     from genaug.tables.plan import plan as count
     from genaug.tables.plan import report_plan
     from genaug.tables.spec import read_spec
     from genaug.tables.sweep import expand
 
+    gc.disable()  # a plan makes a great many small objects, keeps nearly all of them, and ends
     words, outputs = placed(overrides, outputs)
     spec = read_spec(item)
     typer.echo(report_plan(count(expand(item, words, outputs), spec), gpu, use, train_use))
