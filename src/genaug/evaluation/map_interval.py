@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from genaug.core.errors import GenaugError
 from genaug.data.detections import Detections
 from genaug.data.sample import Boxes, Sample
 from genaug.downstream.detection.metrics import matched
@@ -62,13 +61,13 @@ class ClassMatches:
 def matches(rows: Sequence[Mapping[str, Any]], num_classes: int) -> list[ClassMatches]:
     """The matches of one run, from its kept predictions (``predictions.json``: boxes, labels, scores and the targets)."""
     samples, found = zip(*map(_image, rows), strict=True)
-    evaluation = matched(samples, found, [str(i) for i in range(num_classes)])
+    evaluation = matched(samples, found, [str(i) for i in range(num_classes)], sizes=False)
     result = []
     for k in range(num_classes):
         objects = np.array([((s.boxes.labels == k) & ~s.boxes.crowd).sum() for s in samples])
-        # COCO's order: classes, then sizes, of which the first is all, then images
-        entries = [] if evaluation is None else evaluation.evalImgs[k * len(evaluation.params.areaRng) * len(samples) :]
-        kept = [(i, entry) for i, entry in enumerate(entries[: len(samples)]) if entry is not None]
+        # COCO's order: classes, then images
+        entries = [] if evaluation is None else evaluation.evalImgs[k * len(samples) : (k + 1) * len(samples)]
+        kept = [(i, entry) for i, entry in enumerate(entries) if entry is not None]
         if not kept:
             none = np.zeros((1, 0))
             result.append(ClassMatches(np.zeros(0, dtype=int), none, none, objects))
@@ -90,34 +89,29 @@ def mean_average_precision(of_classes: Sequence[ClassMatches], weight_rn: np.nda
     return np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
 
 
-def two_level_map_interval(
-    pairs: Sequence[tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]],
-    num_resamples: int = 1000,
-    confidence: float = CONFIDENCE,
-) -> Interval:
+def resampled_map(rows: Sequence[Mapping[str, Any]], num_resamples: int = 1000) -> np.ndarray:
+    """mAP of one run in each resample of its test images, [resamples]: the same resamples for all runs with as many images.
+
+    Args:
+        rows: its kept predictions.
+    """
+    num_classes = 1 + max((label for row in rows for label in row["target_labels"]), default=-1)
+    draws = np.random.default_rng(0).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=num_resamples)
+    found, weight_rn = matches(rows, num_classes), draws.astype(float)
+    pieces = np.split(weight_rn, range(50, num_resamples, 50))  # 50 x detections weights at a time
+    return np.concatenate([mean_average_precision(found, piece) for piece in pieces])
+
+
+def two_level_map_interval(pairs: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float = CONFIDENCE) -> Interval:
     """Percentile interval of the difference of mAP over seeds and test images.
 
     Args:
-        pairs: for each seed the predictions of method and baseline, of the same images in the same order.
-
-    Raises:
-        GenaugError: if runs were scored on different images.
+        pairs: for each seed the ``resampled_map`` of method and baseline, of the same images in the same order.
     """
-    ids = [row["id"] for row in pairs[0][0]]
-    if any([row["id"] for row in side] != ids for pair in pairs for side in pair):
-        raise GenaugError("These runs were scored on different test images, so no resample of images serves them all.")
-    num_classes = 1 + max((label for row in pairs[0][0] for label in row["target_labels"]), default=-1)
-    rng = np.random.default_rng(0)
-    seeds_rs = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=num_resamples) / len(pairs)
-    weight_rn = rng.multinomial(len(ids), np.full(len(ids), 1 / len(ids)), size=num_resamples).astype(float)
-    estimates_r = np.zeros(num_resamples)
-    for s, sides in enumerate(pairs):
-        method, baseline = (matches(side, num_classes) for side in sides)
-        for first in range(0, num_resamples, 50):  # in pieces: 50 x detections weights at a time
-            piece = slice(first, first + 50)
-            method_r, baseline_r = (mean_average_precision(side, weight_rn[piece]) for side in (method, baseline))
-            estimates_r[piece] += seeds_rs[piece, s] * (method_r - baseline_r)
-    low, high = np.quantile(estimates_r, [(1 - confidence) / 2, (1 + confidence) / 2])
+    difference_rs = np.stack([method - baseline for method, baseline in pairs], axis=1)
+    share = np.full(len(pairs), 1 / len(pairs))
+    seeds_rs = np.random.default_rng(1).multinomial(len(pairs), share, size=len(difference_rs)) * share
+    low, high = np.quantile((seeds_rs * difference_rs).sum(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(low=float(low), high=float(high))
 
 

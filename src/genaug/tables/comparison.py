@@ -1,11 +1,18 @@
 """Paired comparisons of a table's entries with their baseline: by seed, and by seed and test image."""
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genaug.core.errors import GenaugError
+from genaug.core.files import read_json
 from genaug.tables.table import Place, Table, resolved_values, text_of
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from genaug.evaluation.statistics import Interval
     from genaug.tables.spec import TableSpec
     from genaug.tables.sweep import PlannedCell
@@ -19,7 +26,7 @@ def add_comparisons(table: Table, groups: "dict[Place, list[PlannedCell]]") -> N
         return
     places = {(entry.row, entry.column): entry for entry in table.entries}
     wanted = {key: text_of(value) for key, value in spec.baseline.items()}
-    compared = []
+    compared, read = [], _scores(spec.metric)
     within = {i: wanted[key] for i, key in enumerate(spec.rows) if key in wanted}
     if not any(all(row[i] == value for i, value in within.items()) for row in table.rows):
         raise GenaugError(f"experiments/{table.item}.yaml: table.baseline {spec.baseline} is no row of the table.")
@@ -32,54 +39,76 @@ def add_comparisons(table: Table, groups: "dict[Place, list[PlannedCell]]") -> N
         entry.comparison = compare(entry.values, baseline.values)
         if entry.comparison is not None:
             compared.append(entry)
-            pairs = _paired_predictions(
-                groups.get((entry.row, entry.column), []), groups.get((row, column), []), spec.over
-            )
-            entry.two_level = _two_level(pairs, spec)
+            method, other = (groups.get(place, []) for place in ((entry.row, entry.column), (row, column)))
+            entry.two_level = _two_level(method, other, spec, read)
     table.seeds_needed = seeds_needed(len(compared))
     for entry, adjusted in zip(compared, holm([e.comparison.p_value for e in compared if e.comparison]), strict=True):
         entry.p_adjusted = adjusted
         entry.underpowered = entry.comparison is not None and entry.comparison.n < table.seeds_needed
 
 
-def _paired_predictions(
-    method: "list[PlannedCell]", baseline: "list[PlannedCell]", over: str
-) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-    from genaug.tables.sweep import read_predictions
+@dataclass(frozen=True)
+class Scores:
+    """How one run did on its test images, as far as intervals over them need it."""
 
-    other = {resolved_values(cell, [over])[over]: cell for cell in baseline}
-    pairs = []
-    for cell in method:
-        partner = other.get(resolved_values(cell, [over])[over])
-        if partner is None or cell.result is None or partner.result is None:
-            continue
-        first, second = read_predictions(cell), read_predictions(partner)
-        if first and second:
-            pairs.append((first, second))
-    return pairs
+    ids: list[str]
+    targets: list[Any]
+    values: "np.ndarray"
+    """[images], 1 for a hit, else 0; or, of detections, [resamples], mAP in each resample of the images."""
 
 
-def _two_level(pairs: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]], spec: "TableSpec") -> "Interval | None":
+Read = Callable[["PlannedCell"], Scores | None]
+
+
+def _scores(metric: str) -> Read:
+    """Reads the predictions of a run, once however often it is compared; none where it wrote none."""
+    import numpy as np
+
+    @functools.cache
+    def read(folder: Path) -> Scores | None:
+        rows = read_json(folder / "predictions.json", kind=list)
+        if not rows:
+            return None
+        ids = [row["id"] for row in rows]
+        if metric == "test/map":
+            from genaug.evaluation.map_interval import resampled_map
+
+            return Scores(ids, [], resampled_map(rows))
+        hits = np.array([float(row["predicted"] == row["target"]) for row in rows])
+        return Scores(ids, [row["target"] for row in rows], hits)
+
+    return lambda cell: None if cell.folder is None else read(cell.folder)
+
+
+def _two_level(
+    method: "list[PlannedCell]",
+    baseline: "list[PlannedCell]",
+    spec: "TableSpec",
+    read: "Callable[[PlannedCell], Scores | None]",
+) -> "Interval | None":
     """Only for macro accuracy and mAP, which the resampling reproduces, and where all seeds were scored on the same images."""
     import numpy as np
 
     from genaug.evaluation.map_interval import two_level_map_interval
     from genaug.evaluation.statistics import FEWEST, Interval, two_level_interval
 
-    if spec.metric not in ("test/accuracy_macro", "test/map") or len(pairs) < FEWEST:
+    if spec.metric not in ("test/accuracy_macro", "test/map"):
         return None
-    ids = [row["id"] for row in pairs[0][0]]
-    if any([row["id"] for row in side] != ids for pair in pairs for side in pair):
+    other = {resolved_values(cell, [spec.over])[spec.over]: cell for cell in baseline}
+    partners = [(cell, other.get(resolved_values(cell, [spec.over])[spec.over])) for cell in method]
+    both = [(cell, partner) for cell, partner in partners if partner and cell.result and partner.result]
+    if len(both) < FEWEST:
         return None
-
-    def hits(rows: list[dict[str, Any]]) -> list[float]:
-        return [float(row["predicted"] == row["target"]) for row in rows]
-
+    scores = [(read(cell), read(partner)) for cell, partner in both]
+    pairs = [(first, second) for first, second in scores if first and second]
+    if len(pairs) < FEWEST or any(side.ids != pairs[0][0].ids for pair in pairs for side in pair):
+        return None
+    values = [(first.values, second.values) for first, second in pairs]
     if spec.metric == "test/map":
-        found = two_level_map_interval(pairs)
+        found = two_level_map_interval(values)
     else:
-        difference = np.asarray([np.subtract(hits(first), hits(second)) for first, second in pairs])
-        found = two_level_interval(difference, np.asarray([row["target"] for row in pairs[0][0]]))
+        difference = np.stack([first - second for first, second in values])
+        found = two_level_interval(difference, np.asarray(pairs[0][0].targets))
     factor = {"fraction": 1, "percent": 100, "error_percent": -100}[spec.unit]
     low, high = sorted((found.low * factor, found.high * factor))
     return Interval(low=low, high=high)

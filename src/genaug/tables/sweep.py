@@ -16,7 +16,7 @@ from genaug.config import RunConfig
 from genaug.config_source import register
 from genaug.core.combinations import combinations, parameters
 from genaug.core.errors import GenaugError
-from genaug.core.files import read_json, read_rows
+from genaug.core.files import read_rows
 from genaug.core.foreign import check_overrides
 from genaug.core.identity import Texts
 from genaug.core.registry import COMPONENTS
@@ -172,8 +172,3 @@ def last_extra(outputs: Path, item: str) -> tuple[str, ...]:
             if key.lstrip("+") not in swept and key != "experiment" and not key.startswith(HIDDEN):
                 values.setdefault(key, {})[value] = None
     return tuple(f"{key}={','.join(found)}" for key, found in values.items())
-
-
-def read_predictions(cell: PlannedCell) -> list[dict[str, Any]] | None:
-    """Per-image predictions of a complete cell, or None where it wrote none."""
-    return read_json(cell.folder / "predictions.json", kind=list) if cell.folder is not None else None

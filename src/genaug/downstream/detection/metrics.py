@@ -66,11 +66,13 @@ def matched(
     predictions: Sequence[Detections],
     class_names: Sequence[str],
     evaluator: str = "pycocotools",
+    sizes: bool = True,
 ) -> Any:
     """COCO's evaluator with every detection matched to an object or to none; None where nothing was found.
 
     Args:
         samples, predictions, evaluator: as for ``average_precision``; the matches of single images are pycocotools' alone.
+        sizes: false matches among objects of all sizes alone.
     """
     if evaluator == "faster":
         from faster_coco_eval import COCO
@@ -96,6 +98,8 @@ def matched(
         }
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
+        if not sizes:
+            evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
         evaluation.evaluate()
     return evaluation
 
