@@ -230,7 +230,7 @@ def explain_meaning(key: str) -> dict[tuple[str, str], list[str]]:
     for name, owner in owners or [("", RunConfig)]:
         *parents, last = (leaf if owners else key).split(".")
         for parent in parents:
-            owner = next((kind for kind in _types(owner, parent) if is_dataclass(kind)), type(None))
+            owner = next((kind for kind in _types(owner, parent) if isinstance(kind, type)), object)
         found = {f.name: f for f in fields(owner)} if is_dataclass(owner) else {}
         if last in found:
             rule = str(found[last].metadata.get("rule", ""))

@@ -78,7 +78,7 @@ def name(table: Table, keys: Sequence[str], values: Sequence[str]) -> str:
     parts = [
         shown if "." not in key or shown != value else f"{key.partition('.')[2]}={value}"
         for key, value, shown in zip(keys, values, label(table, values), strict=True)
-        if value != MISSING
+        if shown != MISSING
     ]
     return ", ".join(parts)
 
