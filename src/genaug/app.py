@@ -45,11 +45,12 @@ def main() -> None:
     try:
         check_secrets(sys.argv[1:])
         with interruptible():
-            words, choice = with_chosen(checked(sys.argv[1:]))
-            print("".join(f"{line}\n" for line in choice.lines), end="")
-            sys.argv[1:] = _for_each_run(words)
-            conf = register()
-            hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)()
+            for own in _for_each_experiment(checked(sys.argv[1:])):
+                words, choice = with_chosen(own)
+                print("".join(f"{line}\n" for line in choice.lines), end="")
+                sys.argv[1:] = _for_each_run(words)
+                conf = register()
+                hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)()
         if failed:
             raise GenaugError("Runs of the sweep failed:" + "".join(f"\n  {line}" for line in failed))
     except (Interrupted, KeyboardInterrupt) as end:
@@ -78,6 +79,16 @@ def check_secrets(words: Sequence[str]) -> None:
                         f"{key} holds the value of {name}, and what is typed is kept with the results. Leave it out: the "
                         f"library that needs {name} reads it from the environment."
                     )
+
+
+def _for_each_experiment(words: list[str]) -> list[list[str]]:
+    """A command line for each experiment whose runs are asked for: a mean over data sets has none of its own."""
+    from genaug.tables.spec import is_experiment, members
+
+    for place, word in enumerate(words):
+        if word.startswith("experiment=") and is_experiment(item := word.partition("=")[2]):
+            return [[*words[:place], f"experiment={name}", *words[place + 1 :]] for name in members(item)]
+    return [words]
 
 
 def _for_each_run(words: list[str]) -> list[str]:

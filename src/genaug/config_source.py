@@ -16,6 +16,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from genaug.config import RunConfig
+from genaug.core.errors import GenaugError
 from genaug.core.foreign import read_foreign_yaml
 from genaug.core.paths import experiment_files, project_root, roots
 from genaug.core.registry import COMPONENTS, load_components
@@ -147,6 +148,10 @@ def _structured(component: type) -> DictConfig:
 def _read(file: Path, mtime_ns: int, item: str) -> tuple[DictConfig, DictConfig]:
     """An experiment's own settings and its ``smoke:`` section."""
     content = OmegaConf.create(read_foreign_yaml(file))
+    if OmegaConf.select(content, "table.overall") is not None:
+        raise GenaugError(
+            f"experiment={item} is the mean of others and has no run of its own: genaug sweep experiment={item}."
+        )
     for of_others in ("table", "chosen_by"):  # read by tables/spec.py and choosing.py
         content.pop(of_others, None)
     smoke = content.pop("smoke", OmegaConf.create({}))

@@ -17,7 +17,7 @@ from genaug.core.identity import canonical, fingerprint
 from genaug.data.sample import Dataset
 from genaug.runs.cell import cell_fingerprint
 from genaug.tables.overview import OWN
-from genaug.tables.spec import items
+from genaug.tables.spec import items, members
 from genaug.tables.sweep import Sweep, expand
 from tests.conftest import ROOT
 
@@ -105,7 +105,8 @@ def of_experiment(sweep: Sweep) -> dict[str, str]:
 def identities() -> dict[str, dict[str, str]]:
     """``{"generator/psld": {"component": …, "fit": …, "image": …}, "experiment/demo/compare": {"first": …, "last": …}}``."""
     presets = {f"{group}/{name}": of_preset(with_preset(group, name), group, name) for group, name in PRESETS}
-    return presets | {f"experiment/{item}": of_experiment(expand(item, [])) for item in ITEMS}
+    with_runs = [item for item in ITEMS if members(item) == [item]]  # a mean over data sets has none of its own
+    return presets | {f"experiment/{item}": of_experiment(expand(item, [])) for item in with_runs}
 
 
 def on_record() -> dict[str, dict[str, str]]:

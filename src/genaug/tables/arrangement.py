@@ -1,5 +1,6 @@
 """From the cells of an experiment to its table: values over seeds, areas under curves, published values, costs."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable
@@ -9,7 +10,9 @@ from genaug.choosing import chooses
 from genaug.core.errors import GenaugError
 from genaug.runs.collection import HIDDEN, uses_images
 from genaug.tables.comparison import add_comparisons
-from genaug.tables.table import Entry, Place, Table, resolved_values, text_of
+from genaug.tables.overall import labelled, mean_over_datasets
+from genaug.tables.spec import read_spec, to_fraction, to_unit, width_to_unit
+from genaug.tables.table import Arranged, Entry, Place, Table, resolved_values, text_of
 
 if TYPE_CHECKING:
     from genaug.tables.spec import TableSpec
@@ -22,20 +25,17 @@ def collect(sweep: "Sweep", spec: "TableSpec") -> Table:
     Raises:
         GenaugError: if no combination of the sweep is valid, or the baseline is not a row of the table.
     """
-    cells = [cell for cell in sweep.cells if cell.config is not None or cell.values is not None]
+    cells = _readable(sweep)
     if not cells:
         reasons = sorted({cell.reason for cell in sweep.cells})
         raise GenaugError(f"No run of {sweep.item} composes: {' '.join(reasons)}")
     groups: dict[Place, list[PlannedCell]] = {}
-    for cell in cells:
-        resolved = resolved_values(cell, [*spec.keys(), spec.over])
-        place = tuple(resolved[key] for key in spec.rows), tuple(resolved[key] for key in spec.columns)
-        groups.setdefault(place, []).append(cell)
-    entries = {place: _entry(place, members, spec) for place, members in groups.items()}
-    rows = list(dict.fromkeys(row for row, _ in entries))
-    columns = list(dict.fromkeys(column for _, column in entries))
-    if spec.curve is not None and spec.curve.area:
-        columns = _add_areas(entries, rows, columns, spec)
+    if spec.overall is None:
+        groups = _groups(cells, spec)
+        arranged = _arranged(groups, spec)
+    else:
+        arranged = mean_over_datasets({part.item: _of_dataset(part, spec) for part in sweep.parts}, spec)
+    rows, columns, entries = arranged.rows, arranged.columns, arranged.entries
     for row in rows:
         for column in columns:
             entries.setdefault((row, column), Entry(row=row, column=column, wanted=0, values={}))
@@ -66,6 +66,36 @@ def collect(sweep: "Sweep", spec: "TableSpec") -> Table:
     return table
 
 
+def _groups(cells: "list[PlannedCell]", spec: "TableSpec") -> "dict[Place, list[PlannedCell]]":
+    groups: dict[Place, list[PlannedCell]] = {}
+    for cell in cells:
+        resolved = resolved_values(cell, spec.keys())
+        place = tuple(resolved[key] for key in spec.rows), tuple(resolved[key] for key in spec.columns)
+        groups.setdefault(place, []).append(cell)
+    return groups
+
+
+def _arranged(groups: "dict[Place, list[PlannedCell]]", spec: "TableSpec") -> Arranged:
+    """The values of each row and column, and behind them the areas under curves."""
+    entries = {place: _entry(place, members, spec) for place, members in groups.items()}
+    rows = list(dict.fromkeys(row for row, _ in entries))
+    columns = list(dict.fromkeys(column for _, column in entries))
+    if spec.curve is not None and spec.curve.area:
+        columns = _add_areas(entries, rows, columns, spec)
+    return Arranged(rows=rows, columns=columns, entries=entries)
+
+
+def _of_dataset(part: "Sweep", spec: "TableSpec") -> Arranged:
+    """One of the experiments that a table takes the mean of, under its labels."""
+    own = read_spec(part.item)
+    shown = dataclasses.replace(own, metric=spec.metric, unit=spec.unit, curve=spec.curve)
+    return labelled(_arranged(_groups(_readable(part), own), shown), own.labels, part.item)
+
+
+def _readable(sweep: "Sweep") -> "list[PlannedCell]":
+    return [cell for cell in sweep.cells if cell.config is not None or cell.values is not None]
+
+
 def _lines(cells: "list[PlannedCell]", spec: "TableSpec") -> list[tuple[dict[str, str], dict[str, Any]]]:
     lines = {}
     for cell in cells:
@@ -83,8 +113,6 @@ def _is_reduced(item: str, overrides: tuple[str, ...], over: str) -> bool:
 
 
 def _entry(place: Place, members: "list[PlannedCell]", spec: "TableSpec") -> Entry:
-    from genaug.tables.spec import to_unit
-
     entry = Entry(row=place[0], column=place[1], wanted=0, values={})
     wanted = set()
     for cell in members:
@@ -188,8 +216,6 @@ def _add_costs(table: Table, groups: "dict[Place, list[PlannedCell]]") -> None:
 
 
 def _add_published(table: Table) -> None:
-    from genaug.tables.spec import to_fraction, to_unit, width_to_unit
-
     spec = table.spec
     places = {(entry.row, entry.column): entry for entry in table.entries}
     for published in spec.published:

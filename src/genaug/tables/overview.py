@@ -13,7 +13,7 @@ from genaug.core.errors import GenaugError
 from genaug.priors.config import TINY
 from genaug.tables.record import as_markdown, differences_as_markdown, read_record, record_path
 from genaug.tables.render import MISSING
-from genaug.tables.spec import TableSpec, experiment_root, items, read_experiment, read_spec
+from genaug.tables.spec import TableSpec, experiment_root, items, members, read_experiment, read_spec
 
 OWN = "own/"
 """Experiments on a folder of the user's, of which no result can be stated here: they are not on the pages."""
@@ -50,10 +50,10 @@ def pages() -> dict[str, str]:
     for item in (item for item in items() if not item.startswith(OWN)):
         papers.setdefault(item.partition("/")[0], []).append(item)
     lines, found = [], {}
-    for paper, members in papers.items():
-        recorded = sum(read_record(item) is not None for item in members)
-        lines.append(f"| [{paper}]({paper}/README.md) | {len(members)} | {recorded or 'none'} |\n")
-        rows = [f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS), *map(_row_or_fault, members)]
+    for paper, own in papers.items():
+        recorded = sum(read_record(item) is not None for item in own)
+        lines.append(f"| [{paper}]({paper}/README.md) | {len(own)} | {recorded or 'none'} |\n")
+        rows = [f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS), *map(_row_or_fault, own)]
         head = f"# {paper}\n\nHow to run and read these: [all experiments](../README.md).\n\n"
         found[f"{paper}/README.md"] = head + "\n".join(rows) + "\n"
     return {"README.md": HEAD + "".join(lines), **found}
@@ -82,8 +82,8 @@ def row(item: str) -> str:
 
 
 def _num_cells(item: str) -> int:
-    params = read_experiment(item).get("hydra", {}).get("sweeper", {}).get("params", {})
-    return num_combinations({key: str(value) for key, value in params.items()})
+    sweeps = (read_experiment(name).get("hydra", {}).get("sweeper", {}).get("params", {}) for name in members(item))
+    return sum(num_combinations({key: str(value) for key, value in params.items()}) for params in sweeps)
 
 
 def num_combinations(params: dict[str, str]) -> int:
@@ -124,11 +124,13 @@ def _state(record: dict[str, Any]) -> str:
 
 def _needs(item: str) -> str:
     """What an experiment waits for: data that do not come with the packages, weights of a prior."""
-    config = compose_whole(f"experiment={item}")
-    name = config.dataset.name or f"dataset.root of {type(config.dataset).identity_name.rpartition('/')[2]} data"
-    needed = [] if config.dataset.embedded else [name]
-    if config.prior.path != TINY:
-        needed.append(config.prior.path)
+    needed: dict[str, None] = {}
+    for config in (compose_whole(f"experiment={name}") for name in members(item)):
+        source = config.dataset
+        if not source.embedded:
+            needed[source.name or f"dataset.root of {type(source).identity_name.rpartition('/')[2]} data"] = None
+        if config.prior.path != TINY:
+            needed[config.prior.path] = None
     return f"not run: needs {', '.join(needed)} and a GPU" if needed else "not run"
 
 

@@ -94,7 +94,11 @@ def column_title(table: Table, column: Sequence[str]) -> str:
 
 
 def marks(table: Table, entry: Entry) -> str:
-    """``n=3/8`` where seeds are missing, ``†`` oracle, ``*`` differs from the baseline after Holm, ``≈`` reproduced."""
+    """``2 of 3 data sets`` in place of a mean over them, ``n=3/8`` where seeds are missing, ``†`` oracle, ``*`` differs from
+    the baseline after Holm, ``≈`` reproduced."""
+    if entry.mean is None:
+        there, num = entry.num_datasets or (0, 0)
+        return f" ({there} of {num} data sets)" if there < num else ""
     text = f" (n={entry.n}/{entry.wanted})" if entry.n < entry.wanted else " (n=1)" if entry.n == 1 else ""
     text += " †" if entry.oracle else ""
     text += " *" if entry.p_adjusted is not None and entry.p_adjusted < 0.05 else ""
@@ -104,7 +108,7 @@ def marks(table: Table, entry: Entry) -> str:
 def cell_text(table: Table, entry: Entry) -> str:
     """Mean, interval and marks, or ``–``."""
     if entry.mean is None:
-        return MISSING
+        return f"{MISSING}{marks(table, entry)}"
     unit = table.spec.unit
     around = spread(entry.interval, list(entry.values.values()), unit)
     return f"{number(entry.mean, unit)}{around and f' {around}'}{marks(table, entry)}"
@@ -123,6 +127,7 @@ def legend(table: Table) -> list[str]:
     lines = [
         f"{table.spec.metric}, {table.spec.unit.replace('_', ' ')}: mean over {table.spec.over}; – is a missing cell."
     ]
+    lines += overall_legend(table)
     if any(entry.interval is not None for entry in table.entries):
         lines.append(
             "[a, b]: 95 % BCa bootstrap interval of the mean; of few seeds it is too narrow (of 6 it holds 86 %)."
@@ -143,6 +148,24 @@ def legend(table: Table) -> list[str]:
         )
     if any(entry.reproduced for entry in table.entries):
         lines.append("≈ within the published value's tolerance.")
+    return lines
+
+
+def overall_legend(table: Table) -> list[str]:
+    """What a mean over data sets is."""
+    overall = table.spec.overall
+    if overall is None:
+        return []
+    over, names = table.spec.over, ", ".join(overall.experiments)
+    lines = [
+        f"Each {over}'s value is its mean over the data sets ({names}), and {over}s are resampled for all of them at once. "
+        "Where a data set has no value there is no mean."
+    ]
+    if overall.scale != "none":
+        lines.append(
+            "Within a data set and a column 0 is the least and 1 the greatest value of any row and seed: the numbers depend on "
+            "which rows there are, and are no accuracies."
+        )
     return lines
 
 
@@ -209,7 +232,7 @@ def comparison_cells(table: Table, entry: Entry) -> list[str]:
 def cost(table: Table, row: tuple[str, ...]) -> list[str]:
     """One row under ``COST_HEADS``; areas repeat the cells of their curve and are left out."""
     own = [e for e in table.entries if e.row == row and not any(part.startswith("area(") for part in e.column)]
-    cells = sum(entry.n for entry in own)
+    cells = sum(entry.n * (entry.num_datasets or (1, 1))[0] for entry in own)
     if not cells:
         return [MISSING] * len(COST_HEADS)
     alone = [entry.alone for entry in own if entry.alone is not None]
@@ -271,7 +294,7 @@ def comma_separated(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([
-        *table.spec.keys(), "metric", "unit", "mean", "low", "high", "values", "n", "wanted", "oracle", "published",
+        *table.spec.keys(), "metric", "unit", "mean", "low", "high", "values", "n", "wanted", "datasets", "oracle", "published",
         "tolerance", "evidence", "source", "difference", "difference_low", "difference_high", "two_level_low", "two_level_high",
         "p", "p_holm", "underpowered", "images", "network_evaluations",
         "network_evaluations_alone", "seconds", "comparable_with_published",
@@ -284,6 +307,7 @@ def comma_separated(table: Table) -> str:
         fields = [
             *entry.row, *entry.column, table.spec.metric, table.spec.unit, entry.mean, low, high,
             " ".join(map(repr, entry.values.values())), entry.n, entry.wanted,
+            "{} of {}".format(*entry.num_datasets) if entry.num_datasets else "",
             entry.oracle, entry.published_value, published.tolerance if published else None,
             published.evidence if published else None, published.source if published else None,
             comparison.mean if comparison else None, difference_low, difference_high, two_low, two_high,

@@ -102,7 +102,7 @@ def _cell(table: Table, entry: Entry) -> dict[str, str]:
     return {
         "mean": render.number(entry.mean, table.spec.unit),
         "span": render.spread(entry.interval, list(entry.values.values()), table.spec.unit),
-        "marks": render.marks(table, entry) if entry.mean is not None else "",
+        "marks": render.marks(table, entry),
     }
 
 

@@ -14,6 +14,7 @@ from genaug.core.paths import experiment_files, project_root
 UNITS = ("fraction", "percent", "error_percent")
 EVIDENCE = ("paper", "code", "figure", "table", "log", "derived", "secondary", "unverified")
 NORMS = ("max", "interval")
+SCALES = ("none", "min_max")
 
 T = TypeVar("T")
 
@@ -57,6 +58,23 @@ class Scale:
 
 
 @dataclass(kw_only=True, slots=True)
+class Overall:
+    """A table that has no runs of its own: it takes the mean of others, each of which is about one data set."""
+
+    items: dict[str, list[str]]
+    """The experiments whose mean a column is, by the column's name; in the file a list where there is one mean alone."""
+    scale: str = "none"
+    """``min_max`` (DA-Fusion's "Overall") puts the values of a data set on a scale of their own first, on which 0 is the least
+    and 1 the greatest of any row and seed; ``none`` takes them as they are."""
+    without: dict[str, Any] = field(default_factory=dict)
+    """A row of the others that this table leaves out, as its label: it has no place on the scale either."""
+
+    @property
+    def experiments(self) -> list[str]:
+        return list(dict.fromkeys(item for items in self.items.values() for item in items))
+
+
+@dataclass(kw_only=True, slots=True)
 class TableSpec:
     """Rows, columns and metric of a table, and what it is compared with."""
 
@@ -84,6 +102,8 @@ class TableSpec:
     """By data set name."""
     gflop: dict[str, float] = field(default_factory=dict)
     """GFLOP of one network evaluation, by generator; the U-Net's at the prior's size where absent."""
+    overall: Overall | None = None
+    """What a table of means over data sets is the mean of. Its rows are named by their labels there."""
 
     def keys(self) -> list[str]:
         return [*self.rows, *self.columns]
@@ -118,6 +138,12 @@ def read_experiment(item: str) -> dict[str, Any]:
     return read_foreign_yaml(path)
 
 
+def members(item: str) -> list[str]:
+    """The experiments whose runs the table of an experiment shows: itself, or those that it takes the mean of."""
+    content = read_experiment(item).get("table") or {}
+    return [item] if content.get("overall") is None else read_spec(item).overall.experiments  # type: ignore[union-attr]
+
+
 def read_spec(item: str) -> TableSpec:
     """The checked ``table:`` section of an experiment.
 
@@ -128,7 +154,17 @@ def read_spec(item: str) -> TableSpec:
     content = read_experiment(item).get("table")
     if content is None:
         raise GenaugError(f"{where} has no table: section. Write at least title, rows and metric.")
-    return parse_spec(content, where)
+    spec = parse_spec(content, where)
+    for name in spec.overall.experiments if spec.overall is not None else ():
+        part = read_spec(name)
+        own = spec.columns[-len(part.columns) :] if part.columns else []
+        if part.overall is not None or (part.rows, part.columns, part.over) != (spec.rows, own, spec.over):
+            raise GenaugError(
+                f"{where}: table.overall takes the mean of {name}, whose rows {part.rows}, columns {part.columns} and over="
+                f"{part.over} must be its own, and which must not be a mean itself."
+            )
+        spec.scale, spec.gflop = part.scale | spec.scale, part.gflop | spec.gflop
+    return spec
 
 
 def parse_spec(content: Any, where: str) -> TableSpec:
@@ -142,6 +178,10 @@ def parse_spec(content: Any, where: str) -> TableSpec:
         name: Scale(**_fields(Scale, scale, f"{where}: table.scale.{name}"))
         for name, scale in values.get("scale", {}).items()
     }
+    if values.get("overall") is not None:
+        parts = _fields(Overall, values["overall"], f"{where}: table.overall")
+        parts["items"] = parts["items"] if isinstance(parts["items"], Mapping) else {"": parts["items"]}
+        values["overall"] = Overall(**parts)
     common = dict(values.get("publication", {}))
     allowed = {"source", "evidence", "unit", "tolerance"}
     if unknown := sorted(common.keys() - allowed):
@@ -182,6 +222,12 @@ def _check(spec: TableSpec, where: str) -> None:
             choice("table.curve.area", norm, NORMS)
         if spec.curve.over not in spec.columns:
             raise GenaugError(f"{where}: table.curve.over={spec.curve.over} must be one of the columns {spec.columns}.")
+    if (overall := spec.overall) is not None:
+        choice("table.overall.scale", overall.scale, SCALES)
+        for key in overall.without:
+            choice("table.overall.without", key, tuple(spec.rows))
+        if overall.scale != "none" and spec.unit != "fraction":
+            raise GenaugError(f"{where}: table.overall.scale={overall.scale} has no unit: leave table.unit out.")
     for key in spec.baseline:
         choice("table.baseline", key, tuple(spec.keys()))
     for i, entry in enumerate(spec.published):

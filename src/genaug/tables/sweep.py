@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from genaug.core.registry import COMPONENTS
 from genaug.explanation import explain
 from genaug.runs.cell import cell_fingerprint
 from genaug.runs.collection import HIDDEN, run_folders, state_of
-from genaug.tables.spec import read_experiment
+from genaug.tables.spec import members, read_experiment
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,6 +55,8 @@ class Sweep:
     outputs: Path
     notes: tuple[str, ...] = ()
     """Settings that were chosen for the images, and keys that only some of the runs have."""
+    parts: "tuple[Sweep, ...]" = ()
+    """The sweeps of the experiments that this one takes the mean of."""
 
     @property
     def command(self) -> str:
@@ -70,6 +73,16 @@ def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None =
     Raises:
         GenaugError: if the experiment does not compose.
     """
+    if (names := members(item)) != [item]:
+        parts = tuple(expand(name, extra, outputs) for name in names)
+        return Sweep(
+            item=item,
+            extra=tuple(dict.fromkeys(chain.from_iterable(part.extra for part in parts))),
+            cells=list(chain.from_iterable(part.cells for part in parts)),
+            outputs=parts[0].outputs,
+            notes=tuple(dict.fromkeys(chain.from_iterable(part.notes for part in parts))),
+            parts=parts,
+        )
     conf = register()
     try:
         extra = last_extra(outputs or Path("outputs"), item) if extra is None else checked(extra)
@@ -156,12 +169,14 @@ def _records(outputs: Path, item: str) -> Iterator[list[list[str]]]:
 
 
 def was_run(outputs: Path, item: str) -> bool:
-    """Whether a sweep of this experiment is on record."""
-    return next(_records(outputs, item), None) is not None
+    """Whether a sweep of this experiment, of each that it takes the mean of, is on record."""
+    return all(next(_records(outputs, name), None) is not None for name in members(item))
 
 
 def last_extra(outputs: Path, item: str) -> tuple[str, ...]:
     """Overrides beside the sweep's own with which the experiment was last run."""
+    if (names := members(item)) != [item]:
+        return tuple(dict.fromkeys(chain.from_iterable(last_extra(outputs, name) for name in names)))
     content = read_experiment(item)
     parts = [content, content.get("smoke") or {}]
     swept = {key for part in parts for key in part.get("hydra", {}).get("sweeper", {}).get("params", {})}

@@ -23,6 +23,8 @@ class Entry:
     """N: seeds that the experiment asks for."""
     values: dict[int, float]
     """Metric by seed, in the table's unit."""
+    num_datasets: tuple[int, int] | None = None
+    """Of a mean over data sets: how many have a value, and of how many; there is no mean where one lacks it."""
     mean: float | None = None
     interval: "Interval | None" = None
     """BCa bootstrap over the seeds; None where they are too few."""
@@ -60,6 +62,15 @@ class Entry:
     def gap(self) -> float | None:
         """Ours minus published."""
         return None if self.mean is None or self.published_value is None else self.mean - self.published_value
+
+
+@dataclass(kw_only=True, slots=True)
+class Arranged:
+    """Entries in the order of their rows and columns; some places may have none."""
+
+    rows: list[tuple[str, ...]]
+    columns: list[tuple[str, ...]]
+    entries: dict[Place, Entry]
 
 
 @dataclass(kw_only=True, slots=True)
