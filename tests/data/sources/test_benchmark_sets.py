@@ -4,7 +4,9 @@ UniDiffDA's splits and Roboflow's exports."""
 import json
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -284,10 +286,19 @@ def test_training_copies_of_a_picture_that_is_held_out_are_left_out(tmp_path: Pa
     assert [Path(s.id).stem for s in dataset.val] == ["b_png.rf.05"] and len(dataset.test) == 2
     assert dataset.notes["train_images_of_pictures_in_val_or_test_left_out"] == 3
     assert dataset.notes["val_images_of_pictures_in_test_left_out"] == 1
+    assert dataset.notes["images_whose_name_tells_no_original"] == 1
     with pytest.raises(GenaugError, match="no group"):
         Roboflow(root=str(tmp_path), seed=0, original="png")
     with pytest.raises(GenaugError, match="finds every training picture"):
         Roboflow(root=str(tmp_path), seed=0, original="(j)pg").load()
+
+
+def test_a_pattern_that_no_file_name_has_is_refused_with_the_names_that_there_are(tmp_path: Path) -> None:
+    roboflow(tmp_path, train=["scan 1", "scan 2"], valid=["scan 3"], test=["scan 4"])
+    with pytest.raises(
+        GenaugError, match=r"matches none of 4 file names.*e\.g\. scan 1\.jpg, scan 2\.jpg, scan 3\.jpg\..*dataset=yolo"
+    ):
+        Roboflow(root=str(tmp_path), seed=0).load()
 
 
 def test_the_pattern_of_bone_x_rays_sees_through_the_prefix_of_a_copy(tmp_path: Path) -> None:
@@ -304,6 +315,33 @@ def test_the_pattern_of_bone_x_rays_sees_through_the_prefix_of_a_copy(tmp_path: 
     )
     dataset = Roboflow(root=str(tmp_path), seed=0, original=pattern).load()
     assert [Path(s.id).name for s in dataset.train] == ["n_0_7_png.rf.bb.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("tree", "source", "file", "old", "new"),
+    [
+        (cub, Cub200, "CUB_200_2011/train_test_split.txt", "3 1\n", "3 0\n"),
+        (isic, Isic2018, "ISIC2018_Task3_Test_GroundTruth/ISIC2018_Task3_Test_GroundTruth.csv", "0.0,1.0", "1.0,0.0"),
+        (inaturalist, INaturalist2021, "train_mini.json", '"category_id": 2', '"category_id": 1'),
+    ],
+)
+def test_another_list_of_the_same_length_is_another_data_set(
+    tmp_path: Path, tree: Callable[[Path], Path], source: Any, file: str, old: str, new: str
+) -> None:
+    path = tree(tmp_path) / file
+    before, text = source(root=str(tmp_path), seed=0).identity(), path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    assert path.stat().st_size == len(text) and source(root=str(tmp_path), seed=0).identity() != before
+
+
+def test_an_image_that_is_added_or_of_another_size_is_another_data_set(tmp_path: Path) -> None:
+    folder = cub(tmp_path) / "CUB_200_2011" / "images" / BIRDS[0]
+    before = Cub200(root=str(tmp_path), seed=0).identity()
+    picture(folder / "new.jpg")
+    more = Cub200(root=str(tmp_path), seed=0).identity()
+    picture(folder / "new.jpg", (30, 30))
+    assert len({str(found) for found in (before, more, Cub200(root=str(tmp_path), seed=0).identity())}) == 3
 
 
 @pytest.mark.parametrize("source", [Cub200, Cifar10, Cifar100, INaturalist2021, Isic2018, UniDiffDa])

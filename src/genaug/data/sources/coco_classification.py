@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from genaug.core.errors import boundary
+from genaug.core.identity import folder_digest
 from genaug.core.registry import component
 from genaug.data.annotations import check_segmentation
 from genaug.data.masks import Segmentations
 from genaug.data.sample import Dataset, Sample
-from genaug.data.sources.published import Origin, Published, listing_digest, samples_of_files
+from genaug.data.sources.published import Origin, Published, samples_of_files
 
 Annotation = dict[str, Any]
 
@@ -67,7 +68,7 @@ class CocoClassification(Published):
     def content(self) -> Any:
         paths = [self._annotations(split) for split in ("train", "val")]
         self.require(*paths, *(self._images(split) for split in ("train", "val")))
-        return listing_digest(self.folder, paths)
+        return folder_digest(self.folder, paths)
 
     def read(self) -> Dataset:
         self.content()  # says what is missing

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from genaug.core.errors import GenaugError
+from genaug.core.identity import folder_digest
 from genaug.core.registry import component
 from genaug.data.annotations import read_text
 from genaug.data.sample import Dataset
-from genaug.data.sources.published import Origin, Published, listing_digest, samples_of_files, tree_digest
+from genaug.data.sources.published import Origin, Published, samples_of_files, tree_digest
 
 LISTS = ("images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt")
 
@@ -34,7 +35,7 @@ class Cub200(Published):
 
     def content(self) -> Any:
         self.require(*(self.base / name for name in LISTS), self.base / "images")
-        return [listing_digest(self.base, (self.base / name for name in LISTS)), tree_digest(self.base / "images")]
+        return [folder_digest(self.base, [self.base / name for name in LISTS]), tree_digest(self.base / "images")]
 
     def read(self) -> Dataset:
         paths, labels, classes, training = (self.listed(name) for name in LISTS)

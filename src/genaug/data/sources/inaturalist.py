@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.fields import choice
+from genaug.core.identity import folder_digest
 from genaug.core.registry import component
 from genaug.data.annotations import read_text
 from genaug.data.sample import Dataset, Sample
-from genaug.data.sources.published import Origin, Published, listing_digest, samples_of_files, unique_names
+from genaug.data.sources.published import Origin, Published, samples_of_files, unique_names
 
 SPLITS = {"mini": ("train_mini.json", "val.json"), "full": ("train.json", "val.json")}
 
@@ -22,7 +23,7 @@ class INaturalist2021(Published):
     the test, since the test labels are not public, and validation is carved from train.
 
     ``root`` holds ``train_mini.json`` (or ``train.json``), ``val.json`` and the unpacked folders ``train_mini/`` and ``val/``.
-    Images are identified by path and size, not by content.
+    Its lists are identified by their content, images by path and size.
     """
 
     subset: str = choice("mini", tuple(SPLITS))
@@ -44,7 +45,7 @@ class INaturalist2021(Published):
     def content(self) -> Any:
         files = [self.folder / name for name in SPLITS[self.subset]]
         self.require(*files, *(self.folder / path.stem for path in files))
-        return listing_digest(self.folder, files)
+        return folder_digest(self.folder, files)
 
     def read(self) -> Dataset:
         train, test = (self.listed(name) for name in SPLITS[self.subset])

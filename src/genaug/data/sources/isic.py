@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from genaug.core.identity import folder_digest
 from genaug.core.registry import component
 from genaug.data.sample import Dataset
 from genaug.data.sources.published import Origin, Published, listing_digest, samples_of_files
@@ -47,7 +48,7 @@ class Isic2018(Published):
     def content(self) -> Any:
         self.require(*map(self.table, PARTS), *map(self.folder_of, PARTS))
         images = [path for part in PARTS for path in self.folder_of(part).glob("*.jpg")]
-        return listing_digest(self.folder, [*map(self.table, PARTS), *images])
+        return [folder_digest(self.folder, map(self.table, PARTS)), listing_digest(self.folder, images)]
 
     def read(self) -> Dataset:
         self.require(*map(self.table, PARTS))

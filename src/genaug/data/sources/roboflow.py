@@ -36,6 +36,14 @@ class Roboflow(Yolo):
 
     def read(self) -> Dataset:
         dataset = Yolo.read(self)
+        names = [Path(sample.id).name for part in (dataset.train, dataset.val, dataset.test) for sample in part]
+        others = [name for name in names if not re.search(self.original, name)]
+        if len(others) == len(names):
+            raise GenaugError(
+                f"dataset.original={self.original} matches none of {len(names)} file names, so that copies of a picture cannot "
+                f"be told, e.g. {', '.join(sorted(names)[:3])}. Write a pattern whose first group is the original's name, or "
+                "dataset=yolo where no picture has copies."
+            )
         test = {self.picture(sample) for sample in dataset.test}
         val = tuple(sample for sample in dataset.val if self.picture(sample) not in test)
         held_out = test | {self.picture(sample) for sample in val}
@@ -43,6 +51,7 @@ class Roboflow(Yolo):
         left_out = {
             "train_images_of_pictures_in_val_or_test_left_out": len(dataset.train) - len(train),
             "val_images_of_pictures_in_test_left_out": len(dataset.val) - len(val),
+            "images_whose_name_tells_no_original": len(others),
         }
         if not train:
             raise GenaugError(
