@@ -51,6 +51,8 @@ def compose(*overrides: str) -> RunConfig:
 PRESETS = [(group, path.stem) for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
 ITEMS = [item for item in items() if not item.startswith(OWN)]
 """All experiments but the ones on a user's images, whose settings depend on these."""
+WITH_RUNS = [item for item in ITEMS if members(item) == [item]]
+"""Those but the means over data sets, which have no run of their own."""
 PARENTS = {
     "generator/tokens": ("generator=diff_mix",),
     "generator/lora": ("generator=diff_mix",),
@@ -105,8 +107,7 @@ def of_experiment(sweep: Sweep) -> dict[str, str]:
 def identities() -> dict[str, dict[str, str]]:
     """``{"generator/psld": {"component": …, "fit": …, "image": …}, "experiment/demo/compare": {"first": …, "last": …}}``."""
     presets = {f"{group}/{name}": of_preset(with_preset(group, name), group, name) for group, name in PRESETS}
-    with_runs = [item for item in ITEMS if members(item) == [item]]  # a mean over data sets has none of its own
-    return presets | {f"experiment/{item}": of_experiment(expand(item, [])) for item in with_runs}
+    return presets | {f"experiment/{item}": of_experiment(expand(item, [])) for item in WITH_RUNS}
 
 
 def on_record() -> dict[str, dict[str, str]]:
