@@ -124,15 +124,65 @@ def test_every_batch_has_its_share_of_real_images_and_all_images_are_shown(tmp_p
     assert {shown[i] for i in range(6, 24)} == {3}  # 3 epochs x 6 batches x 3 of 18 generated images
 
 
+def test_fewer_real_images_than_a_batch_needs_come_again_in_it():
+    batches = FixedShareBatches(num_real=3, num_generated=2, batch_size=8, real_share=0.5)
+    shown: Counter[int] = Counter()
+    for epoch in range(6):
+        batches.set_epoch(epoch)
+        (batch,) = batches
+        assert len(batch) == 8 and sum(index < 3 for index in batch) == 4 and set(batch) == set(range(5))
+        shown.update(batch)
+    assert {shown[i] for i in range(3)} == {8} and {shown[i] for i in (3, 4)} == {12}
+
+
+def test_an_interrupted_epoch_goes_on_with_the_batches_that_were_not_shown():
+    whole, rest = (FixedShareBatches(17, 30, batch_size=6, real_share=1 / 3, seed=5) for _ in range(2))
+    whole.set_epoch(2)
+    rest.set_epoch(2, first_batch=3)
+    assert len(whole) == 8 and len(rest) == 5 and list(rest) == list(whole)[3:]
+    rest.set_epoch(3)
+    assert len(rest) == 8 and next(iter(rest)) != next(iter(whole))
+
+
+def test_workers_that_live_on_draw_the_variants_of_the_next_epoch_too(tmp_path):
+    images = MixedDataset(*everything(tmp_path, m=5), alpha=1.0)
+    loader = DataLoader(images, batch_size=6, num_workers=2, persistent_workers=True)
+    drawn = []
+    for epoch in range(3):
+        images.set_epoch(epoch)
+        ((pictures, _),) = loader
+        assert torch.equal(pictures, torch.stack([images[i][0] for i in range(6)]))
+        drawn.append(pictures)
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_images_of_all_sizes_become_one_size_and_their_boxes_follow(tmp_path):
+    dataset = scenes()
+    images = MixedDataset(dataset, pool_of(tmp_path, dataset), alpha=0.0, image_size=24)
+    for i, real in enumerate(dataset.train):
+        picture, target = images[i]
+        assert picture.shape == (3, 24, 24)
+        scale = [24 / real.open().width, 24 / real.open().height] * 2
+        assert np.allclose(target["boxes"], real.boxes.xyxy * scale) and target["boxes"].dtype == torch.float32
+    labelled, _ = everything(tmp_path / "other")
+    assert MixedDataset(labelled, None, image_size=5)[-1][0].shape == (3, 5, 5)
+
+
 def test_shares_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(GenaugError, match="real_share=0"):
         FixedShareBatches(6, 6, 4, 0)
-    with pytest.raises(GenaugError, match="needs 8 real images"):
-        FixedShareBatches(6, 6, 8, 1)
+    with pytest.raises(GenaugError, match="batch_size=0"):
+        FixedShareBatches(6, 6, 0)
+    with pytest.raises(GenaugError, match="no real image"):
+        FixedShareBatches(0, 6, 4)
     with pytest.raises(GenaugError, match="no generated image"):
         FixedShareBatches(6, 0, 4, 0.5)
     with pytest.raises(GenaugError, match="alpha=2"):
         MixedDataset(*everything(tmp_path), alpha=2)
+    with pytest.raises(GenaugError, match=r"m=0 must be 1 or more.*None for the pool"):
+        MixedDataset(*everything(tmp_path), m=0)
+    with pytest.raises(GenaugError, match="image_size=0"):
+        MixedDataset(*everything(tmp_path), image_size=0)
     _, pool = everything(tmp_path)
     other = Dataset(name="o", task="classification", class_names=("a",), train=(sample("x", 0),), val=(), test=())
     with pytest.raises(GenaugError, match="belongs to these real images"):

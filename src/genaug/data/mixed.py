@@ -1,13 +1,13 @@
 """Real and generated images for any training loop: a plain torch data set, and batches with a fixed share of real images.
 
 real, pool = genaug.load_pool("da_fusion*_s0")
-images = genaug.MixedDataset(real, pool, alpha=0.5, m=5, transform=...)
+images = genaug.MixedDataset(real, pool, alpha=0.5, m=5, image_size=64)
 loader = torch.utils.data.DataLoader(images, batch_size=32, shuffle=True)
 for epoch in range(50):
     images.set_epoch(epoch)      # other variants are drawn in each epoch
     for pictures, targets in loader: ...
 
-images = genaug.MixedDataset(real, pool, alpha=None)                       # all real images, then all generated ones
+images = genaug.MixedDataset(real, pool, alpha=None, image_size=64)        # all real images, then all generated ones
 batches = genaug.FixedShareBatches(images.num_real, images.num_generated, batch_size=32, real_share=0.5)
 loader = torch.utils.data.DataLoader(images, batch_sampler=batches)
 """
@@ -25,6 +25,7 @@ from torch.utils.data import Sampler
 
 from genaug.core.errors import GenaugError
 from genaug.core.seeding import choice, derive, uniform
+from genaug.data.mixing import Order
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
 
@@ -49,6 +50,8 @@ class MixedDataset(TorchDataset[tuple[Any, Any]]):
         pool: its variants; None mixes nothing.
         alpha: probability of a generated image, in [0, 1], or None.
         m: variants per real image; None takes all.
+        image_size: side in pixels of the square to which every image is stretched before ``transform``, boxes with it. Without
+            it each keeps its own: a real one that of its file, a generated one that of the generator.
         transform: what turns a PIL image into what the model takes. Where boxes must follow, give ``transforms``.
         transforms: takes (PIL image, target) and gives both.
         soft: give class weights instead of the class.
@@ -62,6 +65,7 @@ class MixedDataset(TorchDataset[tuple[Any, Any]]):
         pool: Pool | None,
         alpha: float | None = 0.5,
         m: int | None = None,
+        image_size: int | None = None,
         transform: Callable[[Image.Image], Any] = to_tensor,
         transforms: Callable[[Image.Image, Any], tuple[Any, Any]] | None = None,
         soft: bool = False,
@@ -70,6 +74,11 @@ class MixedDataset(TorchDataset[tuple[Any, Any]]):
     ):
         if alpha is not None and not 0 <= alpha <= 1:
             raise GenaugError(f"alpha={alpha} is a probability: write a number from 0 to 1, or None.")
+        for name, value in (("m", m), ("image_size", image_size)):
+            if value is not None and value < 1:
+                raise GenaugError(
+                    f"{name}={value} must be 1 or more, or None. For real images alone give None for the pool."
+                )
         self.real: Sequence[Sample] = real.train if isinstance(real, Dataset) else real
         groups = pool.by_source() if pool is not None else {}
         self.variants = [_first(groups.get(sample.id, ()), m) for sample in self.real]
@@ -78,8 +87,9 @@ class MixedDataset(TorchDataset[tuple[Any, Any]]):
         if pool is not None and not self.num_generated:
             raise GenaugError("No image of the pool belongs to these real images: take both from one load_pool.")
         self.num_classes = len(real.class_names) if isinstance(real, Dataset) else self._highest_class() + 1
-        self.alpha, self.transform, self.transforms = alpha, transform, transforms
-        self.soft, self.first_label, self.seed, self.epoch = soft, first_label, seed, 0
+        self.alpha, self.image_size, self.transform, self.transforms = alpha, image_size, transform, transforms
+        self.soft, self.first_label, self.seed = soft, first_label, seed
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that live on, too
 
     def _highest_class(self) -> int:
         samples = itertools.chain(self.real, *self.variants)
@@ -95,36 +105,37 @@ class MixedDataset(TorchDataset[tuple[Any, Any]]):
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other variants from now on. Call it before the loader starts its workers."""
-        self.epoch = epoch
+        """Draw other variants from now on. Call it before the loop over the loader begins."""
+        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return self.num_real + (self.num_generated if self.alpha is None else 0)
 
     def sample(self, index: int) -> Sample:
         """The image of an item with its annotation."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+        index = range(len(self))[index]
         if index >= self.num_real:
             place = index - self.num_real
             source = int(np.searchsorted(self.ends, place, side="right"))
             return self.variants[source][place - int(self.ends[source])]  # counted from the end of its group
-        place, variants = (self.seed, self.epoch, index), self.variants[index]
+        place, variants = (self.seed, int(self._epoch), index), self.variants[index]
         if self.alpha is not None and variants and uniform(*place, "alpha") < self.alpha:
             return variants[choice(len(variants), *place, "variant")]
         return self.real[index]
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         sample = self.sample(index)
-        target = self._target(sample)
-        if self.transforms is not None:
-            return self.transforms(sample.open(), target)
-        return self.transform(sample.open()), target
+        image, scale = sample.open(), np.ones(2, dtype=np.float32)
+        if self.image_size is not None:
+            scale = np.asarray([self.image_size / image.width, self.image_size / image.height], dtype=np.float32)
+            image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
+        target = self._target(sample, scale)
+        return self.transforms(image, target) if self.transforms is not None else (self.transform(image), target)
 
-    def _target(self, sample: Sample) -> Any:
+    def _target(self, sample: Sample, scale: np.ndarray) -> Any:
         if sample.boxes is not None:
             return {
-                "boxes": torch.from_numpy(sample.boxes.xyxy.copy()),
+                "boxes": torch.from_numpy(sample.boxes.xyxy * np.tile(scale, 2)),
                 "labels": torch.from_numpy(sample.boxes.labels.copy()) + self.first_label,
                 "crowd": torch.from_numpy(sample.boxes.crowd.copy()),
             }
@@ -144,8 +155,9 @@ def _first(variants: Sequence[SyntheticSample], m: int | None) -> Sequence[Synth
 class FixedShareBatches(Sampler[list[int]]):
     """Batches of indices with the same number of real images in each: of any data set that lists the real ones first.
 
-    An epoch shows every real image once (those left over after the last whole batch come in another epoch); generated images
-    are drawn in shuffled rounds of their own.
+    Real and generated images come in shuffled rounds of their own, which go on from batch to batch and from epoch to epoch: all
+    are shown equally often. An epoch has as many batches as the real images fill, at least one; where a batch needs more than
+    there are, some come twice in it. Batch k of epoch e follows from the seed alone, so a training can begin at any.
 
     Args:
         num_real: real images, at indices 0 … num_real - 1.
@@ -158,38 +170,33 @@ class FixedShareBatches(Sampler[list[int]]):
     def __init__(self, num_real: int, num_generated: int, batch_size: int, real_share: float = 0.5, seed: int = 0):
         if not 0 < real_share <= 1:
             raise GenaugError(f"real_share={real_share} must lie in (0, 1].")
+        if batch_size < 1:
+            raise GenaugError(f"batch_size={batch_size} must be 1 or more.")
+        if num_real < 1:
+            raise GenaugError("There is no real image to fill the batches with.")
         self.real_per_batch = min(max(round(batch_size * real_share), 1), batch_size)
-        if num_real < self.real_per_batch:
-            raise GenaugError(
-                f"A batch of {batch_size} needs {self.real_per_batch} real images, and there are {num_real}."
-            )
         if num_generated < 1 and self.real_per_batch < batch_size:
             raise GenaugError("There is no generated image to fill the batches with: write real_share=1.")
         self.num_real, self.num_generated, self.batch_size = num_real, num_generated, batch_size
-        self.seed, self.epoch = seed, 0
+        self.seed, self.epoch, self.first_batch = seed, 0, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Another order from now on."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Other batches from now on; those before ``first_batch`` are left out, as they were shown before an interruption."""
+        self.epoch, self.first_batch = epoch, first_batch
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches of a whole epoch."""
+        return max(self.num_real // self.real_per_batch, 1)
 
     def __len__(self) -> int:
-        return self.num_real // self.real_per_batch
+        """Batches that this epoch still has."""
+        return max(self.per_epoch - self.first_batch, 0)
 
     def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng(derive(self.seed, "real", self.epoch))
-        real = rng.permutation(self.num_real)
-        per_batch = self.batch_size - self.real_per_batch
-        first = self.epoch * len(self) * per_batch  # generated images shown in earlier epochs
-        for batch in range(len(self)):
-            start = batch * self.real_per_batch
-            chosen = real[start : start + self.real_per_batch].tolist()
-            places = range(first + batch * per_batch, first + (batch + 1) * per_batch)
-            yield [*chosen, *(self.num_real + self._generated(place) for place in places)]
-
-    def _generated(self, place: int) -> int:
-        """Index of the generated image that is shown at a place of the endless sequence of shuffled rounds."""
-        turn, within = divmod(place, self.num_generated)
-        if getattr(self, "_turn", None) != turn:
-            self._turn = turn
-            self._round = np.random.default_rng(derive(self.seed, "generated", turn)).permutation(self.num_generated)
-        return int(self._round[within])
+        real = Order(self.num_real, derive(self.seed, "real"))
+        generated = Order(self.num_generated, derive(self.seed, "generated"))
+        rest = self.batch_size - self.real_per_batch
+        for batch in range(self.epoch * self.per_epoch + self.first_batch, (self.epoch + 1) * self.per_epoch):
+            chosen = [real[batch * self.real_per_batch + place] for place in range(self.real_per_batch)]
+            yield [*chosen, *(self.num_real + generated[batch * rest + place] for place in range(rest))]
