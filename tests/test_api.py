@@ -43,6 +43,20 @@ def test_a_sweep_runs_and_its_results_are_read_back(tmp_path, monkeypatch):
     assert found["downstream.num_steps"][0] == 2
     with pytest.raises(GenaugError, match="No finished run"):
         genaug.results("generator=psld")
+    assert sorted(genaug.results(last=True)["seed"]) == [0, 1]  # the sweep is on record
+    genaug.sweep(["generator=none", "seed=1", *fast])
+    assert genaug.results(last=True)["seed"].tolist() == [1]
+    with pytest.raises(GenaugError, match="No run of this sweep finished"):
+        genaug.sweep(["generator=real_guidance", "mix.m=0", "seed=0,1"])
+
+
+def test_overrides_as_people_first_write_them_are_explained():
+    with pytest.raises(GenaugError, match=r"a string for each: write \['generator=none', 'seed=1'\]"):
+        genaug.compose("generator=none seed=1")
+    with pytest.raises(GenaugError, match=r"generator=none,da_fusion names several values.*genaug\.sweep in Python"):
+        genaug.run(["generator=none,da_fusion"])
+    with pytest.raises(GenaugError, match=r"^-m is an option of the command line"):
+        genaug.sweep(["-m", "generator=none,da_fusion"])
 
 
 def test_own_presets_and_experiments_stand_beside_those_of_the_package(tmp_path, monkeypatch):

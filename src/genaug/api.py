@@ -3,12 +3,14 @@
 import sys
 import traceback
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genaug.choosing import with_chosen
 from genaug.composition import compose_typed
 from genaug.config import RunConfig
+from genaug.core.errors import GenaugError
 from genaug.explanation import message
 
 if TYPE_CHECKING:
@@ -49,25 +51,38 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
 def sweep(overrides: Sequence[str]) -> "pd.DataFrame":
     """Run every combination in this process, as ``genaug sweep`` does: ``["generator=none,da_fusion", "seed=range(0,8)"]``.
 
-    An ``experiment=`` brings its own combinations. A run that fails is printed and the others go on.
+    An ``experiment=`` brings its own combinations. A run that fails is printed and the others go on. The sweep is on record as
+    one of the command line is: ``results(last=True)`` and ``genaug verdict --last`` read it.
 
     Returns:
         the finished runs, as ``results`` gives them.
+
+    Raises:
+        GenaugError: if none finished.
     """
     from genaug.run import run as run_cell
     from genaug.runs.cell import Cell
+    from genaug.runs.sweep import FAILED, OK, SKIPPED, note_cell
     from genaug.tables.sweep import plan_jobs
 
-    found = []
+    found, record = [], f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     for planned in plan_jobs(overrides):
+        if planned.config is None:
+            print(f"genaug: {planned.reason} ({' '.join(planned.overrides)})", file=sys.stderr)
+            continue
+        cell, state = None, SKIPPED
         try:
-            if planned.config is None:
-                print(f"genaug: {planned.reason} ({' '.join(planned.overrides)})", file=sys.stderr)
-                continue
             cell = Cell.of(planned.config, planned.overrides)
-            found.append(cell.result() or run_cell(cell))
+            known = cell.result()
+            if known is None:
+                known, state = run_cell(cell), OK
+            found.append(known)
         except Exception as error:
             print(f"genaug: {message(error) or traceback.format_exc()}", file=sys.stderr)
+            state = FAILED
+        note_cell(planned.config.paths.outputs / "sweeps" / record, cell and cell.folder, planned.overrides, state)
+    if not found:
+        raise GenaugError("No run of this sweep finished; why is said above.")
     return _frame(found)
 
 

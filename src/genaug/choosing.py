@@ -70,6 +70,7 @@ def chooses(item: str) -> bool:
 
 def with_chosen(words: Sequence[str]) -> tuple[list[str], Choice]:
     """A command line's words with the settings that its experiment leaves open, and what was chosen."""
+    words = checked(words)
     items = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
     found = (
         choose(items[-1], [word for word in words if not word.startswith(("experiment=", "-"))]) if items else Choice()

@@ -43,8 +43,10 @@ def checked(words: Sequence[str]) -> list[str]:
     """The words of a command line as Hydra can read them, each choice of a preset being one.
 
     Raises:
-        GenaugError: for ``generator=null``, ``generator=3``, ``~generator`` and the like.
+        GenaugError: for ``generator=null``, ``generator=3``, ``~generator`` and the like, and one string for all of them.
     """
+    if isinstance(words, str):
+        raise GenaugError(f"Overrides are a list with a string for each: write {words.split()}.")
     words = readable(words)
     for word in words:
         if sets_value(word) or word.startswith("-"):

@@ -81,6 +81,8 @@ def explain(error: BaseException) -> str:
     for link in links:
         if isinstance(link, OverrideParseException):
             reason = link.message.splitlines()[0]
+            if str(link.override).startswith("-"):
+                return f"{link.override} is an option of the command line: leave it out here."
             if str(link.override) in experiment_files():
                 return f"{link.override} is an experiment: write experiment={link.override}."
             return (
@@ -93,6 +95,12 @@ def explain(error: BaseException) -> str:
         return explain_key(match.group(1).rstrip(".").replace("/", "."))
     if match := re.search(r"Could not find '([^'\s]+)'", text):
         return _explain_unknown_preset(match.group(1))
+    if match := re.search(r"Ambiguous value for argument '(.*)'", text):
+        key, _, value = match.group(1).partition("=")
+        return (
+            f"{key}={value} names several values, and this is one run. Add -m (genaug sweep; genaug.sweep in Python) for a run "
+            f"with each, or write {key}=[{value}] for one list."
+        )
     if match := re.search(r"full_key: ([\w.]+)", text):
         reason = next(message for message in said if "full_key:" in message).splitlines()[0]
         if "missing mandatory value" in reason.lower():
