@@ -94,7 +94,8 @@ def test_costs_and_missing_seeds_are_stated():
     verdict = judge(
         [
             arm("none", 0.5, generated=False, hours=0.25),
-            Arm(name="m", values={0: 0.6}, generated=True, wanted=8, images=1200),
+            Arm(name="m", values={0: 0.6}, generated=True, wanted=8, images={"pool": 1200}),
+            Arm(name="m, other augmentation", values={0: 0.5}, generated=True, wanted=1, images={"pool": 1000}),
         ],
         "accuracy",
     )

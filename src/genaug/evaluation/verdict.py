@@ -4,6 +4,7 @@ Every row that used generated images is compared with the best row that used non
 all of these comparisons, so the best of many is not called better for having been picked. Nothing here reads files.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -38,7 +39,8 @@ class Arm:
     """Whether it trained on generated images."""
     wanted: int = 0
     """Seeds that were asked for."""
-    images: int = 0
+    images: Mapping[str, int] = field(default_factory=dict)
+    """Generated images by their pool; rows that share one did not need them twice."""
     hours: float = 0.0
     oracle: bool = False
     """Whether the test split chose what is reported."""
@@ -83,6 +85,9 @@ def judge(arms: Sequence[Arm], metric: str, where: str = "", percent: bool = Fal
         percent: whether values are percentages instead of fractions.
     """
     measured = [arm for arm in arms if arm.values]
+    pools: Counter[str] = Counter()
+    for arm in measured:
+        pools |= Counter(arm.images)
     verdict = Verdict(
         where=where,
         metric=metric,
@@ -94,7 +99,7 @@ def judge(arms: Sequence[Arm], metric: str, where: str = "", percent: bool = Fal
         p_adjusted=None,
         num_comparisons=0,
         seeds=None,
-        images=sum(arm.images for arm in measured),
+        images=pools.total(),
         hours=sum(arm.hours for arm in measured),
     )
     if verdict.method is not None and verdict.baseline is not None:

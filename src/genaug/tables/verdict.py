@@ -2,6 +2,7 @@
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def verdicts(table: Table, outputs: Path, features: str = "pixels", deep: bool =
     if table.spec.overall is not None and table.spec.overall.scale != "none":
         return []  # there are no points of accuracy to speak of
     found = []
+    results = {result["fingerprint"]: result for result in table.results}
     for column in table.columns:
         if any(part.startswith("area(") for part in column):
             continue
@@ -44,7 +46,9 @@ def verdicts(table: Table, outputs: Path, features: str = "pixels", deep: bool =
             members = [entry for entry in entries if entry.dataset == dataset]
             shown = ", ".join([dataset, *([render.column_title(table, column)] if column else [])])
             unit = table.spec.unit
-            verdict = judge([_arm(table, entry) for entry in members], table.spec.metric, shown, unit != "fraction")
+            verdict = judge(
+                [_arm(table, entry, results) for entry in members], table.spec.metric, shown, unit != "fraction"
+            )
             verdict.warnings += _not_run(table, absent) + _warnings(table, members, outputs, features, deep)
             found.append(verdict)
     return found
@@ -56,16 +60,22 @@ def _not_run(table: Table, entries: list[Entry]) -> list[str]:
     return [f"No run is complete of {'; '.join(names)}."] if names else []
 
 
-def _arm(table: Table, entry: Entry) -> Arm:
+def _arm(table: Table, entry: Entry, results: Mapping[str, dict[str, Any]]) -> Arm:
     better_high = (
         {seed: 100 - v for seed, v in entry.values.items()} if table.spec.unit == "error_percent" else entry.values
     )
+    own = [results[fingerprint] for fingerprint in entry.generated]
     return Arm(
         name=render.name(table, table.spec.rows, entry.row),
         values=better_high,
         generated=bool(entry.generated),
         wanted=entry.wanted,
-        images=entry.images,
+        images={
+            result["pool"] or result["fingerprint"]: sum(
+                result["counts"].get(key, 0) for key in ("images_generated", "images_reused")
+            )
+            for result in own
+        },
         hours=entry.seconds / 3600,
         oracle=entry.oracle,
     )
