@@ -106,8 +106,9 @@ def cost_lines(cost: Cost, gpu: str, gflops: float | None) -> list[str]:
         )
     spent = sum(cost.hours(gpu).values()) * 3600
     shares = f"at {USE:.0%} of its half-precision rate, {TRAIN_USE:.0%} in training"
-    return [*lines, f"on one {gpu.upper()}: about {_duration(spent)}, {shares}"]
+    rest = "starting the runs, reading and scoring images come on top"
+    return [*lines, f"on one {gpu.upper()}: about {_duration(spent)} of arithmetic, {shares}; {rest}"]
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(seconds / 60, 0.1):.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(math.ceil(seconds / 60), 1)} min"

@@ -1,5 +1,6 @@
 """The cells of an experiment, composed as Hydra's sweeper would compose them, and what is known of each."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -60,7 +61,7 @@ class Sweep:
 
     @property
     def command(self) -> str:
-        return " ".join(["python train.py -m", f"experiment={self.item}", *self.extra])
+        return f"python train.py -m {shlex.join([f'experiment={self.item}', *self.extra])}"
 
 
 def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None = None) -> Sweep:
