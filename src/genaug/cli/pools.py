@@ -135,18 +135,24 @@ def push(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Generated images to the Hugging Face Hub, with a data set card. Private, and without real images, unless you say so."""
+    from genaug.data.push import open_repository
     from genaug.data.push import push as upload
     from genaug.runs.pools import dataset_of, find_run
 
     if repository.count("/") != 1:
         raise GenaugError(f"{repository} is no repository: write OWNER/NAME.")
     result = find_run(outputs, pool)
+    address = "" if dry_run else open_repository(repository, private=not public)  # refused before anything is written
     folder = out or outputs / "push" / repository.replace("/", "--")
     if out is None and folder.exists():
         shutil.rmtree(folder)
     written = _write(result, dataset_of(result), outputs, "imagefolder", folder, real, rejected, repository)
     typer.echo(_counted(written))
-    typer.echo("nothing was sent (--dry-run)" if dry_run else upload(folder, repository, private=not public))
+    if dry_run:
+        typer.echo("nothing was sent (--dry-run)")
+        return
+    upload(folder, repository)
+    typer.echo(address)
 
 
 def _counted(written: "Written") -> str:

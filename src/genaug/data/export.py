@@ -33,6 +33,7 @@ class Written:
     """What an export wrote."""
 
     folder: Path
+    form: str
     counts: dict[str, int]
     """Images by split, and generated ones."""
     notes: list[str]
@@ -85,6 +86,7 @@ def export(dataset: Dataset, pool: Pool, form: str, folder: Path, real: bool = T
     counts["generated"] = sum(isinstance(entry.sample, SyntheticSample) for entry in entries)
     return Written(
         folder=folder,
+        form=form,
         counts=dict(counts),
         notes=[f"{count} {text}" for text, count in work.notes.items()],
         opens_as=opens_as,
