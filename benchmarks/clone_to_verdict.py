@@ -79,9 +79,16 @@ def measure(place: Path, folder: Path, overrides: list[str], install: bool) -> d
         "guesses": 0,
         "minutes": round(sum(seconds for _, seconds in steps) / 60, 1),
         "cpu_minutes": round((used.children_user + used.children_system) / 60, 1),
-        "seconds": {command.replace(str(place), "…"): round(seconds, 1) for command, seconds in steps},
+        "seconds": {_short(command, place, folder): round(seconds, 1) for command, seconds in steps},
         "verdict": " ".join(answer.split()),
     }
+
+
+def _short(command: str, place: Path, folder: Path) -> str:
+    """A command without the places of this machine."""
+    for text, name in ((str(place), "…"), (str(ROOT), "REPOSITORY"), (str(folder), "FOLDER")):
+        command = command.replace(text, name)
+    return command
 
 
 if __name__ == "__main__":
