@@ -75,8 +75,37 @@ RUNS = {
     "detection": ["generator=none", *SCENES],
     "packed": ["generator=real_guidance", "paths.packed_from=1", *SMALL],
     "self_training": ["generator=real_guidance", *SMALL, "downstream=amst_tiny", "downstream.num_rounds=2"],
+    "pipeline": ["generator=pipeline", "generator.path={tiny}", "generator.num_steps=4", *SMALL],
+    "pipeline_lora": [
+        "generator=pipeline",
+        "generator.path={sdxl}",
+        "generator.num_steps=4",
+        "+generator/lora_fit=sdxl",
+        "generator.lora_fit.num_steps=20",
+        *SMALL,
+    ],
+    "instances": [
+        "generator=instance_augmentation",
+        "generator.path={tiny}",
+        "generator.num_steps=4",
+        "generator.image_size=32",
+        "generator.min_area=50",
+        "generator.redraw_prob=1",
+        "generator.mask_dilation=1",
+        "generator.control.kind=none",
+        *SCENES,
+    ],
+    "detector_auto": [
+        *SCENES,
+        "generator=none",
+        "downstream=detector_auto",
+        "downstream.auto.path={rt_detr}",
+        "downstream.image_size=64",
+        "downstream.warmup_steps=0",
+    ],
     "quality": ["generator=vae_reconstruction", *SMALL],
 }
+"""What is typed for each kind of run; ``{name}`` is the folder of a small model with random weights."""
 MEASURED = ("quality",)
 """Runs whose pool ``genaug quality`` measures afterwards, under the same kills."""
 MODULES = (
@@ -96,6 +125,22 @@ MOST_ROUNDED = 0.01
 """Share of an image's values that may be another by one of 255."""
 
 
+def with_models(words: list[str], top: Path) -> list[str]:
+    """The words with the folders of the models that they name, which are saved below ``top``."""
+    from genaug.priors.config import PriorConfig
+    from tests.downstream.detection import tiny_detectors
+    from tests.generators.pipeline import tiny_pipelines
+
+    save = {
+        "tiny": lambda folder: PriorConfig(path="tiny", image_size=32).folder,
+        "sdxl": lambda folder: tiny_pipelines.save("sdxl", folder),
+        "rt_detr": lambda folder: tiny_detectors.saved("rt_detr", folder, num_classes=10),
+    }
+    named = {name for word in words for name in save if f"{{{name}}}" in word}
+    folders = {name: save[name](top / name) for name in named}
+    return [word.format_map(folders) if named else word for word in words]
+
+
 def command(words: list[str], outputs: Path) -> BaseProcess:
     """Start ``genaug WORDS`` or ``train.py WORDS`` with its output in ``soak.txt``."""
 
@@ -103,6 +148,16 @@ def command(words: list[str], outputs: Path) -> BaseProcess:
         log = os.open(outputs / "soak.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            work()
+        except KeyboardInterrupt:  # before or after genaug's own handlers: as Python ends its programs
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def work() -> None:
         from genaug import app, cli
 
         if words[0] == "verify":
@@ -116,7 +171,11 @@ def command(words: list[str], outputs: Path) -> BaseProcess:
         return None
 
     process = multiprocessing.get_context("fork").Process(target=main)
+    former = signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # else multiprocessing's own end makes 1 of an early or late SIGINT
     process.start()
+    signal.signal(signal.SIGINT, former)
     return process
 
 
@@ -215,6 +274,7 @@ def main() -> None:
         def unkilled(name: str) -> tuple[dict[str, Any], float]:
             """What the run leaves when nobody kills it, and its seconds."""
             if name not in whole:
+                RUNS[name] = with_models(RUNS[name], Path(top))
                 outputs = Path(top) / f"whole-{name}"
                 state, seconds = finish(name, outputs, PATIENCE)
                 if state != "ended":
@@ -249,7 +309,10 @@ def main() -> None:
                         process.join()
                         kills[signum.name] += 1
                         kinds[name] += 1
-                        sums["wrong exit codes"] += process.exitcode not in (*CODES[signum], 0)  # 0: it ended first
+                        if process.exitcode not in (*CODES[signum], 0):  # 0: it ended first
+                            sums["wrong exit codes"] += 1
+                            said = (outputs / "soak.txt").read_text()[-3000:]
+                            print(f"{name}: exit code {process.exitcode} after {signum.name}\n{said}", flush=True)
                 if any(process.exitcode == 0 for process in processes):
                     break  # it ended first
             state, _ = finish(name, outputs, PATIENCE)

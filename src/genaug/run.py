@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genaug.config import RunConfig
-from genaug.core.claims import GARBAGE
+from genaug.core.claims import GARBAGE, REMOVES
 from genaug.core.device import num_threads, use_threads
 from genaug.core.errors import GenaugError
 from genaug.core.files import write_json
@@ -58,7 +58,7 @@ def run(cell: Cell) -> Result:
     check_libraries()
     helps(cell)
     with cfg.paths.store.lock(cell.fingerprint):
-        with cfg.paths.store.lock(GARBAGE):  # whoever removes garbage sees this run, or has ended
+        with cfg.paths.store.lock(GARBAGE, work=REMOVES):  # whoever removes garbage sees this run, or has ended
             pass
         if (known := cell.result()) is not None:  # another process finished it meanwhile
             return known

@@ -9,6 +9,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from genaug.core.errors import boundary, first_line
 from genaug.core.progress import Progress
 from genaug.following import Silent
 from genaug.generators.forms import form_of
-from genaug.generators.publishing import fill, in_order
+from genaug.generators.publishing import WAIT, fill, in_order
 from genaug.line import line_of
 from genaug.runs.cell import Cell
 from genaug.runs.collection import read_status
@@ -41,8 +42,14 @@ def helps(cell: Cell) -> None:
     config = cell.config
     if not config.synthesises or not config.generator.makes_pool or config.task == "fit":
         return
-    lock, status = config.paths.store.root / "locks" / f"{cell.fingerprint}.lock", read_status(cell.folder)
-    if status is None or status.get("stage") not in BEFORE or not lock.exists() or is_free(lock):
+    lock = config.paths.store.root / "locks" / f"{cell.fingerprint}.lock"
+    while True:
+        if not lock.exists() or is_free(lock):
+            return
+        if (status := read_status(cell.folder)) is not None and "stage" in status:
+            break
+        time.sleep(WAIT)  # it has started this moment, as the tasks of an array do together
+    if status["stage"] not in BEFORE:
         return
     use_threads(config.num_threads)
     with tempfile.TemporaryDirectory() as scratch:

@@ -19,6 +19,7 @@ from genaug.core.store import Store, held_by, owner_now
 
 GARBAGE = "garbage"
 """The lock of whoever removes what no run needs; a run that starts waits for it."""
+REMOVES = "removes what no run needs"
 LEAST, MOST = 32, 1024
 """Images of one claim: as few as still fill batches, as many as another process may have to wait for."""
 

@@ -1,5 +1,7 @@
 """Signals that end a run: SIGINT (Ctrl-C), SIGTERM (a scheduler), and SIGUSR1 of a SLURM job that is to go on later.
 
+SLURM sends SIGTERM as well to a job that gives way to another, and would not start it again once it has ended by itself.
+
 Each becomes ``Interrupted``, whatever the run is doing, so that its status says so and the process ends with 128 plus the
 signal's number. Inside ``deferred`` a first signal waits until the work looks for it, a second one does not.
 """
@@ -31,7 +33,7 @@ class Interrupted(BaseException):
     @property
     def requeues(self) -> bool:
         """Whether SLURM asked for it, shortly before the job's time is up or another job takes its place."""
-        return self.signum == signal.SIGUSR1
+        return self.signum == signal.SIGUSR1 or (self.signum == signal.SIGTERM and _gives_way())
 
 
 _pending: list[int] = []
@@ -91,5 +93,18 @@ def requeue() -> str:
     job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
     if shutil.which("scontrol") is None:
         return f"there is no scontrol here: requeue the job {job} by hand"
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    done = _scontrol("requeue", job)
     return f"requeued the job {job}" if done.returncode == 0 else f"the job {job} cannot be requeued: {done.stderr}"
+
+
+def _gives_way() -> bool:
+    """Whether this is a job of SLURM that has some time left before another takes its place; not one that was cancelled."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or shutil.which("scontrol") is None:
+        return False
+    about = dict(word.split("=", 1) for word in _scontrol("show", "job", job).stdout.split() if "=" in word)
+    return about.get("JobState") == "RUNNING" and about.get("PreemptTime", "None") != "None"
+
+
+def _scontrol(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["scontrol", *words], capture_output=True, text=True, check=False)

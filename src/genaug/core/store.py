@@ -34,6 +34,8 @@ from genaug.core.shards import Catalogue, Packed
 ABOUT = "artefact.json"
 HASH = "sha256"
 SEAL = "about_sha256"
+MOMENT = 0.5
+"""Seconds of waiting for a lock of which nobody is told: runs that start together take some in turn."""
 PACKED_FROM = 10_000
 """Images of a pool from which on it is packed: files would be opened one by one, and each is one more for the file system."""
 
@@ -59,8 +61,10 @@ class Store:
         return any((self.root / "pools").glob("*"))
 
     @contextlib.contextmanager
-    def lock(self, fingerprint: str, say: Callable[[str], None] = print) -> Iterator[None]:
-        """Hold the lock of one fingerprint; says who holds it where another process does.
+    def lock(self, fingerprint: str, say: Callable[[str], None] = print, work: str | None = None) -> Iterator[None]:
+        """Hold the lock of one fingerprint; says who holds it where another process does for longer than a moment.
+
+        ``work`` is what that process does, in words: it ``makes`` the fingerprint, unless said otherwise.
 
         The operating system releases the lock of a process that ends, however it ends. That holds between machines, too,
         on NFS version 4 (after the lease of a dead machine, usually 90 s) and on Lustre mounted with ``-o flock``; not on
@@ -71,20 +75,20 @@ class Store:
         """
         path = self.root / "locks" / f"{fingerprint}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
+        lock, work = FileLock(path), work or f"makes {fingerprint}"
         with boundary(
             f"{path} cannot be locked", "Choose a folder on a file system with locks with paths.outputs_dir=FOLDER."
         ):
             try:
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=MOMENT)
             except Timeout:
                 owner = path.with_suffix(".owner")
-                say(f"waiting for another process that makes {fingerprint}: {held_by(owner)}")
+                say(f"waiting for another process that {work}: {held_by(owner)}")
                 try:
                     lock.acquire(timeout=-1 if self.lock_timeout is None else self.lock_timeout, poll_interval=0.2)
                 except Timeout:
                     raise GenaugError(
-                        f"Another process still makes {fingerprint} after {self.lock_timeout:g} s: {held_by(owner)}. End it "
+                        f"Another process still {work} after {self.lock_timeout:g} s: {held_by(owner)}. End it "
                         "if it hangs, or write paths.lock_timeout=null to wait for as long as it takes."
                     ) from None
         owner = path.with_suffix(".owner")

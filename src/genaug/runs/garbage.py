@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from genaug.core.claims import GARBAGE, workers
+from genaug.core.claims import GARBAGE, REMOVES, workers
 from genaug.core.errors import GenaugError
 from genaug.core.files import PARTIAL
 from genaug.core.store import Store
@@ -72,7 +72,7 @@ def find_garbage(outputs: Path, now: float | None = None, decoded: bool = False)
 @contextlib.contextmanager
 def alone(outputs: Path) -> Iterator[None]:
     """Keep runs from starting to work on the store (``run.run`` waits here) while garbage is listed and removed."""
-    with Store(outputs / "store").lock(GARBAGE):
+    with Store(outputs / "store").lock(GARBAGE, work=REMOVES):
         yield
 
 
