@@ -1,10 +1,13 @@
+import shutil
+import threading
 import time
 
 import pytest
 
 from genaug.core.claims import GARBAGE, claim
 from genaug.core.errors import GenaugError
-from genaug.core.store import Store
+from genaug.core.files import write_json
+from genaug.core.store import Store, artefact
 from genaug.downstream.classification.batches import decode
 from genaug.runs.garbage import YOUNG, alone, find_garbage, remove
 from tests.generators.test_publishing import Noise, build, dataset
@@ -70,6 +73,69 @@ def test_a_damaged_result_does_not_stop_it(tmp_path):
     write_finished(tmp_path / "runs" / "run-1")
     (tmp_path / "runs" / "run-1" / "result.json").write_bytes(b"\x00")
     assert find_garbage(tmp_path, now=time.time() + 2 * YOUNG).paths == []
+
+
+def test_the_pool_of_a_run_whose_result_is_damaged_is_kept_and_all_pools_if_its_needs_are_unknown(tmp_path):
+    used, later = build(Store(tmp_path / "store"), Noise(seed=0), dataset(), 2), time.time() + 2 * YOUNG
+    folder = tmp_path / "runs" / "run-0"
+    write_finished(folder, pool=used.fingerprint)
+    status = {"state": "complete", "attempt": 0, "host": "h", "pid": 1}
+    write_json(folder / "status.json", {**status, "artefacts": [f"store/pools/{used.fingerprint}"]})
+    (folder / "result.json").write_bytes(b"")
+    assert find_garbage(tmp_path, now=later).paths == []
+    (folder / "status.json").write_bytes(b"")
+    found = find_garbage(tmp_path, now=later)
+    assert found.paths == [] and found.kept is not None and "run-0 cannot say any more what it needs" in found.kept
+
+
+@pytest.mark.parametrize("stage, kept", [("data", True), ("generate", True), ("train", False)])
+def test_images_are_kept_while_those_of_an_unfinished_run_may_be_in_no_pool_yet(tmp_path, stage, kept):
+    store = Store(tmp_path / "store")
+    pool = build(store, Noise(seed=0), dataset(), 2)
+    shutil.rmtree(pool.folder)  # as if it had been killed before the pool was published
+    write_finished(tmp_path / "runs" / "run-0")
+    needs = {"stage": stage, "artefacts": [f"store/pools/{pool.fingerprint}"]}
+    about = {"state": "interrupted", "attempt": 0, "host": "h", "pid": 1, **needs}
+    write_json(tmp_path / "runs" / "run-1" / "status.json", about)
+    found = find_garbage(tmp_path, now=time.time() + 2 * YOUNG)
+    assert len(found.paths) == (0 if kept else 8) and (found.kept is not None) == kept
+
+
+def test_a_folder_that_somebody_fills_for_days_is_not_listed(tmp_path):
+    store, fingerprint = Store(tmp_path / "store"), "ab" * 8
+
+    def make(work):
+        found = find_garbage(tmp_path, now=time.time() + 2 * YOUNG)
+        return {"listed": [path.name for path in found.paths]}
+
+    stale = store.root / "fitted" / ".thing-cd.partial"
+    stale.mkdir(parents=True)
+    folder, _ = store.folder("fitted", "thing", fingerprint, make)
+    assert artefact(folder)["listed"] == [stale.name]
+
+
+def test_folders_that_come_and_go_meanwhile_do_not_stop_it(tmp_path):
+    write_finished(tmp_path / "runs" / "run-0")
+    store, ended = Store(tmp_path / "store"), threading.Event()
+
+    def work():
+        while not ended.is_set():
+            for number in range(20):
+                place = store.root / "fitted" / f".thing-{number}.partial" / "below"
+                place.mkdir(parents=True, exist_ok=True)
+                (place / "file").touch()
+                shutil.rmtree(place.parent, ignore_errors=True)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        for _ in range(60):
+            remove(find_garbage(tmp_path, now=time.time() + 2 * YOUNG, decoded=True))
+    except FileNotFoundError as error:
+        raise AssertionError("what is gone stopped it") from error
+    finally:
+        ended.set()
+        worker.join()
 
 
 def test_a_run_that_starts_waits_until_garbage_is_removed(tmp_path):

@@ -173,6 +173,8 @@ def gc(
         typer.echo(
             f"{len(found.paths)} unused, {found.num_bytes / 1e6:.1f} MB" + ("" if delete else "; remove with --delete")
         )
+        if found.kept is not None:
+            typer.echo(found.kept)
         if found.cached_bytes:
             size = f"{found.cached_bytes / 1e6:.1f} MB"
             typer.echo(f"{size} of decoded images, which runs make again when they need them; list them with --decoded")

@@ -103,6 +103,7 @@ class Cell:
             "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "artefacts": [] if previous is None else previous.get("artefacts", []),  # which it needs still
         }
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.resolved)))
         write_text(folder / "overrides.txt", "".join(f"{override}\n" for override in self.overrides))

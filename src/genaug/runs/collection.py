@@ -45,8 +45,8 @@ class CellState:
     result: dict[str, Any] | None
     stage: str = ""
     """The stage (``stages.STAGES``) that it is in, or in which it ended; empty for a complete run."""
-    artefacts: tuple[str, ...] = ()
-    """What it needs of the store, as paths below the outputs folder."""
+    artefacts: tuple[str, ...] | None = ()
+    """What it needs of the store, as paths below the outputs folder; None where the file that said it is damaged."""
 
 
 def run_folders(runs: Path) -> dict[str, Path]:
@@ -76,15 +76,14 @@ def state_of(folder: Path) -> CellState | None:
     if status is None:
         if not (folder / "status.json").exists():
             return None
-        return CellState(folder=folder, state="interrupted", reason="its status.json is damaged", result=None)
+        reason = "its status.json is damaged"
+        return CellState(folder=folder, state="interrupted", reason=reason, result=None, artefacts=None)
     state, reason = status["state"], str(status.get("reason", ""))
+    stage, artefacts = str(status.get("stage", "")), tuple(status.get("artefacts", ()))
     if state == "complete":  # it says so, and its result is gone or damaged
-        return CellState(
-            folder=folder, state="interrupted", reason="its result.json is damaged or missing", result=None
-        )
+        state, reason = "interrupted", "its result.json is damaged or missing"
     if state == "running" and not _alive(status):
         state = "interrupted"
-    stage, artefacts = str(status.get("stage", "")), tuple(status.get("artefacts", ()))
     return CellState(folder=folder, state=state, reason=reason, result=None, stage=stage, artefacts=artefacts)
 
 
