@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from genaug.core.interruption import requeue
+from genaug.core.interruption import Interrupted, requeue
 
 
 @pytest.fixture
@@ -52,6 +52,29 @@ def test_the_warning_signal_writes_a_checkpoint_and_requeues_and_the_job_goes_on
 def _steps(folder: Path) -> list[int]:
     rows = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
     return [row["step"] for row in rows if "train/loss" in row]
+
+
+@pytest.mark.parametrize(
+    "signum, said, goes_on",
+    [
+        (signal.SIGUSR1, "", True),
+        (signal.SIGTERM, "JobState=RUNNING Reason=None PreemptTime=2026-11-27T03:45:44 SuspendTime=None", True),
+        (signal.SIGTERM, "JobState=RUNNING Reason=None PreemptTime=None SuspendTime=None", False),
+        (signal.SIGTERM, "JobState=CANCELLED Reason=None PreemptTime=2026-11-27T03:45:44 SuspendTime=None", False),
+        (signal.SIGTERM, "slurm_load_jobs error: Invalid job id specified", False),
+        (signal.SIGINT, "JobState=RUNNING Reason=None PreemptTime=2026-11-27T03:45:44 SuspendTime=None", False),
+    ],
+)
+def test_a_job_goes_on_later_if_it_gives_way_to_another_and_not_if_it_is_cancelled(
+    tmp_path, monkeypatch, signum, said, goes_on
+):
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho '{said}'\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert not Interrupted(signal.SIGTERM).requeues  # no job of SLURM
+    monkeypatch.setenv("SLURM_JOB_ID", "81")
+    assert Interrupted(signum).requeues is goes_on
 
 
 def test_what_became_of_the_requeueing_is_said(scontrol, monkeypatch):

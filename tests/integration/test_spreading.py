@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genaug.composition import compose_typed
+from genaug.core.files import write_json
+from genaug.runs.cell import Cell
 from tests.conftest import ROOT, STARTER, environment_of, genaug
 
 POOL = ("task=generate", "generator=real_guidance", "dataset.shots=2", "mix.m=2", "generator.num_steps=30",
@@ -75,6 +78,21 @@ def test_the_same_command_started_again_makes_images_instead_of_waiting(tmp_path
     [result] = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/result.json")]
     assert result["counts"]["images_generated"] + int(helped[0].split()[0]) == len(expected) == 40
     assert "0 damaged" in genaug("verify", "--outputs", str(tmp_path))
+
+
+def test_a_process_that_starts_at_the_same_moment_looks_again_until_it_can_help(tmp_path, expected):
+    cell = Cell.of(compose_typed([*POOL, f"paths.outputs_dir={tmp_path}"]))
+    with cell.config.paths.store.lock(cell.fingerprint):  # another process has it, and has not said yet what it does
+        second = start(tmp_path)
+        time.sleep(3)
+        assert second.poll() is None and not claimants(tmp_path)
+        about = {"state": "running", "attempt": 0, "host": "h", "pid": 1, "artefacts": []}
+        write_json(cell.folder / "status.json", about)
+        write_json(cell.folder / "status.json", {**about, "stage": "generate"})
+        wait_for(lambda: len(images(tmp_path)) == len(expected), [second])
+    said = second.wait()
+    assert second.returncode == 0 and "40 images made for" in said, said
+    check_equal(images(tmp_path), expected)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
