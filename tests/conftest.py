@@ -1,5 +1,6 @@
 """Shared by all tests: sample data, small data sets, and runs of train.py in a folder of their own."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -59,6 +60,12 @@ def pytest_collection_modifyitems(config, items):
             kept.add(item.nodeid)
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])
     items[:] = [item for item in items if item.nodeid in kept]
+
+
+def pytest_collection_finish(session):
+    """What is imported by now stays: the garbage collector, which every composition wakes, need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_logreport(report):

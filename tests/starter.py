@@ -21,11 +21,12 @@ IMPORTED = (
 )  # fmt: skip
 
 PROGRAM = """
-import contextlib, importlib, json, os, runpy, sys
+import contextlib, gc, importlib, json, os, runpy, sys
 sys.modules["wandb"] = None  # timm would import it, and its temporary folder would go with the first child
 for name in json.loads(sys.argv[1]):
     importlib.import_module(name)
 del sys.modules["wandb"]
+gc.freeze()  # else the first collection of each child would write to, and so copy, every page that it shares
 here = os.environ.get("PYTHONPATH", "")
 for line in sys.stdin:
     order = json.loads(line)

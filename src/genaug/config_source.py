@@ -7,6 +7,7 @@ in it. ``install`` adds this source to the search path of this process alone: ot
 import copy
 import functools
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -111,11 +112,30 @@ def files_of(group: str, name: str) -> list[Path]:
 
 def component_of(group: str, name: str) -> str:
     """The component that a preset configures, e.g. ``dreamda``: where the first lines of its ``defaults`` lead."""
+    return _built_on(group, name)[1]
+
+
+def stated(group: str, name: str, key: str) -> Any:
+    """What a preset's file, or one that it builds on, says of a key; None if none does."""
+    return next((content[key] for content in _built_on(group, name)[0] if key in content), None)
+
+
+def _built_on(group: str, name: str) -> tuple[list[DictConfig], str]:
+    """The file of a preset and those that it builds on, its own first, and the component at their end.
+
+    Raises:
+        GenaugError: if there is no such preset.
+    """
+    contents: list[DictConfig] = []
     while not name.startswith("_"):
-        content = OmegaConf.load(files_of(group, name)[0])
+        files = files_of(group, name)
+        if not files:
+            raise GenaugError(f"There is no preset {group}={name}.")
+        content = OmegaConf.load(files[0])
         assert isinstance(content, DictConfig)
+        contents.append(content)
         name = next((base for base in content.get("defaults", ()) if isinstance(base, str)), "_self_")
-    return name.removeprefix("_")
+    return contents, name.removeprefix("_")
 
 
 def presets() -> dict[str, list[str]]:

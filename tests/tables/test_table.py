@@ -287,8 +287,11 @@ def test_the_overview_shows_records_and_marks_smoke_runs(project: Path, sweep_of
 
 def test_a_broken_experiment_file_breaks_only_itself(project: Path) -> None:
     (project / "experiments" / "paper" / "broken.yaml").write_text("table: [\n")
+    text = (project / "experiments" / "paper" / "item.yaml").read_text()
+    (project / "experiments" / "paper" / "typo.yaml").write_text(text.replace("digits", "digist"))
     assert read_spec("paper/item").title
     text = pages()["paper/README.md"]
+    assert "| paper/typo | There is no preset dataset=digist." in text
     assert "| paper/broken | " in text and "cannot be read as YAML" in text and "[item](item.yaml)" in text
 
 

@@ -115,19 +115,28 @@ def test_the_labels_of_the_sources_do_teach_where_they_are_asked_for(train, pool
     assert train(config, "true")["predictions"] != train(config, "moved", pool=moved)["predictions"]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted():
+    """Result and weights by label of runs that are never killed, kept by the first test that makes them."""
+    return {}
+
+
 @pytest.mark.parametrize(("label", "killed_at"), [("pseudo", k) for k in range(1, 8)] + [("soft", 4), ("flexmatch", 4)])
-def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(train, tmp_path, label, killed_at):
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(train, tmp_path, uninterrupted, label, killed_at):
     """Pretraining is steps 0 and 1, the rounds begin at 2 and 5; a checkpoint is written at every second step."""
     config = self_training(label=label, num_steps=9, pretrain_fraction=0.2, ema_decay=0.5, accumulate=True)
-    whole = train(config, "whole", checkpoint_every=2)
+
+    def weights(folder):
+        return torch.load(tmp_path / folder / "checkpoints" / "resume.ckpt", weights_only=True)["state_dict"]
+
+    if label not in uninterrupted:
+        uninterrupted[label] = train(config, "whole", checkpoint_every=2), weights("whole")
+    result, expected = uninterrupted[label]
     with pytest.raises(Killed):
         train(config, "killed", record=Record(killed_at), checkpoint_every=2)
-    assert train(config, "killed", checkpoint_every=2) == whole
-    states = [
-        torch.load(tmp_path / name / "checkpoints" / "resume.ckpt", weights_only=True)["state_dict"]
-        for name in ("whole", "killed")
-    ]
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert train(config, "killed", checkpoint_every=2) == result
+    resumed = weights("killed")
+    assert resumed.keys() == expected.keys() and all(torch.equal(resumed[key], expected[key]) for key in expected)
 
 
 def test_loss_terms_are_logged_one_by_one_in_their_phases(train):
