@@ -93,3 +93,18 @@ def _on_scale(part: Arranged, overall: Overall, keys: Sequence[str]) -> Arranged
             scaled = {seed: (value - low) / (high - low) for seed, value in entry.values.items()} if whole else {}
             entries[place] = dataclasses.replace(entry, values=scaled)
     return Arranged(rows=rows, columns=part.columns, entries=entries)
+
+
+def overall_legend(spec: TableSpec, overall: Overall) -> list[str]:
+    """What a mean over data sets is, for the lines under a table."""
+    over, names = spec.over, ", ".join(overall.experiments)
+    lines = [
+        f"Each {over}'s value is its mean over the data sets ({names}), and {over}s are resampled for all of them at once. "
+        "Where a data set has no value there is no mean."
+    ]
+    if overall.scale != "none":
+        lines.append(
+            "Within a data set and a column 0 is the least and 1 the greatest value of any row and seed: the numbers depend on "
+            "which rows there are, and are no accuracies."
+        )
+    return lines

@@ -10,6 +10,7 @@ from typing import Any
 
 from genaug.core.files import write_text
 from genaug.core.names import safe_name
+from genaug.tables.overall import overall_legend
 from genaug.tables.table import Entry, Table
 
 MISSING = "–"
@@ -127,7 +128,7 @@ def legend(table: Table) -> list[str]:
     lines = [
         f"{table.spec.metric}, {table.spec.unit.replace('_', ' ')}: mean over {table.spec.over}; – is a missing cell."
     ]
-    lines += overall_legend(table)
+    lines += [] if table.spec.overall is None else overall_legend(table.spec, table.spec.overall)
     if any(entry.interval is not None for entry in table.entries):
         lines.append(
             "[a, b]: 95 % BCa bootstrap interval of the mean; of few seeds it is too narrow (of 6 it holds 86 %)."
@@ -148,24 +149,6 @@ def legend(table: Table) -> list[str]:
         )
     if any(entry.reproduced for entry in table.entries):
         lines.append("≈ within the published value's tolerance.")
-    return lines
-
-
-def overall_legend(table: Table) -> list[str]:
-    """What a mean over data sets is."""
-    overall = table.spec.overall
-    if overall is None:
-        return []
-    over, names = table.spec.over, ", ".join(overall.experiments)
-    lines = [
-        f"Each {over}'s value is its mean over the data sets ({names}), and {over}s are resampled for all of them at once. "
-        "Where a data set has no value there is no mean."
-    ]
-    if overall.scale != "none":
-        lines.append(
-            "Within a data set and a column 0 is the least and 1 the greatest value of any row and seed: the numbers depend on "
-            "which rows there are, and are no accuracies."
-        )
     return lines
 
 
