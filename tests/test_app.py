@@ -54,6 +54,7 @@ WRONG = {
     "trainer.devices=0": r"trainer\.devices=0",
     "trainer.precision=bf17": r"trainer\.precision=bf17 .*bf16-mixed",
     "trainer.accelerator=cuda:0": r"trainer\.accelerator=cuda:0 .*cpu, gpu",
+    "generator=pipeline generator.path=x generator.arguments.a=1": r"write \+generator\.arguments\.NAME=.*pipeline",
     "dataset.root=/x": r"dataset\.root belongs to dataset=.*image_folder, .*choose one of these too",
     "generator=none generator.t0=0.5": r"generator\.t0 belongs to generator=\w.*leave generator\.t0 out",
     "mix=real_only +mix.m=3": r"mix\.m belongs to mix=concat, replace, .*leave mix\.m out",

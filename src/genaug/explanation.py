@@ -6,7 +6,7 @@ import functools
 import itertools
 import re
 from dataclasses import fields, is_dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -112,6 +112,10 @@ def explain(error: BaseException) -> str:
 def explain_key(key: str) -> str:
     """One sentence on a key that the chosen presets do not have: the presets that do, or else the nearest keys."""
     group, _, leaf = key.partition(".")
+    mapping = leaf.partition(".")[0]
+    if any(_is_mapping(component, mapping) for component in COMPONENTS.get(group, {}).values()):
+        names = ", ".join(_presets_with(group, mapping))
+        return f"{group}.{mapping} takes names of any kind: write +{group}.{mapping}.NAME=VALUE, with {group}={names}."
     owners = _presets_with(group, leaf) if leaf else []
     if not owners:
         return _explain_unknown_key(key)
@@ -122,6 +126,11 @@ def explain_key(key: str) -> str:
         f"{key} belongs to {group}={', '.join(owners[:6])}{others}, and another {group} is chosen: "
         f"choose one of these too, or leave {key} out.{hint}"
     )
+
+
+def _is_mapping(component: type, name: str) -> bool:
+    """Whether a field holds values under names of the user's, which Hydra takes with a ``+`` alone."""
+    return any(f.name == name and get_origin(f.type) is dict for f in fields(component))  # type: ignore[arg-type]
 
 
 def _presets_with(group: str, leaf: str) -> list[str]:

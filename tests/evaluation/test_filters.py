@@ -120,6 +120,8 @@ def test_a_clip_model_that_is_not_there_is_named_with_what_to_write_instead(data
     sample = SyntheticSample(id="s", digest="s", image=flat(9), label={0: 1.0}, source_id="train/0", index=0)
     with pytest.raises(GenaugError, match=r"cannot be loaded .* or filter=classifier"):
         chosen.score([sample], dataset, Store(tmp_path))
+    with pytest.raises(GenaugError, match=r"filter\.path=.*none is neither a folder nor a Hub id"):
+        chosen.check("classification")  # before an image is made
 
 
 def test_clip_margins_are_the_models_and_do_not_depend_on_the_batch(

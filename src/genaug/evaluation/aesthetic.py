@@ -13,6 +13,7 @@ from genaug.core.registry import component
 from genaug.core.store import Store
 from genaug.data.sample import Dataset, SyntheticSample
 from genaug.evaluation.filters import BATCH, THRESHOLD, Filter
+from genaug.priors.hub import check_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +45,7 @@ class Aesthetic(Filter):
             raise GenaugError(
                 f"filter.head={self.head} is no file. Download {SECOND}, or {FIRST}, and write filter.head=FILE."
             )
+        check_model("filter.path", self.path)
 
     def score(
         self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store, device: str = "cpu"

@@ -21,6 +21,7 @@ from genaug.core.registry import component
 from genaug.core.store import Store
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
+from genaug.priors.hub import check_model
 
 THRESHOLD = {"stage": "threshold"}
 BATCH = 64
@@ -275,6 +276,10 @@ class ClipMargin(Filter):
     """Text of a class; ``{name}`` is its name."""
     min_margin: float = bounded(0.0, -2, 2, metadata=THRESHOLD)
     """Cosine similarity to the own class minus that to the best other, in [-2, 2]."""
+
+    def check(self, task: str) -> None:
+        Filter.check(self, task)
+        check_model("filter.path", self.path)
 
     def score(
         self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store, device: str = "cpu"

@@ -107,17 +107,25 @@ def other_folder(key: str, path: str, patterns: Sequence[str], instead: str) -> 
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns)))
 
 
-def check_model(key: str, path: str) -> None:
-    """Raise ``GenaugError`` unless ``path``, the value of ``key``, is a folder, in the local cache, or known to the Hub."""
+def check_model(key: str, path: str, revision: str | None = None, file: str = "config.json") -> None:
+    """Raise ``GenaugError`` unless ``path``, the value of ``key``, is a folder, in the local cache, or known to the Hub.
+
+    Args:
+        file: of the model, by which the cache is asked for it.
+    """
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    if Path(path).expanduser().is_dir() or try_to_load_from_cache(path, "config.json"):
+    if Path(path).expanduser().is_dir():
+        return
+    if not HUB_ID.match(path) or path.startswith((".", "~")):
+        raise GenaugError(f"{key}={path} is neither a folder nor a Hub id: write one of them.")
+    if try_to_load_from_cache(path, file, revision=revision):
         return
     with boundary(
         f"{key}={path} is no folder, not in the local cache, and the Hub did not give it",
-        f"On a machine with network run `{download_command(path, None)}` and copy the cache here.",
+        f"On a machine with network run `{download_command(path, revision)}` and copy the cache here.",
     ):
-        HfApi().model_info(path, timeout=HUB_TIMEOUT)
+        HfApi().model_info(path, revision=revision, timeout=HUB_TIMEOUT)
 
 
 def download_command(path: str, revision: str | None) -> str:

@@ -4,8 +4,6 @@ H = (1 - M) * source + M * edit           M: 0 on the source's half, 1 on the ot
 A = (1 - lambda) H + lambda F             F: a fractal
 """
 
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,13 +53,8 @@ def fractal(config: Collage, size: tuple[int, int], identity: str) -> Image.Imag
     """One of the folder's images, or a Julia set of its own."""
     if config.fractals is None:
         return julia(size, derive(identity, "fractal"))
-    files = _listed(config.fractals, tuple(config.files()))
+    files = config.files()
     return decode(files[choice(len(files), identity, "fractal")])[0].resize(size, Image.Resampling.BICUBIC)
-
-
-@lru_cache(maxsize=1)
-def _listed(folder: str, files: tuple[Path, ...]) -> tuple[Path, ...]:
-    return files
 
 
 def julia(size: tuple[int, int], seed: int) -> Image.Image:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import II, MISSING
 
 from genaug.core.cost import LEARNING, ForwardPasses
-from genaug.core.errors import GenaugError, boundary
+from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, choice, count, positive
 from genaug.core.identity import CONTENT, DRAWN, FIT, NOT_IDENTITY, OPTIONAL, canonical, fingerprint
 from genaug.core.registry import component, section
@@ -24,7 +24,7 @@ from genaug.generators.pipeline.lora_fit import PipelineLora
 from genaug.generators.sdedit.config import EditsSource
 from genaug.generators.sentences import plain_words
 from genaug.generators.tokens.prompts import check_prompts, readable
-from genaug.priors.hub import HUB_TIMEOUT, download_command
+from genaug.priors.hub import check_model
 
 if TYPE_CHECKING:
     from genaug.generators.labelling.finish import Finish
@@ -121,7 +121,8 @@ class Pipeline(EditsSource):
     num_steps: int = count(30, most=1000)
     """Steps of the whole schedule; at strength s about ``num_steps * s`` of them are taken."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the pipeline's call, e.g. ``{true_cfg_scale: 4.0}`` or ``{image_guidance_scale: 1.5}``."""
+    """Further arguments of the pipeline's call, e.g. ``{image_guidance_scale: 1.5}``; on the command line
+    ``+generator.arguments.true_cfg_scale=4.0``."""
     image_size: int = count(II("dataset.image_size"), 8, 4096)
     """Side in pixels at which the pipeline works; images with boxes keep their aspect ratio at about as many pixels."""
     lora: Lora = field(default_factory=Lora)
@@ -197,25 +198,11 @@ class Pipeline(EditsSource):
                 f"generator.path={self.path} is a single file. Write a folder in the diffusers layout (with model_index.json) "
                 "or a Hub id; diffusers converts a single file with from_single_file(...).save_pretrained(FOLDER)."
             )
-        if folder.is_dir():
-            if not (folder / "model_index.json").is_file():
-                raise GenaugError(
-                    f"generator.path={self.path} has no model_index.json: write the folder that save_pretrained made."
-                )
-            return
-        self._check_hub()
-
-    def _check_hub(self) -> None:
-        from huggingface_hub import HfApi, try_to_load_from_cache
-
-        if self.path.count("/") != 1 or self.path.startswith((".", "/", "~")):
-            raise GenaugError(f"generator.path={self.path} is neither a folder nor a Hub id: write one of them.")
-        if try_to_load_from_cache(self.path, "model_index.json", revision=self.revision):
-            return
-        what = f"generator.path={self.path} is not in the local cache and the Hub did not give it"
-        then = f"On a machine with network run `{download_command(self.path, self.revision)}` and copy the cache here."
-        with boundary(what, then):
-            HfApi().model_info(self.path, revision=self.revision, timeout=HUB_TIMEOUT)
+        if folder.is_dir() and not (folder / "model_index.json").is_file():
+            raise GenaugError(
+                f"generator.path={self.path} has no model_index.json: write the folder that save_pretrained made."
+            )
+        check_model("generator.path", self.path, self.revision, "model_index.json")
 
     def check_dataset(self, dataset: Dataset) -> None:
         EditsSource.check_dataset(self, dataset)
