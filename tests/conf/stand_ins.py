@@ -1,7 +1,7 @@
 """Small trees in the true layouts of data sets that have to be downloaded, by the preset that reads them."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,8 +86,3 @@ def on_stand_in(item: str, root: Path) -> list[str]:
     """Overrides that run an experiment shrunk on the tree below ``root``."""
     name = dataset_of(item)
     return ["preset=smoke", f"dataset={name}", f"dataset.root={root}", "dataset.image_size=32", *SMALL.get(name, [])]
-
-
-def with_stand_in(items: list[str]) -> Iterator[str]:
-    """The experiments on data sets of ``TREES``."""
-    return (item for item in items if dataset_of(item) in TREES)
