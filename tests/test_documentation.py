@@ -10,27 +10,27 @@ from typer.main import get_group
 
 from benchmarks.__main__ import names
 from genaug.cli import app
-from genaug.composition import compose_typed
+from genaug.composition import checked, compose_typed
 from genaug.tables.spec import is_experiment, read_experiment
 from tests.conftest import ROOT, STARTER, environment_of
 from tests.data.pictures import classes
 
 BLOCK = re.compile(r"(<!-- run -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+METHODS = sorted((ROOT / "src").rglob("README.md"))
+"""Pages whose commands name weights that only their reader has."""
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *METHODS]
 BLOCKS = [
     (path.relative_to(ROOT).as_posix(), bool(run), kind, text)
     for path in PAGES
     for run, kind, text in BLOCK.findall(path.read_text())
 ]
-COMMANDS = sorted(
-    {
-        line.split(" #")[0].strip()
-        for _, _, kind, text in BLOCKS
-        if kind == "sh"
-        for line in text.splitlines()
-        if line.strip() and not line.startswith("#")
-    }
-)
+PAGES_OF: dict[str, list[str]] = {}
+"""The pages of each command."""
+for page, _, kind, text in BLOCKS:
+    for line in text.splitlines() if kind == "sh" else ():
+        if line.strip() and not line.startswith("#"):
+            PAGES_OF.setdefault(line.split(" #")[0].strip(), []).append(page)
+COMMANDS = sorted(PAGES_OF)
 
 
 def words_of(command: str) -> list[str]:
@@ -55,7 +55,7 @@ def first_run(words: list[str]) -> list[str]:
         swept = read_experiment(item)["hydra"]["sweeper"]["params"]
     given = {word.partition("=")[0] for word in words}
     overrides = []
-    for word in [*(f"{key}={value}" for key, value in swept.items() if key not in given), *words]:
+    for word in [*(f"{key}={value}" for key, value in swept.items() if key not in given), *checked(words)]:
         if word in ("-m", "--help") or word.startswith("hydra"):
             continue
         override = OverridesParser.create().parse_override(word)
@@ -77,10 +77,28 @@ def test_every_training_command_composes_to_a_valid_run(command):
     words = overrides_of(words_of(command))
     chosen = dict(word.split("=", 1) for word in first_run(words))
     config = compose_typed(first_run(words))
-    config.check()
+    if any(not page.startswith("src/") for page in PAGES_OF[command]):
+        config.check()
     assert config.experiment == chosen.get("experiment")
     launchers = [word.partition("=")[2] for word in words if word.startswith("hydra/launcher=")]
     assert all(f"\n{name} = [" in (ROOT / "pyproject.toml").read_text() for name in launchers)
+
+
+MODELS = re.findall(
+    r"^\| [^|]+ \| `([\w.-]+/[\w.-]+)` \|(.*)\|$",
+    (ROOT / "src/genaug/generators/pipeline/README.md").read_text(),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(("path", "beside"), MODELS, ids=[path for path, _ in MODELS])
+def test_what_the_page_of_pipelines_writes_beside_a_model_composes(path: str, beside: str) -> None:
+    import diffusers
+
+    words = " ".join(re.findall(r"`(.*?)`", beside)).split()
+    config = compose_typed(["leakage=none", "generator=pipeline", f"generator.path={path}", *words])
+    name = config.generator.pipeline_class
+    assert name is None or hasattr(diffusers, name)
 
 
 @pytest.mark.parametrize("command", CONSOLE)
@@ -156,4 +174,5 @@ def test_the_readme_is_short_and_leads_with_what_ci_runs():
 
 
 def test_commands_were_found():
+    assert len(MODELS) >= 12
     assert len(TRAINING) >= 15 and len(CONSOLE) >= 20 and len({page for page, run, *_ in BLOCKS if run}) >= 3
