@@ -70,7 +70,7 @@ TREES: dict[str, Tree] = {
     "unidiffda_caltech101": unidiffda,
     "unidiffda_cifar100": unidiffda,
     "unidiffda_skin": unidiffda,
-    "voc_classification": lambda root, _: voc_tree(root),
+    "voc_classification": lambda root, _: voc_tree(root, per_class=1, classes=tuple(range(1, 21))),
 }
 SMALL = {"ilsvrc2012": ["dataset.classes=all"]}
 """What a small tree needs beside its place."""
@@ -83,6 +83,16 @@ def dataset_of(item: str) -> str:
 
 
 def on_stand_in(item: str, root: Path) -> list[str]:
-    """Overrides that run an experiment shrunk on the tree below ``root``."""
+    """Overrides that run an experiment shrunk on the tree below ``root``: those of its own that say which images of a data set
+    are taken stay, which digits do not know."""
     name = dataset_of(item)
-    return ["preset=smoke", f"dataset={name}", f"dataset.root={root}", "dataset.image_size=32", *SMALL.get(name, [])]
+    swept = read_foreign_yaml(experiment_files()[item])["hydra"]["sweeper"]["params"]
+    own = [f"{key}={value}" for key, value in swept.items() if key in ("dataset.split", "dataset.per_class")]
+    return [
+        "preset=smoke",
+        f"dataset={name}",
+        f"dataset.root={root}",
+        "dataset.image_size=32",
+        *own,
+        *SMALL.get(name, []),
+    ]
