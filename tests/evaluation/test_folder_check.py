@@ -212,6 +212,16 @@ def test_a_planted_fault_is_named(plant, expected, tmp_path):
     assert re.search(expected, named(root), re.DOTALL)
 
 
+def test_colours_of_one_brightness_are_a_picture(tmp_path):
+    root = class_folders(tmp_path / "data")
+    stripes = np.full((48, 48, 3), (200, 60, 60), dtype=np.uint8)
+    stripes[:, ::8] = stripes[:, 1::8] = stripes[:, 2::8] = (60, 131, 60)
+    picture = Image.fromarray(stripes)
+    assert np.ptp(np.asarray(picture.convert("L"))) <= 1
+    picture.save(root / "train/cat/3.png")
+    assert "show nothing" not in named(root)
+
+
 @pytest.mark.parametrize("make", [class_folders, yolo])
 def test_a_sound_folder_has_nothing_said_against_it(make, tmp_path):
     root = make(tmp_path / "data")

@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw
 
 from genaug.data.detections import Detections
 from genaug.data.sample import Sample
+from genaug.drawing.pen import pen_on
 
 COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#008080")
 CROWD = "#808080"
@@ -48,7 +49,7 @@ def detection_sheet(
     rows = -(-len(shown) // columns)
     width, height = 2 * cell + 3 * MARGIN, cell + CAPTION + MARGIN
     sheet = Image.new("RGB", (columns * width, CAPTION + rows * height), "white")
-    pen = ImageDraw.Draw(sheet)
+    pen = pen_on(sheet)
     left = MARGIN
     for i, name in enumerate(class_names[:12]):
         pen.text((left, 0), name, fill=COLOURS[i % len(COLOURS)])

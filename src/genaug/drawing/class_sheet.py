@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import by_class
 from genaug.data.summary import short
 from genaug.drawing.boxes import COLOURS, draw_annotation
+from genaug.drawing.pen import pen_on
 
 CELL, CAPTION, GAP = 96, 14, 4
 
@@ -18,11 +19,12 @@ def class_sheet(dataset: Dataset, per_class: int = 8, most_classes: int = 40) ->
     rows = [(i, group[:per_class]) for i, group in enumerate(groups) if group][:most_classes]
     size = (per_class * (CELL + GAP) + GAP, len(rows) * (CELL + CAPTION + GAP) + GAP)
     sheet = Image.new("RGB", (size[0], max(size[1], 1)), "white")
-    pen = ImageDraw.Draw(sheet)
+    pen = pen_on(sheet)
     for row, (index, samples) in enumerate(rows):
         top = GAP + row * (CELL + CAPTION + GAP)
         colour = COLOURS[index % len(COLOURS)] if dataset.task == "detection" else "black"
-        pen.text((GAP, top), f"{short(dataset.class_names[index])} ({len(groups[index])} images)", fill=colour)
+        images = "1 image" if len(groups[index]) == 1 else f"{len(groups[index])} images"
+        pen.text((GAP, top), f"{short(dataset.class_names[index])} ({images})", fill=colour)
         _row(sheet, samples, top + CAPTION)
     return sheet
 

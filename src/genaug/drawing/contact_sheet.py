@@ -10,6 +10,7 @@ from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import by_class
 from genaug.drawing.boxes import draw_annotation
+from genaug.drawing.pen import pen_on
 
 MARGIN, CAPTION, LINE = 4, 26, 12
 
@@ -34,7 +35,7 @@ def contact_sheet(
     width = MARGIN + (num_variants + 1) * (cell + MARGIN) + MARGIN
     height = MARGIN + len(rows) * (cell + CAPTION + MARGIN)
     sheet = Image.new("RGB", (width, max(height, 1)), "white")
-    pen = ImageDraw.Draw(sheet)
+    pen = pen_on(sheet)
     for row, (title, samples) in enumerate(rows):
         top = MARGIN + row * (cell + CAPTION + MARGIN)
         for column, sample in enumerate(samples):

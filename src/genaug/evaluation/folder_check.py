@@ -48,6 +48,8 @@ class Look:
     format: str
     grey: np.ndarray
     """float32 [32, 32]: a grey thumbnail, 0 to 255."""
+    spread: float
+    """Standard deviation over a thumbnail of the colour that varies most; 0 where all is one colour."""
     bits: np.ndarray
     """bool [64]: its perceptual hash."""
 
@@ -120,7 +122,9 @@ def _look_at(dataset: Dataset) -> list[Look]:
             picture = sample.open()
         grey = picture.convert("L").resize((HASH_DETAIL, HASH_DETAIL), Image.Resampling.LANCZOS)
         bits = perceptual_hash(grey)
-        return Look(split, sample, picture.size, mode, kind, np.asarray(grey, dtype=np.float32), bits)
+        colours = np.asarray(picture.resize((HASH_DETAIL, HASH_DETAIL), Image.Resampling.LANCZOS), dtype=np.float32)
+        spread = float(colours.std((0, 1)).max())
+        return Look(split, sample, picture.size, mode, kind, np.asarray(grey, dtype=np.float32), spread, bits)
 
     with ThreadPoolExecutor() as threads:
         return [seen for seen in threads.map(look, every[::step]) if seen is not None]
@@ -238,7 +242,7 @@ def _counts(found: FolderCheck) -> None:
 
 def _pictures(found: FolderCheck) -> None:
     looks = found.looks
-    _warn(found, "show nothing (one colour)", [x for x in looks if x.grey.std() < BLANK], "Are they placeholders?")
+    _warn(found, "show nothing (one colour)", [x for x in looks if x.spread < BLANK], "Are they placeholders?")
     small = [look for look in looks if min(look.size) < TINY_SIDE]
     _warn(found, f"are smaller than {TINY_SIDE} px", small, "They are enlarged, and blurred.")
     long = [look for look in looks if max(look.size) > 4 * min(look.size)]

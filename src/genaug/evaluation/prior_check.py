@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from genaug.core.cost import GPUS, USE, unet_gflop, vae_gflop
 from genaug.core.errors import GenaugError, boundary
@@ -27,6 +27,7 @@ from genaug.core.identity import canonical, fingerprint
 from genaug.core.store import Store
 from genaug.data.sample import Dataset, Sample
 from genaug.data.splits import by_class
+from genaug.drawing.pen import pen_on
 from genaug.priors.config import TINY, PriorConfig
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ def _sheet(
     heads = ["image", "through VAE", *(f"t0 {level:g}" for level in LEVELS)]
     top = 14
     sheet = Image.new("RGB", (len(heads) * (CELL + GAP), top + len(chosen) * (CELL + GAP)), "white")
-    pen = ImageDraw.Draw(sheet)
+    pen = pen_on(sheet)
     for column, head in enumerate(heads):
         pen.text((column * (CELL + GAP), 1), head, fill="black")
     for row, sample in enumerate(chosen):

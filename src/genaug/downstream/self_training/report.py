@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from genaug.data.sample import Sample
 from genaug.downstream.self_training.pseudo_labels import accept, pairwise_disagreement
+from genaug.drawing.pen import pen_on
 
 COLLAPSED = 0.005  # heads that disagree on fewer images than this share count as one
 MAX_SHOWN, PER_ROW, CELL, CAPTION = 24, 8, 72, 26  # the sheet of relabelled images, in pixels
@@ -137,7 +138,7 @@ def relabelled_sheet(
         return None
     num_rows = -(-len(changed) // PER_ROW)
     sheet = Image.new("RGB", (PER_ROW * (CELL + 4) + 4, num_rows * (CELL + CAPTION + 4) + 4), "white")
-    pen = ImageDraw.Draw(sheet)
+    pen = pen_on(sheet)
     for i, (sample, label) in enumerate(changed):
         left, top = 4 + (i % PER_ROW) * (CELL + 4), 4 + (i // PER_ROW) * (CELL + CAPTION + 4)
         pen.text(
