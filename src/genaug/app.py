@@ -181,12 +181,15 @@ class SweepSummary(Callback):
         show(list(dict.fromkeys(Path(row["folder"]) for row in rows if row["state"] != FAILED)))
         counts = ((state, sum(row["state"] == state for row in rows)) for state in (OK, SKIPPED, FAILED))
         print(f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts if count))
-        failed.extend(
-            f"{' '.join(row['overrides'])} ({_log_of(row['folder'])})" for row in rows if row["state"] == FAILED
-        )
-
-
-def _log_of(folder: str | None) -> str:
-    """Where to read why a run failed."""
-    log = None if folder is None else Path(folder) / "log.txt"
-    return f"log: {log}" if log is not None and log.exists() else "refused before it started: see above"
+        refused = []
+        for row in (row for row in rows if row["state"] == FAILED):
+            log = Path(row["folder"] or "") / "log.txt"
+            if row["folder"] is not None and log.exists():
+                failed.append(f"{' '.join(row['overrides'])} (log: {log})")
+            else:
+                refused.append(row)
+        if refused:
+            count = (
+                f"{len(refused)} were refused before they started" if len(refused) > 1 else "refused before it started"
+            )
+            failed.append(f"{' '.join(refused[0]['overrides'])} ({count}: see above)")

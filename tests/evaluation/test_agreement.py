@@ -55,6 +55,15 @@ def test_no_variant_is_recognised_by_its_own_source(tmp_path):
     assert found.by_strength[""][0] == round(found.accuracy * 60) < 45
 
 
+def test_a_class_of_one_image_does_not_silence_the_judge_of_the_others(tmp_path):
+    samples = real()
+    pixels = picture(120, 999)
+    alone = Sample(id="2/0", digest=digest_bytes(pixels.tobytes()), image=pixels, label={2: 1.0})
+    made = [variant(samples[0], 200, 0.5), variant(samples[1], 40, 0.5), variant(alone, 120, 0.5)]
+    found = label_agreement(made, [*samples, alone], "pixels", tmp_path)
+    assert found.accuracy == 1.0 and found.by_strength == {"t0 0.5": (1, 2)}  # the third is not judged
+
+
 def test_too_few_real_images_train_no_judge(tmp_path):
     samples = real(1)
     assert label_agreement([variant(samples[0], 40, 0.5)], samples, "pixels", tmp_path) is None

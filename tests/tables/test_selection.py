@@ -4,13 +4,17 @@ import dataclasses
 import io
 import json
 from contextlib import redirect_stdout
+from types import SimpleNamespace
 
 import hydra
 import pytest
+from PIL import Image
 
 from genaug.composition import Composer, compose_typed
 from genaug.config_source import register
 from genaug.core.errors import GenaugError
+from genaug.core.words import readable
+from genaug.data.pool import Pool
 from genaug.runs.cell import Cell, setting_fingerprint
 from genaug.runs.collection import read_results
 from genaug.tables.selection import select, tables_of
@@ -122,6 +126,7 @@ def test_runs_are_chosen_by_any_key_and_by_comparisons(tmp_path):
     assert chosen("generator!=none") == [0.2, 0.3] == chosen("generator=real*")
     assert chosen("mix.alpha<0.4") == [0.2] and chosen("mix.alpha=0.50", "generator=real_guidance") == [0.3]
     assert chosen("real_guidance_replace") == [0.2, 0.3]
+    assert chosen("generator='none'") == [0.1]
     with pytest.raises(GenaugError, match=r"mix\.alpha"):
         chosen("mix.alhpa=0.3")
     with pytest.raises(GenaugError, match="No finished run"):
@@ -182,6 +187,32 @@ def test_what_a_prior_cannot_draw_is_said_once_and_not_once_per_method(tmp_path)
     (verdict,) = [one for table in tables_of(found) for one in verdicts(table, tmp_path, deep=False)]
     assert verdict.warnings.count("prior=tiny cannot draw such images.") == 1
     assert sum("cannot draw" in warning for warning in verdict.warnings) == 1
+
+
+@pytest.mark.parametrize("written", ["{}", "'{}'", '"{}"'])
+def test_a_folder_with_a_comma_is_one_place_quoted_or_not(tmp_path, written):
+    folder = tmp_path / "Vögel, 2026"
+    for i in range(4):
+        (folder / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9), (60 * i, 0, 0)).save(folder / "ab"[i % 2] / f"{i}.png")
+    results(tmp_path, "generator=none")
+    words = ("dataset=image_folder", f"dataset.root={folder}", "generator=none", f"paths.outputs_dir={tmp_path}")
+    finish(
+        PlannedCell(overrides=words, config=composed(readable(words)), fingerprint=None, state="missing"), tmp_path, 0.7
+    )
+    (found,) = select(tmp_path, [f"dataset.root={written.format(folder)}"])
+    assert found["metrics"]["test/accuracy_macro"] == 0.7
+
+
+def test_an_agreement_that_nobody_could_judge_is_said(tmp_path, monkeypatch):
+    (table,) = tables_of(results(tmp_path, "generator=none", "generator=real_guidance"))
+    pool = Pool(fingerprint="0123456789abcdef", folder=tmp_path, samples=[SimpleNamespace(index=0, label={})])
+    trial = SimpleNamespace(task="classification", train=[], val=[])
+    monkeypatch.setattr("genaug.tables.verdict.pool_of", lambda *arguments: (pool, trial))
+    (verdict,) = verdicts(table, tmp_path)
+    assert "real_guidance: whether its images still look like their class was not judged: no two" in " ".join(
+        verdict.warnings
+    )
 
 
 def test_a_missing_leak_audit_is_named_with_the_command_that_makes_it(tmp_path):

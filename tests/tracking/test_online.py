@@ -101,6 +101,8 @@ def test_sync_writes_an_experiment_once_and_its_report_says_the_table(project: P
     spec = json.loads(view["spec"])
     text = next(block["content"] for block in spec["blocks"] if block["type"] == "markdown-block")
     assert "the best method with generated images is" in text and "| Real Guidance |" in text
+    said = runs["real_guidance"]["summary"]["verdict"]
+    assert said in text and "Careful: No leak audit of Real Guidance" in said  # what to be careful about, too
     grid = next(block["metadata"] for block in spec["blocks"] if block["type"] == "panel-grid")
     (runset,) = grid["runSets"]
     assert runset["filters"]["filters"][0]["value"] == "paper/item"

@@ -143,7 +143,7 @@ def sync(
     found = collect(expand(item, words or None, outputs), read_spec(item))
     if not found.results:
         raise GenaugError(f"No run of {item} is complete below {outputs}.")
-    said = "\n".join(" ".join(one.sentences) for one in verdicts(found, outputs, deep=False))
+    said = "\n".join(one.text for one in verdicts(found, outputs))
     ids = write_runs(found.results, outputs, item, project, entity, said)
     typer.echo(f"{len(ids)} runs in the group {item} of the project {project}")
     if report:

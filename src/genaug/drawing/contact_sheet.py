@@ -32,7 +32,8 @@ def contact_sheet(
     rows: list[tuple[str, Sequence[Sample]]] = [
         (_title(source, dataset), [source, *groups[source.id][:num_variants]]) for source in with_variants[:num_sources]
     ]
-    width = MARGIN + (num_variants + 1) * (cell + MARGIN) + MARGIN
+    columns = max((len(samples) for _, samples in rows), default=1)
+    width = MARGIN + columns * (cell + MARGIN) + MARGIN
     height = MARGIN + len(rows) * (cell + CAPTION + MARGIN)
     sheet = Image.new("RGB", (width, max(height, 1)), "white")
     pen = pen_on(sheet)

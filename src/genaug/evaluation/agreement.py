@@ -8,6 +8,7 @@ prior's autoencoder it is right in 99.2 % (originals: 99.4 %). A linear probe of
 (originals: 96.2 %): pixels that are black in every real image weigh most where an image has a trace of grey.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ def strength_of(sample: SyntheticSample) -> str:
 def label_agreement(
     variants: Sequence[SyntheticSample], real: Sequence[Sample], features: str, store: Path
 ) -> Agreement | None:
-    """Ask the judge about every variant; None if there are too few real images to train one.
+    """Ask the judge about every variant of a class that it knows; None if fewer than two classes have two real images.
 
     Args:
         variants: accepted images of classification data, soft labels included: one agrees whose judged class is in its label.
@@ -53,10 +54,18 @@ def label_agreement(
 
     from genaug.evaluation.features import features_of
 
-    classes = np.asarray([sample.class_index for sample in real])
-    smallest = int(np.unique(classes, return_counts=True)[1].min())
-    if len(set(classes.tolist())) < 2 or smallest < 2 or not variants:
+    counts = Counter(sample.class_index for sample in real)
+    known_classes = {
+        label for label, count in counts.items() if count > 1
+    }  # of one image the judge could not be judged
+    real = [sample for sample in real if sample.class_index in known_classes]
+    variants = [sample for sample in variants if known_classes & set(sample.label)]
+    if len(known_classes) < 2 or not variants:
         return None
+    classes, smallest = (
+        np.asarray([sample.class_index for sample in real]),
+        min(counts[label] for label in known_classes),
+    )
     rows, made = (features_of(samples, features, store) for samples in (real, variants))
     place = {sample.id: i for i, sample in enumerate(real)}
     source = np.asarray([place.get(sample.source_id, -1) for sample in variants])
@@ -69,8 +78,8 @@ def label_agreement(
         own = np.isin(source, held) | ((source < 0) & (number == 0))
         if own.any():
             judged[own] = probe.predict(made[own])
-    counts: dict[str, tuple[int, int]] = {}
+    by_strength: dict[str, tuple[int, int]] = {}
     for sample, found in sorted(zip(variants, judged.tolist(), strict=True), key=lambda pair: strength_of(pair[0])):
-        right, total = counts.get(strength_of(sample), (0, 0))
-        counts[strength_of(sample)] = (right + (found in sample.label), total + 1)
-    return Agreement(accuracy=hits / len(real), by_strength=counts)
+        right, total = by_strength.get(strength_of(sample), (0, 0))
+        by_strength[strength_of(sample)] = (right + (found in sample.label), total + 1)
+    return Agreement(accuracy=hits / len(real), by_strength=by_strength)

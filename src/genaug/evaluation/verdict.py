@@ -74,6 +74,11 @@ class Verdict:
     """Three: the numbers, what may be said, what it cost."""
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def text(self) -> str:
+        """All of it in one paragraph."""
+        return " ".join([*self.sentences, *(f"Careful: {warning}" for warning in self.warnings)])
+
 
 def judge(arms: Sequence[Arm], metric: str, where: str = "", percent: bool = False) -> Verdict:
     """The verdict on one column of a table.

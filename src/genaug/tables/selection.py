@@ -102,7 +102,8 @@ def _holds(result: dict[str, Any], condition: str, everything: Sequence[dict[str
         )
     value = _value(result, key)
     if sign in ("=", "!="):
-        options = [wanted] if wanted.startswith("[") else wanted.split(",")
+        quoted = len(wanted) > 1 and wanted[0] == wanted[-1] and wanted[0] in "'\""
+        options = [wanted[1:-1]] if quoted else [wanted, *([] if wanted.startswith("[") else wanted.split(","))]
         return any(_is(value, option) for option in options) == (sign == "=")
     try:
         return isinstance(value, int | float) and OPERATORS[sign](value, float(wanted))

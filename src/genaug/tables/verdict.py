@@ -126,14 +126,18 @@ def _agreement(name: str, result: dict[str, Any], outputs: Path, features: str) 
     """What the judge says of the first seed's pool; nothing where images or data have left this machine."""
     try:
         pool, trial = pool_of(outputs, result, result["config"]["mix"]["m"])
-        if trial.task != "classification":
+        if trial.task != "classification" or not pool.samples:
             return []
         source = dataset_of({**result, "config": _all_images(result["config"])})
     except GenaugError:
         return [f"{name}: whether its images still look like their class was not judged, as data or images are gone."]
     variants = sorted(pool.samples, key=lambda sample: sample.index)[:NUM_JUDGED]
     agreement = label_agreement(variants, [*source.train, *source.val], features, outputs / "store")
-    return [] if agreement is None else agreement_warnings(name, agreement.accuracy, agreement.by_strength)
+    if agreement is None:
+        return [
+            f"{name}: whether its images still look like their class was not judged: no two classes have two real images."
+        ]
+    return agreement_warnings(name, agreement.accuracy, agreement.by_strength)
 
 
 def _all_images(config: dict[str, Any]) -> dict[str, Any]:

@@ -33,17 +33,21 @@ class CellSweeper(basic_sweeper.BasicSweeper):
         composer = composer_of(self.hydra_context.config_loader, self.config)
         jobs, notes = composer.fitting(super().get_job_batch())
         print("".join(f"{note}\n" for note in notes), end="")
-        invalid: list[str] = []
-        missing = [overrides for overrides in jobs if not self._answered(overrides, composer, invalid)]
-        if len(invalid) == len(jobs):
-            raise GenaugError(invalid[0])
+        refused: dict[str, list[Sequence[str]]] = {}
+        missing = [overrides for overrides in jobs if not self._answered(overrides, composer, refused)]
+        said = [f"{reason} (in {_runs(members)})" for reason, members in refused.items()]
+        if sum(map(len, refused.values())) == len(jobs):
+            raise GenaugError("\n".join(said))
+        print("".join(f"genaug: {line}\n" for line in said), end="", file=sys.stderr)
         return missing
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Done in ``get_job_batch`` for every job."""
 
-    def _answered(self, overrides: Sequence[str], composer: "Composer", invalid: list[str]) -> bool:
-        """Whether there is nothing to start: the run is complete, or it is refused, which is said and goes to ``invalid``."""
+    def _answered(
+        self, overrides: Sequence[str], composer: "Composer", refused: dict[str, list[Sequence[str]]]
+    ) -> bool:
+        """Whether there is nothing to start: the run is complete, or it is refused and goes to ``refused`` by the reason."""
         from genaug.explanation import explain
         from genaug.runs.cell import Cell
         from genaug.runs.sweep import FAILED, SKIPPED, note_cell
@@ -56,11 +60,16 @@ class CellSweeper(basic_sweeper.BasicSweeper):
             if result is None:
                 cell.config.check()
         except Exception as error:
-            invalid.append(f"{explain(error)} (in the run {' '.join(overrides)})")
-            print(f"genaug: {invalid[-1]}", file=sys.stderr)
+            refused.setdefault(explain(error), []).append(overrides)
             note_cell(Path(self.config.hydra.sweep.dir), None, task_overrides, FAILED)
             return True
         if result is not None:
             cell.say_complete(result)
             note_cell(Path(self.config.hydra.sweep.dir), cell.folder, task_overrides, SKIPPED)
         return result is not None
+
+
+def _runs(members: Sequence[Sequence[str]]) -> str:
+    """The first of some runs by its overrides, and how many there are besides."""
+    more = f", and {len(members) - 1} more" if len(members) > 1 else ""
+    return f"the run {' '.join(members[0])}{more}"
