@@ -73,15 +73,17 @@ def test_a_tracker_shows_the_rows_that_count_pictures_and_the_summary(key, tmp_p
     resumed = open_record(config.tracking, cell, 1)
     resumed.rewind(16)
     for step in (24, 32):
-        resumed.log({"train/loss": step / 10}, step)
+        resumed.log({"train/loss": step / 10, "val/accuracy_macro": step / 100}, step)
     Image.new("RGB", (6, 4)).save(tmp_path / "gallery.png")
     resumed.image("gallery", tmp_path / "gallery.png")
     resumed.image("fit/tokens", tmp_path / "gallery.png")
-    resumed.finish({"test/accuracy_macro": 0.75, "name/generator": "none", "oracle": False})
+    summary = {"test/accuracy_macro": 0.75, "val/accuracy_macro": 0.32, "name/generator": "none", "oracle": False}
+    resumed.finish(summary)
     assert resumed.mirrors, (cell.folder / "log.txt").read_text()
     scalars, pictures = globals()[key](tmp_path, cell.folder.name)
     assert scalars["train/loss"] == [(8, 0.8), (16, 1.6), (24, 2.4), (32, 3.2)]
     assert [value for _, value in scalars["test/accuracy_macro"]] == [0.75]
+    assert scalars["val/accuracy_macro"] == [(24, 0.24), (32, 0.32), (32, 0.32)]  # never a step back
     assert len(pictures) == 2 and "gallery" in pictures and "name/generator" not in scalars
 
 

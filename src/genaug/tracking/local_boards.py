@@ -75,7 +75,7 @@ class TensorBoard(LocalBoard):
 
     def finish(self, summary: "Mapping[str, Any]", exit_code: int) -> None:
         numbers, names = numbers_and_names(summary)
-        self.logger.log_hyperparams(names, numbers)
+        self.logger.log_hyperparams(names, numbers, self.last_step)  # a step back hides the curve before it
         self.logger.finalize("success" if exit_code == 0 else "failed")
 
 

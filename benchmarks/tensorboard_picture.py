@@ -1,0 +1,87 @@
+"""The documentation's picture of TensorBoard: its own page on the demo's comparison, taken by Chromium.
+
+    python -m benchmarks tensorboard_picture
+
+The three runs of seed 0 are made below --outputs unless they are there. It takes the extra tensorboard, and Chromium.
+"""
+
+import argparse
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+COMPARISON = ("experiment=demo/compare", "seed=0", "tracking=tensorboard")
+PAGE = "/?tagFilter=val%2Faccuracy_macro|train%2Floss&smoothing=0&forceSvg=true#timeseries"
+SIZE = (1280, 620)
+"""Of the window, in pixels."""
+PATIENCE = 120.0
+"""Seconds that the server may take to answer."""
+NUM_COLOURS = 64
+"""Of the picture: the page has few, and the file stays small."""
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of TensorBoard's server, which ends with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)])
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(address, timeout=5).close()
+                break
+            except OSError:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit("TensorBoard does not answer.") from None
+                time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def take(address: str, path: Path) -> None:
+    """The page as Chromium shows it, as a PNG file."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        raise SystemExit("There is no Chromium on this machine.")
+    with tempfile.TemporaryDirectory() as place:
+        shot = Path(place) / "page.png"
+        command = [
+            chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={place}/profile",
+            "--run-all-compositor-stages-before-draw", "--virtual-time-budget=120000",
+            f"--window-size={SIZE[0]},{SIZE[1]}", f"--screenshot={shot}", address,
+        ]  # fmt: skip
+        subprocess.run(command, check=True, timeout=300, stderr=subprocess.DEVNULL)
+        with Image.open(shot) as picture:
+            picture.convert("RGB").quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--outputs", type=Path, default=Path("outputs/picture"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/tensorboard.png"))
+    options = parser.parse_args()
+    folder = options.outputs.absolute() / "tensorboard"
+    if not folder.is_dir():
+        command = [sys.executable, "train.py", "-m", *COMPARISON, f"paths.outputs_dir={options.outputs.absolute()}"]
+        subprocess.run(command, check=True)
+    with served(folder) as address:
+        take(address + PAGE, options.picture)
+    print(f"{options.picture}: {options.picture.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
