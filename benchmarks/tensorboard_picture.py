@@ -7,11 +7,13 @@ The three runs of seed 0 are made below --outputs unless they are there. It take
 
 import argparse
 import contextlib
+import http.server
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -20,11 +22,13 @@ from pathlib import Path
 from PIL import Image
 
 COMPARISON = ("experiment=demo/compare", "seed=0", "tracking=tensorboard")
-PAGE = "/?tagFilter=val%2Faccuracy_macro|train%2Floss&smoothing=0&forceSvg=true#timeseries"
+PAGE = "/?tagFilter=val%2Faccuracy_macro|train%2Floss&smoothing=0#timeseries"
 SIZE = (1280, 620)
 """Of the window, in pixels."""
 PATIENCE = 120.0
 """Seconds that the server may take to answer."""
+DRAWING = 60.0
+"""Seconds that the page has to draw its curves."""
 NUM_COLOURS = 64
 """Of the picture: the page has few, and the file stays small."""
 
@@ -52,17 +56,39 @@ def served(folder: Path) -> Iterator[str]:
         server.wait()
 
 
+@contextlib.contextmanager
+def framed(address: str) -> Iterator[str]:
+    """The address of a page that shows another, and is loaded only after ``DRAWING`` seconds: Chromium waits for it."""
+
+    class Frame(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path != "/":
+                time.sleep(DRAWING)
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            style = "position:fixed;inset:0;width:100%;height:100%;border:0"
+            self.wfile.write(f'<iframe src="{address}" style="{style}"></iframe><img src="/later">'.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Frame) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
 def take(address: str, path: Path) -> None:
     """The page as Chromium shows it, as a PNG file."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         raise SystemExit("There is no Chromium on this machine.")
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, framed(address) as page:
         shot = Path(place) / "page.png"
         command = [
             chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={place}/profile",
-            "--run-all-compositor-stages-before-draw", "--virtual-time-budget=120000",
-            f"--window-size={SIZE[0]},{SIZE[1]}", f"--screenshot={shot}", address,
+            f"--window-size={SIZE[0]},{SIZE[1]}", f"--screenshot={shot}", page,
         ]  # fmt: skip
         subprocess.run(command, check=True, timeout=300, stderr=subprocess.DEVNULL)
         with Image.open(shot) as picture:
