@@ -116,6 +116,25 @@ def test_weights_that_are_cut_off_are_named(copy, part):
         PriorConfig(path=str(copy), image_size=32).load("cpu")
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_under_other_names_are_refused_instead_of_drawn_at_random(copy, part):
+    [path] = (copy / part).glob("*.safetensors")
+    weights = load_file(path)
+    first = sorted(weights)[0]
+    weights[f"other.{first}"] = weights.pop(first)
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(GenaugError, match=rf"1 of \d+ tensors of {part}/ are not in its weights, e.g. {first}"):
+        PriorConfig(path=str(copy), image_size=32).load("cpu")
+
+
+def test_the_longer_names_of_stable_diffusions_own_files_are_read(copy):
+    [path] = (copy / "text_encoder").glob("*.safetensors")
+    weights = load_file(path)
+    save_file({f"text_model.{name}": weight for name, weight in weights.items()}, path, {"format": "pt"})
+    loaded = PriorConfig(path=str(copy), image_size=32).load("cpu").text_encoder.state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in weights.items())
+
+
 def test_a_tokenizer_without_an_end_of_the_prompt_is_found(copy):
     from genaug.priors.loading import check_use, load_prior
 

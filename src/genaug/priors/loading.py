@@ -39,15 +39,26 @@ def load_prior(config: PriorConfig, device: str) -> Prior:
             "Copy or download the model again, name its file variant (prior.variant=fp16 or null), or another folder.",
         )
 
+    def whole(part: str, loaded: tuple[Any, dict[str, Any]]) -> Any:
+        model, about = loaded
+        if missing := sorted(about["missing_keys"]):  # the library would draw them at random and go on
+            raise GenaugError(
+                f"prior.path={config.path}: {len(missing)} of {len(model.state_dict())} tensors of {part}/ are not in its "
+                f"weights, e.g. {missing[0]}. They are of another network, or were written by a newer diffusers or "
+                "transformers: pip install --upgrade diffusers transformers, or copy or download the model again."
+            )
+        return model
+
     local: dict[str, Any] = {"local_files_only": True}
-    weights: dict[str, Any] = {"variant": config.variant, **local}
+    weights: dict[str, Any] = {"variant": config.variant, "output_loading_info": True, **local}
     dtype, vae_dtype = getattr(torch, config.dtype), getattr(torch, config.vae_dtype)
     with reading("unet"):
-        unet: Any = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **weights)
+        unet = whole("unet", UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **weights))
     with reading("vae"):
-        vae: Any = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=vae_dtype, **weights)
+        vae = whole("vae", AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=vae_dtype, **weights))
     with reading("text_encoder"):
-        text: Any = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32, **weights)
+        loaded: Any = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32, **weights)
+        text = whole("text_encoder", loaded)
     with reading("tokenizer"):
         tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **local)
     with reading("scheduler"):
