@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genaug.core import checkpoints
-from genaug.core.interruption import Interrupted, interruptible
+from genaug.core.interruption import Interrupted, deferred, interruptible, pending
 from tests.downstream.conftest import ListRecord
 
 CORRUPTIONS = {
@@ -100,6 +100,16 @@ def test_a_second_signal_does_not_wait(classify):
 
     with pytest.raises(Interrupted), interruptible():
         classify(record=Stopping(2, twice))
+
+
+def test_a_signal_for_which_nobody_looks_any_more_ends_the_work_at_its_end():
+    done = []
+    with pytest.raises(Interrupted), interruptible(), deferred():
+        with deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("inner")
+        done.append("outer")
+    assert done == ["inner", "outer"] and pending() is None
 
 
 def test_handlers_of_others_stay_and_ours_go(tmp_path: Path):

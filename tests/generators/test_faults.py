@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from PIL import Image
 
 from genaug.core import claims
 from genaug.core.claims import claim, workers
@@ -168,6 +169,17 @@ def test_whoever_waits_for_images_is_told_for_whom_and_gives_up_in_time(tmp_path
     ):
         publishing.make_pool(store, Noise(seed=0), dataset(), None, "fitted", lambda: None, 2, said.append)
     assert sum("waiting for 8 images" in text for text in said) == 1
+
+
+def test_nobody_is_given_images_that_another_has_published_meanwhile(tmp_path):
+    store, (there, lacking) = Store(tmp_path), ("aa" * 8, "bb" * 8)
+    store.put_image(there, Image.new("RGB", (2, 2)), {})
+    with claim(store, [there, lacking]) as (share, _):
+        assert share == [lacking]
+        with claim(store, [there, lacking]) as (other, owners):
+            assert other == [] and len(owners) == 1
+    with claim(store, [lacking]) as (share, owners):
+        assert share == [lacking] and owners == []
 
 
 def test_a_share_leaves_work_for_others(tmp_path, monkeypatch):

@@ -184,6 +184,46 @@ def test_what_is_damaged_here_is_not_pushed_and_what_is_damaged_there_is_not_tak
     assert sum(state.startswith("pulled") for state in found.values()) == 2
 
 
+@pytest.mark.parametrize("checked", [False, True])
+def test_what_arrives_there_as_something_else_is_never_named(tmp_path, url, monkeypatch, checked):
+    here, place = made(tmp_path / "here"), Remote(url)
+    place.checked = checked  # whether the server itself compares what arrives, so that a look at the length does
+    monkeypatch.setattr(
+        Flaky, "pipe_file", lambda self, path, value, **_: MemoryFileSystem.pipe_file(self, path, value[:-1])
+    )
+    with pytest.raises(GenaugError, match=r"does not answer .*(is not what was sent|have arrived)"):
+        states(push(here, place))
+    assert not any("/items/" in path for path in Flaky.store)
+    assert checked or all("partial" in path for path in Flaky.store)
+
+
+def test_half_an_object_that_lies_there_is_sent_again(tmp_path, url):
+    here, there = made(tmp_path / "here"), tmp_path / "there"
+    states(push(here, Remote(url)))
+    for path in [path for path in Flaky.store if "/items/" in path]:
+        Flaky.store.pop(path)
+    target = next(path for path in Flaky.store if "/objects/" in path)
+    Flaky.store[target].truncate(1)
+    states(push(here, Remote(url)))
+    assert not [state for state in states(pull(there, Remote(url))).values() if state.startswith("damaged")]
+    assert content(there) == content(here)
+
+
+def test_an_item_under_the_name_of_another_is_not_taken(tmp_path, url):
+    here, there = made(tmp_path / "here"), tmp_path / "there"
+    states(push(here, Remote(url)))
+    for name, other in (
+        ("digits_none-00000000000000aa", "digits_none-00000000000000ab"),
+        ("tokens-00000000000000bb",) * 2,
+    ):
+        for path in [path for path in Flaky.store if f"/{name}/" in path]:
+            Flaky.store[path.replace(name, other.replace("bb", "bc"))] = Flaky.store.pop(path)
+    found = states(pull(there, Remote(url)))
+    for name in ("runs/digits_none-00000000000000ab", "fitted/tokens-00000000000000bc"):
+        assert "is not what its name says" in found[name]
+        assert not (there / name).exists() and not (there / "store" / name).exists()
+
+
 @pytest.mark.parametrize(
     "name", ["../../../evil.txt", "/tmp/evil.txt", "a/../../evil.txt", "..\\evil.txt", "C:evil", "a//b", ""]
 )

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from genaug.core.store import Store
 from genaug.data.pool import ACCEPTED
 from genaug.generators import forms
@@ -35,3 +37,22 @@ def test_whatever_is_damaged_is_named_removed_and_made_again(tmp_path):
     forms._seen.clear()
     assert contents(build(store, Noise(seed=0), dataset(), 2)) == expected
     assert verify(tmp_path)[1] == []
+
+
+@pytest.mark.parametrize(
+    "edit, why",
+    [
+        (lambda rows: [*rows, rows[0]], "lines are damaged or stand twice"),
+        (lambda rows: [rows[0][:-5], *rows[1:]], "lines are damaged or stand twice"),
+        (lambda rows: [rows[0].replace('"a": 1.0', '"a": 0.5'), *rows[1:]], "is not that of its image"),
+        (lambda rows: [rows[0].replace("000/", "001/"), *rows[1:]], "No such file"),
+    ],
+    ids=["a line stands twice", "a line is cut", "a label is another", "a file is another"],
+)
+def test_each_edit_of_a_manifest_is_named(tmp_path, edit, why):
+    manifest = build(Store(tmp_path / "store"), Noise(seed=0), dataset(), 1).folder / ACCEPTED
+    rows = manifest.read_text().splitlines()
+    manifest.write_text("".join(f"{row}\n" for row in edit(rows)))
+    assert manifest.read_text().splitlines() != rows
+    [damage] = verify(tmp_path)[1]
+    assert why in damage.why and damage.path.is_relative_to(manifest.parent)

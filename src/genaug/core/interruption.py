@@ -79,7 +79,8 @@ def deferred() -> Iterator[None]:
             raise Interrupted(_pending[0])
     finally:
         _deferring -= 1
-        _pending.clear()
+        if not _deferring:
+            _pending.clear()
 
 
 def pending() -> int | None:

@@ -53,7 +53,9 @@ def load_prior(config: PriorConfig, device: str) -> Prior:
     weights: dict[str, Any] = {"variant": config.variant, "output_loading_info": True, **local}
     dtype, vae_dtype = getattr(torch, config.dtype), getattr(torch, config.vae_dtype)
     with reading("unet"):
-        unet = whole("unet", UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **weights))
+        unet = whole(
+            "unet", UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **weights)
+        )
     with reading("vae"):
         vae = whole("vae", AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=vae_dtype, **weights))
     with reading("text_encoder"):
