@@ -39,7 +39,7 @@ def load_prior(config: PriorConfig, device: str) -> Prior:
             "Copy or download the model again, name its file variant (prior.variant=fp16 or null), or another folder.",
         )
 
-    def whole(part: str, loaded: tuple[Any, dict[str, Any]]) -> Any:
+    def whole(part: str, loaded: Any) -> Any:
         model, about = loaded
         if missing := sorted(about["missing_keys"]):  # the library would draw them at random and go on
             raise GenaugError(
@@ -59,8 +59,10 @@ def load_prior(config: PriorConfig, device: str) -> Prior:
     with reading("vae"):
         vae = whole("vae", AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=vae_dtype, **weights))
     with reading("text_encoder"):
-        loaded: Any = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32, **weights)
-        text = whole("text_encoder", loaded)
+        text = whole(
+            "text_encoder",
+            CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32, **weights),
+        )
     with reading("tokenizer"):
         tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **local)
     with reading("scheduler"):
