@@ -80,6 +80,7 @@ def test_a_smoke_run_has_few_valid_cells_on_embedded_data_with_the_tiny_prior(it
         assert cell.config.dataset.name in ("digits", "digit_scenes")
         assert cell.config.prior.path == "tiny"
         assert cell.config.seed in (0, 1)
+    assert collect(sweep, read_spec(item)).reduced
 
 
 def test_combinations_are_counted_as_hydra_sweeps_them() -> None:

@@ -29,6 +29,8 @@ def add_comparisons(table: Table, groups: "dict[Place, list[PlannedCell]]") -> N
     compared, read = [], _scores(spec.metric)
     within = {i: wanted[key] for i, key in enumerate(spec.rows) if key in wanted}
     if not any(all(row[i] == value for i, value in within.items()) for row in table.rows):
+        if table.reduced:
+            return  # a smaller sweep has fewer rows
         raise GenaugError(f"experiments/{table.item}.yaml: table.baseline {spec.baseline} is no row of the table.")
     for entry in table.entries:
         row = tuple(wanted.get(key, entry.row[i]) for i, key in enumerate(spec.rows))
