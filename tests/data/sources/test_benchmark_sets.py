@@ -71,6 +71,12 @@ def test_a_damaged_list_of_birds_is_named(tmp_path: Path, file: str, old: str, n
         Cub200(root=str(tmp_path), seed=0).load()
 
 
+def test_a_picture_of_the_lists_that_is_not_there_is_named(tmp_path: Path) -> None:
+    next((cub(tmp_path) / "CUB_200_2011" / "images" / BIRDS[1]).iterdir()).unlink()
+    with pytest.raises(GenaugError, match=rf"there is no .*{BIRDS[1]}/.*_7\.jpg"):
+        Cub200(root=str(tmp_path), seed=0).load()
+
+
 def cifar100(root: Path, train: int = 8) -> Path:
     base = root / "cifar-100-python"
     base.mkdir(parents=True)
@@ -112,6 +118,17 @@ def test_the_batches_are_those_that_torchvision_reads(tmp_path: Path, monkeypatc
         (torchvision.datasets.CIFAR100.url, torchvision.datasets.CIFAR100.tgz_md5),
         (torchvision.datasets.CIFAR10.url, torchvision.datasets.CIFAR10.tgz_md5),
     )
+
+
+def test_a_picture_is_told_by_its_pixels(tmp_path: Path) -> None:
+    samples = Cifar100(root=str(cifar100(tmp_path)), seed=0).load().test
+    assert len({sample.digest for sample in samples}) == len(samples)
+    path = tmp_path / "cifar-100-python" / "test"
+    batch = read_pickle(path)
+    batch["data"] = batch["data"][::-1]
+    path.write_bytes(pickle.dumps(batch, protocol=2))
+    turned = Cifar100(root=str(tmp_path), seed=0).load().test
+    assert [sample.digest for sample in turned] == [sample.digest for sample in samples][::-1]
 
 
 class Runs:
@@ -183,6 +200,22 @@ def test_inaturalists_validation_list_is_the_test_and_a_group_can_be_taken_alone
         INaturalist2021(root=str(tmp_path), seed=0, supercategory="birds").load()
 
 
+def test_two_species_of_one_name_are_two_classes(tmp_path: Path) -> None:
+    for split in ("train_mini", "val"):
+        path = inaturalist(tmp_path) / f"{split}.json" if split == "train_mini" else tmp_path / f"{split}.json"
+        path.write_text(path.read_text().replace('"common_name": null', '"common_name": "Common Raven"'))
+    dataset = INaturalist2021(root=str(tmp_path), seed=0).load()
+    assert dataset.class_names == ("Common Raven", "Common Raven (Corvus corone)", "Fly Agaric")
+
+
+def test_the_many_pictures_of_inaturalist_are_told_by_name_and_size_without_being_read(tmp_path: Path) -> None:
+    dataset = INaturalist2021(root=str(inaturalist(tmp_path)), seed=0, val_fraction=0.0).load()
+    path = tmp_path / dataset.train[0].id
+    path.write_bytes(bytes(path.stat().st_size))
+    again = INaturalist2021(root=str(tmp_path), seed=0, val_fraction=0.0).load()
+    assert [sample.digest for sample in again.train] == [sample.digest for sample in dataset.train]
+
+
 def isic(root: Path) -> Path:
     head = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
     for part, number in (("Training", 14), ("Validation", 7), ("Test", 7)):
@@ -201,6 +234,11 @@ def test_isics_columns_of_zeros_and_a_one_are_classes(tmp_path: Path) -> None:
     dataset = Isic2018(root=str(isic(tmp_path)), seed=0).load()
     assert dataset.class_names[0] == "melanoma" and len(dataset.class_names) == 7
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (14, 7, 7)
+    for part, name in (("train", "Training"), ("val", "Validation"), ("test", "Test")):
+        assert all(s.id.startswith(f"ISIC2018_Task3_{name}_Input/") for s in getattr(dataset, part))
+    table = tmp_path / "ISIC2018_Task3_Test_GroundTruth" / "ISIC2018_Task3_Test_GroundTruth.csv"
+    table.rename(tmp_path / table.name)  # as the archives without a folder of their own unpack
+    assert len(Isic2018(root=str(tmp_path), seed=0).load().test) == 7
     assert all(int(s.id[-8:-4]) % 7 == s.class_index for s in (*dataset.train, *dataset.val, *dataset.test))
 
 
@@ -260,6 +298,13 @@ def test_the_benchmarks_own_splits_are_read(tmp_path: Path) -> None:
     picture(tmp_path / "Caltech101" / "test" / "zebra" / "0.png")
     with pytest.raises(GenaugError, match="zebra is a class without training images"):
         UniDiffDa(root=str(tmp_path), seed=0).load()
+
+
+def test_another_test_picture_is_another_data_set(tmp_path: Path) -> None:
+    folders(tmp_path / "Caltech101", "train", "test")
+    before = UniDiffDa(root=str(tmp_path), seed=0).identity()
+    picture(tmp_path / "Caltech101" / "test" / "apple" / "9.png")
+    assert UniDiffDa(root=str(tmp_path), seed=0).identity() != before
 
 
 def roboflow(root: Path, **names: list[str]) -> Path:
