@@ -11,6 +11,7 @@ from typer.main import get_group
 from benchmarks.__main__ import names
 from genaug.cli import app
 from genaug.composition import checked, compose_typed
+from genaug.generators.pipeline.config import Pipeline
 from genaug.tables.spec import is_experiment, read_experiment
 from tests.conftest import ROOT, STARTER, environment_of
 from tests.data.pictures import classes
@@ -97,8 +98,8 @@ def test_what_the_page_of_pipelines_writes_beside_a_model_composes(path: str, be
 
     words = " ".join(re.findall(r"`(.*?)`", beside)).split()
     config = compose_typed(["leakage=none", "generator=pipeline", f"generator.path={path}", *words])
-    name = config.generator.pipeline_class
-    assert name is None or hasattr(diffusers, name)
+    assert isinstance(config.generator, Pipeline)
+    assert config.generator.pipeline_class is None or hasattr(diffusers, config.generator.pipeline_class)
 
 
 @pytest.mark.parametrize("command", CONSOLE)

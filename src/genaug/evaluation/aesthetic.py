@@ -22,7 +22,7 @@ SECOND = (
     "sac+logos+ava1-l14-linearMSE.pth (3.7 MB) from https://github.com/christophschuhmann/improved-aesthetic-predictor"
 )
 FIRST = "sa_0_4_vit_l_14_linear.pth (4 kB) from https://github.com/LAION-AI/aesthetic-predictor"
-PLACES = {(0, 2, 4, 6, 7): False, (0, 3, 6, 9, 11): True}
+PLACES: dict[tuple[int, ...], bool] = {(0, 2, 4, 6, 7): False, (0, 3, 6, 9, 11): True}
 """Places of the five linear layers in the second predictor's file, between dropouts, and whether ReLUs stand there, too."""
 
 
