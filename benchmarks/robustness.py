@@ -243,7 +243,7 @@ def sentences(soak: dict[str, Any], report: dict[str, Any]) -> str:
         f"{len(soak['by kind of run'])} kinds ended with the images and metrics of runs that were never killed. "
         f"{together['processes on one store']} processes filled one store, {together['of them killed']} of them killed: "
         f"{lost} of {together['images']} images were lost. Of {damage['corruptions']} random corruptions {found} were found, "
-        f"{missed} were missed, and the others changed nothing that is read; "
+        f"{missed} {'was' if missed == 1 else 'were'} missed, and the others changed nothing that is read; "
         f"{damage.get('healed by the same command', 0)} were healed by the same command. "
         f"{fuzzed['inputs']} damaged inputs gave data or one sentence, {others} gave another error."
     )
