@@ -5,7 +5,10 @@ import time
 import pytest
 import yaml
 from huggingface_hub import constants
+from typer.testing import CliRunner
 
+import genaug
+from genaug.cli import app
 from genaug.core.errors import GenaugError
 from genaug.data.push import open_repository, push
 from tests.data.hub import TOKEN, StandIn
@@ -49,6 +52,9 @@ def test_nothing_private_goes_into_a_repository_that_everybody_may_see(hub):
     open_repository("me/set", private=False)
     with pytest.raises(GenaugError, match=r"everybody may see it: add --public"):
         open_repository("me/set")
+    open_repository("me/mine")
+    with pytest.raises(GenaugError, match=r"me/mine is there and private: leave --public out"):
+        open_repository("me/mine", private=False)
 
 
 def test_a_token_that_is_refused_is_one_sentence(hub, monkeypatch):
@@ -83,3 +89,20 @@ def test_the_stand_in_refuses_a_card_without_a_head(hub, tmp_path):
     open_repository("me/set")
     with pytest.raises(GenaugError, match="Invalid metadata"):
         push(folder, "me/set")
+
+
+def test_the_command_sends_generated_images_alone_unless_told_otherwise(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fast = ["dataset.shots=1", "downstream.num_steps=2", "downstream.warmup_steps=0", "tracking=local", "mix.m=2"]
+    genaug.run(["generator=real_guidance", "generator.num_steps=4", *fast])
+    real, pool = genaug.load_pool("real_guidance")
+    assert (len(real.train), len(pool.samples)) == (10, 20)  # all variants, not the first of each
+    done = CliRunner().invoke(app, ["push", "real_guidance", "me/set"])
+    assert done.exit_code == 0 and f"{hub.url}/datasets/me/set" in done.output, done.output
+    pictures = hub.files("me/set", "*.png")
+    assert hub.private == {"me/set": True} and len(pictures) == 20
+    assert all(name.startswith("train/") and "/generated_" in name for name in pictures)
+    done = CliRunner().invoke(app, ["push", "real_guidance", "me/set", "--public"])
+    assert isinstance(done.exception, GenaugError) and hub.private == {"me/set": True}
+    done = CliRunner().invoke(app, ["push", "real_guidance", "me/other", "--real", "--dry-run"])
+    assert "30 train" in done.output and "nothing was sent" in done.output and "me/other" not in hub.private

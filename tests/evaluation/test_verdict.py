@@ -126,3 +126,9 @@ def test_rejections_and_leaks_are_warned_about_from_a_share_on():
         leak_warning("m", None) is None and leak_warning("m", {"unusual_share": 0.02, "expected_share": 0.01}) is None
     )
     assert "5.0%" in leak_warning("m", {"unusual_share": 0.05, "expected_share": 0.01})
+
+
+def test_a_strength_is_doubted_by_the_share_of_what_the_judge_itself_gets_right():
+    assert agreement_warnings("m", 0.7, {"t0 0.5": (60, 100)}) == []  # more than .8 of .7
+    (said,) = agreement_warnings("m", 0.9, {"t0 0.5": (60, 100)})
+    assert "60% at t0 0.5" in said

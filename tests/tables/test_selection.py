@@ -247,3 +247,13 @@ def test_a_setting_is_what_runs_share_but_their_seeds():
     cells = {Cell.of(compose_typed(["generator=da_fusion", f"seed={seed}"])).fingerprint for seed in (0, 1)}
     other = setting_fingerprint(compose_typed(["generator=da_fusion", "generator.tokens.num_steps=7"]))
     assert len(cells) == 2 and other != fingerprints[0]
+
+
+def test_fewer_errors_are_better(tmp_path):
+    words = [f"generator={g} seed={s}" for g in ("none", "real_guidance") for s in range(8)]
+    (table,) = tables_of(results(tmp_path, *words, values=[0.5] * 8 + [0.3] * 8))
+    table.spec = dataclasses.replace(table.spec, unit="error_percent")
+    for entry in table.entries:
+        entry.values = {seed: 100 * value for seed, value in entry.values.items()}
+    (verdict,) = verdicts(table, tmp_path, deep=False)
+    assert verdict.answer == "better" and "70.0 %" in verdict.sentences[0]

@@ -20,7 +20,7 @@ def open_repository(repository: str, private: bool = True) -> str:
         private: whether nobody else may see it.
 
     Raises:
-        GenaugError: if the Hub refuses it, or it is there and public while ``private`` is asked for.
+        GenaugError: if the Hub refuses it, or it is there and not as private as is asked for, or more.
     """
     from huggingface_hub import HfApi
 
@@ -29,6 +29,10 @@ def open_repository(repository: str, private: bool = True) -> str:
         found = HfApi().dataset_info(repository)
     if private and not found.private:
         raise GenaugError(f"{repository} is there and everybody may see it: add --public, or name another repository.")
+    if found.private and not private:
+        raise GenaugError(
+            f"{repository} is there and private: leave --public out, or open it to everybody on the Hub first."
+        )
     return str(address)
 
 
