@@ -128,6 +128,15 @@ def test_rejections_and_leaks_are_warned_about_from_a_share_on():
     assert "5.0%" in leak_warning("m", {"unusual_share": 0.05, "expected_share": 0.01})
 
 
+def test_who_has_run_enough_seeds_is_not_told_to_run_fewer():
+    def said(n):
+        real, made = [0.5 + i / 100 for i in range(n)], [0.49 + i / 100 + (i % 2) / 100 for i in range(n)]
+        return text(judge([arm("none", *real, generated=False), arm("m", *made)], "accuracy"))
+
+    assert "not above the baseline (run at least 6 seeds to be sure)." in said(3)
+    assert "not above the baseline." in said(7)
+
+
 def test_a_strength_is_doubted_by_the_share_of_what_the_judge_itself_gets_right():
     assert agreement_warnings("m", 0.7, {"t0 0.5": (60, 100)}) == []  # more than .8 of .7
     (said,) = agreement_warnings("m", 0.9, {"t0 0.5": (60, 100)})

@@ -178,7 +178,8 @@ def _meaning(verdict: Verdict) -> str:
     else:
         start = "Whether generated images help cannot be told: the difference is within what chance gives"
     if found.mean <= 0:
-        return f"{start}, and so far even the best method is not above the baseline (run at least {least} seeds to be sure)."
+        more = f" (run at least {least} seeds to be sure)" if found.n < least else ""
+        return f"{start}, and so far even the best method is not above the baseline{more}."
     if verdict.seeds is None or verdict.seeds > MANY:
         return f"{start}, and at the observed spread so small a difference would take more than {MANY} seeds to find."
     wanted = max(verdict.seeds, least)
