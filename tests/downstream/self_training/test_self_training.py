@@ -4,7 +4,6 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -19,10 +18,9 @@ from genaug.downstream.classification.batches import class_weights, decode
 from genaug.downstream.self_training.batches import Labelled, SelfTrainingBatches
 from genaug.downstream.self_training.config import LABELS, SelfTraining
 from genaug.downstream.self_training.module import MultiHeadNetwork
-from genaug.downstream.self_training.report import RoundReport, relabelled_sheet
-from genaug.downstream.self_training.strong_augmentation import OPERATIONS, StrongView, cutout
 from genaug.downstream.trainer import TrainerConfig
 from genaug.runs.cell import Cell
+from tests.downstream.conftest import ListRecord
 
 CONF = Path(__file__).parents[3] / "conf" / "downstream"
 PRESETS = (
@@ -36,22 +34,17 @@ class Killed(Exception):
     pass
 
 
-class Record:
-    """Keeps what it is given; fails at one step if told to."""
+class Record(ListRecord):
+    """Fails at one step if told to."""
 
     def __init__(self, killed_at=None):
-        self.rows, self.lines, self.killed_at = [], [], killed_at
-
-    def rewind(self, step):
-        pass
+        super().__init__()
+        self.killed_at = killed_at
 
     def log(self, metrics, step):
         if self.killed_at is not None and step == self.killed_at and any(key.startswith("train/") for key in metrics):
             raise Killed
-        self.rows.append((step, metrics))
-
-    def say(self, text):
-        self.lines.append(text)
+        super().log(metrics, step)
 
 
 def self_training(**fields):
@@ -269,77 +262,6 @@ def test_real_unlabelled_images_serve_as_well_or_besides(train, digits):
 
 def test_two_runs_of_one_cell_are_equal(train):
     assert train(self_training(), "one") == train(self_training(), "two")
-
-
-def report(heads, accepted, labels, seeds, val=None):
-    return RoundReport.of(
-        number=0, step=5, heads=heads, accepted=torch.tensor(accepted), labels=torch.tensor(labels), seeds=seeds,
-        head_names=["weak 1", "strong 1"], val=val, tau=0.6, confidence="mean",
-    )  # fmt: skip
-
-
-def test_a_report_counts_acceptance_agreement_disagreement_and_true_precision():
-    sure = lambda *classes: 9 * torch.eye(3)[list(classes)]
-    heads = torch.stack([sure(0, 1, 2, 0), sure(0, 1, 2, 1)])
-    val = (torch.stack([sure(0, 1, 2, 2), sure(0, 1, 2, 1)]), torch.tensor([0, 0, 2, 2]))
-    facts = report(heads, [True, True, True, False], [0, 1, 2, 0], [0, 2, -1, 0], val)
-    assert facts.accepted == 0.75
-    assert facts.accepted_per_class == [1, 1, 1]
-    assert facts.disagreement == {"weak 1, strong 1": 0.25}
-    assert facts.seed_agreement == 0.5  # of the two accepted ones with a source
-    assert facts.seed_agreement_per_class == [1.0, None, 0.0]
-    assert facts.val_accepted == 0.75
-    assert facts.val_precision == pytest.approx(2 / 3)
-    assert not facts.collapsed
-    assert "75.0 %" in facts.lines(["a", "b", "c"])[0]
-
-
-def test_collapsed_heads_and_an_empty_round_are_said_aloud():
-    same = torch.randn(1, 50, 3, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1)
-    facts = report(same, [False] * 50, [0] * 50, [0] * 50)
-    lines = facts.lines(["a", "b", "c"])
-    assert facts.collapsed
-    assert any("heads differ on fewer" in line for line in lines)
-    assert any("no image was accepted" in line for line in lines)
-    assert facts.val_precision is None
-
-
-def test_relabelled_images_are_shown(pool):
-    labels = torch.tensor([(sample.class_index + 1) % 10 for sample in pool.samples])
-    accepted = torch.ones(len(labels), dtype=torch.bool)
-    names = [str(i) for i in range(10)]
-    sheet = relabelled_sheet(pool.samples, accepted, labels, names)
-    assert sheet is not None
-    assert sheet.width > 72
-    assert relabelled_sheet(pool.samples, ~accepted, labels, names) is None
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_every_operation_of_the_strong_view_keeps_the_format(name):
-    image = torch.randint(0, 256, (3, 20, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    low, high, operation = OPERATIONS[name]
-    for magnitude in (low, (low + high) / 2, high):
-        changed = operation(image, magnitude)
-        assert (changed.shape, changed.dtype) == (image.shape, image.dtype)
-
-
-def test_the_cutout_paints_at_most_half_the_side_in_grey():
-    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
-    torch.manual_seed(0)
-    shares = [float((cutout(image)[0] == 125).float().mean()) for _ in range(500)]
-    # E[(s/2)^2] = 1/12 of the area for a whole square; a uniform centre cuts some off at the border
-    assert 0.05 < np.mean(shares) < 1 / 12
-    assert max(shares) <= 0.25 + 2 / 32
-
-
-def test_a_strong_view_draws_from_torch_alone():
-    image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
-    views = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        views.append(StrongView(3)(image))
-    assert torch.equal(views[0], views[1])
-    assert not torch.equal(views[0], views[2])
 
 
 @pytest.mark.parametrize(
