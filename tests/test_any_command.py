@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -44,6 +44,7 @@ words = st.one_of(
 
 @few
 @given(st.lists(words, min_size=1, max_size=3), st.booleans())
+@example(["=null"], False)
 def test_any_overrides(typed, sweeps):
     try:
         compose_typed(_for_each_run(readable(typed)))

@@ -18,6 +18,7 @@ from tests.data.hub import TOKEN, StandIn
 def hub(tmp_path, monkeypatch):
     server = StandIn(tmp_path / "hub")
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # CI sets it; this Hub is on this machine
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     yield server
     server.close()

@@ -7,6 +7,8 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from genaug.core.errors import GenaugError
+
 OPENING = set("[{(\"'$")
 """What begins a value with a structure of its own, whose faults are said."""
 
@@ -16,7 +18,12 @@ def readable(words: Sequence[str]) -> list[str]:
 
     Its grammar knows no letters beyond ASCII and gives commas, brackets and quotes a meaning, which folders' names have, too:
     ``dataset.root=/photos/Vögel, 2026`` is one folder where there is one.
+
+    Raises:
+        GenaugError: for ``=value``.
     """
+    if nameless := next((word for word in words if word.startswith("=")), None):
+        raise GenaugError(f"{nameless} has no key before its value: write KEY=VALUE.")
     return [_readable(word) for word in words]
 
 
