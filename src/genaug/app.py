@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from genaug.choosing import with_chosen
-from genaug.composition import checked, sets_value, typed
+from genaug.composition import sets_value, typed
 from genaug.config_source import register
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_rows
@@ -45,7 +45,7 @@ def main() -> None:
     try:
         check_secrets(sys.argv[1:])
         with interruptible():
-            for own in _for_each_experiment(checked(sys.argv[1:])):
+            for own in _for_each_experiment(sys.argv[1:]):
                 words, choice = with_chosen(own)
                 print("".join(f"{line}\n" for line in choice.lines), end="")
                 sys.argv[1:] = _for_each_run(words)

@@ -16,7 +16,7 @@ from genaug.config import RunConfig
 from genaug.config_source import component_of, files_of, presets
 from genaug.core.errors import GenaugError, first_line, out_of_memory
 from genaug.core.paths import experiment_files
-from genaug.core.registry import COMPONENTS
+from genaug.core.registry import COMPONENTS, load_components
 
 EXTRAS = {
     "JoblibLauncher": "joblib",
@@ -240,6 +240,7 @@ def explain_fields(component: Any, indent: str = "") -> list[tuple[str, str, str
 def explain_meaning(key: str) -> dict[tuple[str, str], list[str]]:
     """What a key such as ``generator.t0`` means: the presets that have it by (docstring, rule); nothing if none has it. A key
     that belongs to no preset, e.g. ``seed``, has an empty list of them."""
+    load_components()
     group, _, leaf = key.partition(".")
     components = {name: COMPONENTS.get(group, {}).get(component_of(group, name)) for name in presets().get(group, [])}
     owners = [(name, component) for name, component in components.items() if component is not None]

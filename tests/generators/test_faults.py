@@ -18,7 +18,7 @@ from genaug.core import claims
 from genaug.core.claims import claim, workers
 from genaug.core.errors import GenaugError
 from genaug.core.identity import NOT_IDENTITY, identified
-from genaug.core.store import Store
+from genaug.core.store import SEAL, Store
 from genaug.data.pool import ACCEPTED, manifest_rows
 from genaug.generators import forms, publishing
 from tests.generators.test_publishing import Noise, build, contents, dataset
@@ -85,6 +85,28 @@ def test_a_manifest_that_was_changed_is_written_as_its_images_are(tmp_path, edit
     publishing.make_pool(store, Noise(seed=0), dataset(), None, "fitted", lambda: None, 2, said.append)
     assert path.read_text() == good
     assert any("1 line(s) were not those of its images" in text for text in said) == (edit != "dropped")
+
+
+def test_a_line_that_was_changed_beyond_m_is_left_out_and_not_sealed_again(tmp_path):
+    store = Store(tmp_path)
+    path = build(store, Noise(seed=0), dataset(), 3).folder / ACCEPTED
+    *lines, last = path.read_text().splitlines(keepends=True)
+    renamed = json.dumps({**json.loads(last), "source_id": "train/nobody"}) + "\n"
+    path.write_text("".join([*lines, renamed]))
+    assert len(manifest_rows(path.parent)) == len(lines)
+    build(store, Noise(seed=0), dataset(), 2)
+    assert path.read_text() == "".join(lines)
+
+
+def test_the_manifest_of_an_earlier_version_is_sealed_without_a_word(tmp_path):
+    store, said = Store(tmp_path), []
+    path = build(store, Noise(seed=0), dataset(), 2).folder / ACCEPTED
+    sealed = path.read_text()
+    rows = [json.loads(line) for line in sealed.splitlines()]
+    path.write_text("".join(json.dumps({k: row[k] for k in row if k != SEAL}) + "\n" for row in rows))
+    assert len(manifest_rows(path.parent)) == len(rows)
+    publishing.make_pool(store, Noise(seed=0), dataset(), None, "fitted", lambda: None, 2, said.append)
+    assert path.read_text() == sealed and not any("not those" in text for text in said)
 
 
 def test_a_kill_inside_a_copy_leaves_no_truncated_image_that_is_listed(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from genaug.core.store import Store
+from genaug.core.store import SEAL, Store
 from genaug.data.pool import ACCEPTED
 from genaug.generators import forms
 from genaug.runs.verification import repair, verify
@@ -39,15 +39,27 @@ def test_whatever_is_damaged_is_named_removed_and_made_again(tmp_path):
     assert verify(tmp_path)[1] == []
 
 
+CHANGED = "lines are damaged, have changed or stand twice"
+
+
+def unsealed(line: str, **edits: object) -> str:
+    """A line as earlier versions wrote them, edited."""
+    row = json.loads(line)
+    return json.dumps({key: row[key] for key in row if key != SEAL} | edits)
+
+
 @pytest.mark.parametrize(
     "edit, why",
     [
-        (lambda rows: [*rows, rows[0]], "lines are damaged or stand twice"),
-        (lambda rows: [rows[0][:-5], *rows[1:]], "lines are damaged or stand twice"),
-        (lambda rows: [rows[0].replace('"a": 1.0', '"a": 0.5'), *rows[1:]], "is not that of its image"),
-        (lambda rows: [rows[0].replace("000/", "001/"), *rows[1:]], "No such file"),
+        (lambda rows: [*rows, rows[0]], CHANGED),
+        (lambda rows: [rows[0][:-5], *rows[1:]], CHANGED),
+        (lambda rows: [rows[0].replace('"a": 1.0', '"a": 0.5'), *rows[1:]], CHANGED),
+        (lambda rows: [rows[0].replace("000/", "001/"), *rows[1:]], CHANGED),
+        (lambda rows: [rows[0].replace('"source_id": "', '"source_id": "other'), *rows[1:]], CHANGED),
+        (lambda rows: [unsealed(rows[0], label={"a": 0.5}), *rows[1:]], "is not that of its image"),
+        (lambda rows: [unsealed(rows[0], file_name="001/0.png"), *rows[1:]], "No such file"),
     ],
-    ids=["a line stands twice", "a line is cut", "a label is another", "a file is another"],
+    ids=["twice", "cut", "label", "file", "source", "label, without a seal", "file, without a seal"],
 )
 def test_each_edit_of_a_manifest_is_named(tmp_path, edit, why):
     manifest = build(Store(tmp_path / "store"), Noise(seed=0), dataset(), 1).folder / ACCEPTED

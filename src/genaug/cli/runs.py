@@ -46,7 +46,6 @@ def explain(
     experiment."""
     from genaug.composition import compose_whole
     from genaug.config_source import files_of, presets
-    from genaug.core.registry import load_components
     from genaug.explanation import explain_fields, explain_key, explain_meaning, explain_presets
     from genaug.tables.spec import is_experiment, items, read_experiment
 
@@ -65,7 +64,6 @@ def explain(
             except GenaugError as error:  # a broken file breaks its own line
                 typer.echo(f"experiment={item}\n    {error}")
         return
-    load_components()
     if group not in presets() and (meanings := explain_meaning(group)):
         for (doc, rule), owners in meanings.items():
             typer.echo(group + (f" of {group.partition('.')[0]}={', '.join(owners)}" if owners else ""))

@@ -231,14 +231,19 @@ def held_by(owner: Path) -> str:
 def artefact(folder: Path) -> Any:
     """What ``Store.folder`` wrote of an artefact; None where there is none, or its ``artefact.json`` is damaged."""
     about = read_json(folder / ABOUT, {"fingerprint": str, "files": dict})
-    if about is not None and about.get(SEAL, seal_of(about)) != seal_of(about):
+    if about is not None and has_changed(about):
         say_damaged(folder / ABOUT, "its content has changed")
         return None
     return about
 
 
+def has_changed(about: dict[str, Any]) -> bool:
+    """Whether what was said of an artefact or an image is not what its seal was put on; earlier versions wrote none."""
+    return about.get(SEAL, seal_of(about)) != seal_of(about)
+
+
 def seal_of(about: dict[str, Any]) -> str:
-    """sha256 of what is said of an artefact; earlier versions wrote none."""
+    """sha256 of what is said of an artefact, or of an image in a manifest."""
     rest = {key: value for key, value in about.items() if key != SEAL}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 

@@ -9,7 +9,7 @@ A pool of many images is packed: tar shards in WebDataset's layout (``core.shard
 
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from genaug.core.errors import GenaugError
-from genaug.core.files import read_rows
+from genaug.core.files import read_rows, say_damaged
 from genaug.core.shards import Catalogue, Packed
+from genaug.core.store import SEAL, has_changed
 from genaug.data.packed import TABLE, Opened, PackedSamples, numbers_of, read_table
 from genaug.data.sample import Boxes, Dataset, SyntheticSample
 
@@ -84,8 +85,18 @@ def manifest_rows(folder: Path, most: int | None = None) -> list[dict[str, Any]]
     """
     if (folder / TABLE).exists():
         return [json.loads(text) for text in read_table(folder)["row"].slice(0, most).to_pylist()]
-    rows = [*read_rows(folder / ACCEPTED, ROW), *read_rows(folder / REJECTED_ROWS, ROW)]
+    rows = [*_rows_of(folder / ACCEPTED), *_rows_of(folder / REJECTED_ROWS)]
     return sorted(rows, key=lambda row: (row["index"], row["source_id"]))[:most]
+
+
+def _rows_of(file: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a manifest without their seals."""
+    for row in read_rows(file, ROW):
+        if has_changed(row):
+            say_damaged(file, f"the line of {row['file_name']} has changed")
+        else:
+            row.pop(SEAL, None)
+            yield row
 
 
 def images_of(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Path | Packed]:

@@ -55,17 +55,14 @@ def label_agreement(
     from genaug.evaluation.features import features_of
 
     counts = Counter(sample.class_index for sample in real)
-    known_classes = {
-        label for label, count in counts.items() if count > 1
-    }  # of one image the judge could not be judged
+    # of a class of one image the judge could not be judged
+    known_classes = {label for label, count in counts.items() if count > 1}
     real = [sample for sample in real if sample.class_index in known_classes]
     variants = [sample for sample in variants if known_classes & set(sample.label)]
     if len(known_classes) < 2 or not variants:
         return None
-    classes, smallest = (
-        np.asarray([sample.class_index for sample in real]),
-        min(counts[label] for label in known_classes),
-    )
+    classes = np.asarray([sample.class_index for sample in real])
+    smallest = min(counts[label] for label in known_classes)
     rows, made = (features_of(samples, features, store) for samples in (real, variants))
     place = {sample.id: i for i, sample in enumerate(real)}
     source = np.asarray([place.get(sample.source_id, -1) for sample in variants])

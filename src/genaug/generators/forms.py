@@ -14,7 +14,7 @@ from PIL import Image
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.files import as_json, read_json, say_damaged, whole, write_json, write_text
 from genaug.core.shards import IMAGES, REJECTED, Catalogue, Packed, Writer, is_written, mend
-from genaug.core.store import HASH, Store, about_picture, as_file, file_hash
+from genaug.core.store import HASH, SEAL, Store, about_picture, as_file, file_hash, has_changed, seal_of
 from genaug.data.packed import SHARDED, TABLE, old_rows, shards_of, write_table
 from genaug.data.pool import ACCEPTED, REJECTED_ROWS, Pool, manifest_rows, open_packed, pool_of
 from genaug.data.sample import Dataset
@@ -177,15 +177,17 @@ class Files(Form):
 
 
 def _write_rows(folder: Path, rows: Iterable[dict[str, Any]], say: Say) -> list[dict[str, Any]]:
-    """Write both manifests of a pool as these rows say; returns them in order."""
+    """Write both manifests of a pool as these rows say, each row sealed; returns them in order."""
     ordered = sorted(rows, key=lambda row: (row["index"], row["source_id"]))
     for name, chosen in ((REJECTED_ROWS, True), (ACCEPTED, False)):
         path = folder / name
-        lines = [as_json(row, str(path)) for row in ordered if bool(row["rejected"]) == chosen]
+        own = [row for row in ordered if bool(row["rejected"]) == chosen]
+        lines = [as_json({**row, SEAL: seal_of(row)}, str(path)) for row in own]
         former = path.read_text(errors="replace").split("\n")[:-1] if path.exists() else []
         if lines == former and path.exists():
             continue
-        if wrong := (Counter(former) - Counter(lines)).total():
+        unsealed = (as_json(row, str(path)) for row in own)  # as earlier versions wrote them
+        if wrong := (Counter(former) - Counter(lines) - Counter(unsealed)).total():
             say(f"{path}: {wrong} line(s) were not those of its images and are replaced")
         if lines or former or not chosen:
             write_text(path, "".join(f"{line}\n" for line in lines))
@@ -210,6 +212,8 @@ def adopt(store: Store, folder: Path, rows: Iterable[dict[str, Any]]) -> int:
             place = ".rejected" if row["rejected"] else f"{int(row['index']):03d}"
             if row["file_name"] != f"{place}/{int(row['fingerprint'], 16):016x}.png":
                 raise ValueError(f"{row['file_name']!r}")
+            if has_changed(row):
+                raise ValueError(f"the line of {row['file_name']} has changed")
             key = row["fingerprint"], str(row["source_id"])
         if key in known:
             continue
@@ -217,7 +221,11 @@ def adopt(store: Store, folder: Path, rows: Iterable[dict[str, Any]]) -> int:
         if not ours.exists():
             about_picture(path)
             _link(path, ours)
-        fresh[key] = {**row, **store.about_image(row["fingerprint"]), "source_id": row["source_id"]}
+        fresh[key] = {
+            **{name: row[name] for name in row if name != SEAL},
+            **store.about_image(row["fingerprint"]),
+            "source_id": row["source_id"],
+        }
         _link(ours, path)
     if fresh:
         _write_rows(folder, [*known.values(), *fresh.values()], lambda text: None)

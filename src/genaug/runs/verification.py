@@ -112,7 +112,7 @@ def _pool(folder: Path) -> tuple[Path, str | None]:
     rows = manifest_rows(folder)
     names = [(row["fingerprint"], row["source_id"]) for row in rows]
     if len(rows) != lines or len(set(names)) != len(names):
-        return folder / ACCEPTED, "lines are damaged or stand twice"
+        return folder / ACCEPTED, "lines are damaged, have changed or stand twice"
     for row in rows:
         try:
             about = about_picture(folder / row["file_name"])

@@ -89,9 +89,8 @@ def _warnings(table: Table, entries: list[Entry], outputs: Path, features: str, 
     for entry in entries:
         own = [results[fingerprint] for fingerprint in entry.generated]
         name, pools = _images_of(table, entry), frozenset(result["pool"] for result in own if result["pool"])
-        if not own or (
-            pools and any(name == other and pools <= known for other, known in seen)
-        ):  # beside another augmentation
+        is_known = pools and any(name == other and pools <= known for other, known in seen)
+        if not own or is_known:  # the same images beside another augmentation
             continue
         seen.add((name, pools))
         rejected = Counter[str]()
