@@ -157,6 +157,8 @@ def corruptions(top: Path, count: int, draw: random.Random, packed: bool) -> Cou
             found = bool(verify(outputs)[1])
             same = not found and pictures(store) == expected  # e.g. the seal of an index, or the end of a tar file
             sums["found" if found else "without effect (pixels and rows as before)" if same else "missed"] += 1
+            if not found and not same:
+                print(f"missed: {name}, {path.relative_to(outputs)}")
             fill(store.root, 4, packed=packed)
             is_whole(artefact())
         healed = [_row(row) for row in manifest_rows(store.pools()[0])] == rows

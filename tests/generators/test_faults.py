@@ -96,6 +96,10 @@ def test_a_line_that_was_changed_beyond_m_is_left_out_and_not_sealed_again(tmp_p
     assert len(manifest_rows(path.parent)) == len(lines)
     build(store, Noise(seed=0), dataset(), 2)
     assert path.read_text() == "".join(lines)
+    assert len(list(path.parent.glob("*/*.png"))) == len(
+        lines
+    )  # datasets opens no folder with an image that has no line
+    assert build(store, Noise(seed=0), dataset(), 3).counts["images_generated"] == 0
 
 
 def test_the_manifest_of_an_earlier_version_is_sealed_without_a_word(tmp_path):

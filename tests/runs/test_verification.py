@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -51,6 +52,7 @@ def unsealed(line: str, **edits: object) -> str:
 @pytest.mark.parametrize(
     "edit, why",
     [
+        (lambda rows: rows[:-1], "lines of its images are missing"),
         (lambda rows: [*rows, rows[0]], CHANGED),
         (lambda rows: [rows[0][:-5], *rows[1:]], CHANGED),
         (lambda rows: [rows[0].replace('"a": 1.0', '"a": 0.5'), *rows[1:]], CHANGED),
@@ -59,7 +61,7 @@ def unsealed(line: str, **edits: object) -> str:
         (lambda rows: [unsealed(rows[0], label={"a": 0.5}), *rows[1:]], "is not that of its image"),
         (lambda rows: [unsealed(rows[0], file_name="001/0.png"), *rows[1:]], "No such file"),
     ],
-    ids=["twice", "cut", "label", "file", "source", "label, without a seal", "file, without a seal"],
+    ids=["missing", "twice", "cut", "label", "file", "source", "label, without a seal", "file, without a seal"],
 )
 def test_each_edit_of_a_manifest_is_named(tmp_path, edit, why):
     manifest = build(Store(tmp_path / "store"), Noise(seed=0), dataset(), 1).folder / ACCEPTED
@@ -68,3 +70,15 @@ def test_each_edit_of_a_manifest_is_named(tmp_path, edit, why):
     assert manifest.read_text().splitlines() != rows
     [damage] = verify(tmp_path)[1]
     assert why in damage.why and damage.path.is_relative_to(manifest.parent)
+
+
+def test_an_image_that_waits_for_its_line_is_not_damage(tmp_path):
+    """As a kill between linking and writing leaves it."""
+    store = Store(tmp_path / "store")
+    pool = build(store, Noise(seed=0), dataset(), 1).folder
+    manifest = pool / ACCEPTED
+    former = manifest.read_bytes(), manifest.stat().st_mtime_ns
+    build(store, Noise(seed=0), dataset(), 2)
+    manifest.write_bytes(former[0])
+    os.utime(manifest, ns=(former[1], former[1]))
+    assert verify(tmp_path)[1] == []

@@ -99,6 +99,12 @@ def _rows_of(file: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
+def unlisted(folder: Path, rows: Iterable[dict[str, Any]]) -> list[Path]:
+    """Image files in a pool's folder that none of these rows names."""
+    listed = {row["file_name"] for row in rows}
+    return [path for path in folder.glob("*/*.png") if path.relative_to(folder).as_posix() not in listed]
+
+
 def images_of(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Path | Packed]:
     """The images that rows of a pool's manifest name."""
     if not (folder / TABLE).exists():

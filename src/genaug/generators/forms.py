@@ -16,7 +16,7 @@ from genaug.core.files import as_json, read_json, say_damaged, whole, write_json
 from genaug.core.shards import IMAGES, REJECTED, Catalogue, Packed, Writer, is_written, mend
 from genaug.core.store import HASH, SEAL, Store, about_picture, as_file, file_hash, has_changed, seal_of
 from genaug.data.packed import SHARDED, TABLE, old_rows, shards_of, write_table
-from genaug.data.pool import ACCEPTED, REJECTED_ROWS, Pool, manifest_rows, open_packed, pool_of
+from genaug.data.pool import ACCEPTED, REJECTED_ROWS, Pool, manifest_rows, open_packed, pool_of, unlisted
 from genaug.data.sample import Dataset
 from genaug.generators.base import Variant
 
@@ -173,7 +173,10 @@ class Files(Form):
                     "source_id": variant.source.id,
                 }
             _link(self.store.image_path(variant.fingerprint), self.folder / rows[key]["file_name"])
-        return pool_of(_write_rows(self.folder, rows.values(), say), self.folder, dataset, num_variants)
+        ordered = _write_rows(self.folder, rows.values(), say)
+        for image in unlisted(self.folder, ordered):  # of a larger M, whose lines were lost; the store has it still
+            image.unlink()
+        return pool_of(ordered, self.folder, dataset, num_variants)
 
 
 def _write_rows(folder: Path, rows: Iterable[dict[str, Any]], say: Say) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from genaug.core.files import read_json
 from genaug.core.shards import Catalogue, Packed, mend, packed, read_index
 from genaug.core.store import ABOUT, Store, about_picture, artefact, damage_of
 from genaug.data.packed import SHARDED, TABLE, numbers_of, read_table, shards_of
-from genaug.data.pool import ACCEPTED, manifest_rows
+from genaug.data.pool import ACCEPTED, manifest_rows, unlisted
 from genaug.generators.forms import damage as why_damaged
 from genaug.runs.collection import RESULT, STATUS
 
@@ -120,4 +120,9 @@ def _pool(folder: Path) -> tuple[Path, str | None]:
             return folder / row["file_name"], str(error)
         if any(row.get(key) != value for key, value in about.items() if key != "source_id"):
             return folder / ACCEPTED, f"the line of {row['file_name']} is not that of its image"
+    manifest = folder / ACCEPTED
+    if manifest.exists():
+        written = manifest.stat().st_mtime_ns  # what is linked after that waits for its line
+        if any(image.stat().st_ctime_ns < written for image in unlisted(folder, rows)):
+            return manifest, "lines of its images are missing"
     return folder, None
