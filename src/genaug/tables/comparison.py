@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 
 def add_comparisons(table: Table, groups: "dict[Place, list[PlannedCell]]") -> None:
+    """Give each entry its difference to the baseline of its column, with intervals and p after Holm over the table.
+
+    Raises:
+        GenaugError: if the baseline is not a row of the table.
+    """
     from genaug.evaluation.statistics import compare, holm, seeds_needed
 
     spec = table.spec
@@ -83,10 +88,7 @@ def _scores(metric: str) -> Read:
 
 
 def _two_level(
-    method: "list[PlannedCell]",
-    baseline: "list[PlannedCell]",
-    spec: "TableSpec",
-    read: "Callable[[PlannedCell], Scores | None]",
+    method: "list[PlannedCell]", baseline: "list[PlannedCell]", spec: "TableSpec", read: Read
 ) -> "Interval | None":
     """Only for macro accuracy and mAP, which the resampling reproduces, and where all seeds were scored on the same images."""
     import numpy as np
