@@ -21,7 +21,7 @@ test: $(DEV) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-fast: $(DEV)  # the edit loop: no whole runs, and of the rest as many as fit into a minute by the times of their last run
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q -m "not slow" --within 60 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q -m "not slow" --within 50 \
 		--ignore tests/integration --ignore tests/golden
 
 lint: $(DEV)
