@@ -8,13 +8,11 @@ Target: 10 s at 10,000 runs, exponents of at most 1.1.
 """
 
 import argparse
-import json
 import math
-import os
-import platform
 import tempfile
 from pathlib import Path
 
+from benchmarks.measure import measured, write
 from benchmarks.planning import PER_SEED
 from benchmarks.startup import CONSOLE, cpu_seconds
 
@@ -53,18 +51,15 @@ def main() -> None:
     sizes = parser.parse_args().sizes
     seconds = {size: measure(size) for size in sizes}
     first, last = sizes[0], sizes[-1]
-    report = {
-        "cpu_seconds": {
-            str(size): {name: round(value, 2) for name, value in found.items()} for size, found in seconds.items()
-        },
-        "exponents": {
-            name: round(math.log(seconds[last][name] / seconds[first][name]) / math.log(last / first), 2)
-            for name in seconds[first]
-            if name != "results"
-        },
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores, shared with other programs",
-    }
-    print(json.dumps(report, indent=1))
+    rows = []
+    for name in [name for name in seconds[first] if name != "results"]:
+        exponent = math.log(seconds[last][name] / seconds[first][name]) / math.log(last / first)
+        what = f"`{name}` of a sweep of {last:,}"
+        rows.append(measured(what, [seconds[last][name]], "s of CPU", "at most 10"))
+        rows.append(measured(f"{what}, exponent from {first:,}", [exponent], "", "at most 1.1"))
+    for row in rows:
+        print(f"{row.what}: {row.value:g} {row.unit}, {row.target}")
+    write("many_results", rows)
 
 
 if __name__ == "__main__":

@@ -121,6 +121,32 @@ def compare(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One line of a file of results in ``results/targets``: a number that has no other side, only a target."""
+
+    what: str
+    value: float
+    low: float
+    high: float
+    """Range over the repeats, whose median is the value."""
+    unit: str
+    target: str
+    """Such as ``at most 2``; empty where there is none."""
+    repeats: int
+    load: float
+    hardware: str
+    revision: str
+    date: str
+
+
+def measured(what: str, values: Sequence[float], unit: str, target: str = "") -> Measured:
+    """A line from the repeats of one measurement."""
+    about = {key: value for key, value in circumstances().items() if key not in ("threads", "versions")}
+    low, middle, high = (_rounded(found) for found in (min(values), statistics.median(values), max(values)))
+    return Measured(what, middle, low, high, unit, target, len(values), **about)
+
+
 def circumstances(device: str = "cpu") -> dict[str, Any]:
     """Threads, load, hardware, versions, revision and date, as every row has them."""
     about = describe_environment()
@@ -134,11 +160,12 @@ def circumstances(device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def write(name: str, rows: Sequence[Row], folder: Path = RESULTS) -> Path:
-    """``<name>.csv`` in ``folder``: these rows in place of the file's."""
-    path = folder / f"{name}.csv"
+def write(name: str, rows: Sequence[Row] | Sequence[Measured], folder: Path = RESULTS) -> Path:
+    """``<name>.csv`` in ``folder``, or in its ``targets`` where there is no other side: these rows in place of the file's."""
+    path = (folder / "targets" if isinstance(rows[0], Measured) else folder) / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer = csv.DictWriter(file, [field.name for field in fields(rows[0])])
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
     return path

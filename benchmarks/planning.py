@@ -1,8 +1,8 @@
 """Seconds and memory of planning a sweep of many runs, with nothing in the store: composing, identities, images, cost.
 
 Each size runs in a process of its own: half of the runs with Real Guidance, at four M and two alpha, on few-shot draws of the
-embedded digits, one for each seed. Prints seconds (CPU and wall clock), peak memory above that of the imports, and the exponent
-of the seconds from one size to the next (1 is linear).
+embedded digits, one for each seed. Seconds are of CPU, memory is the peak above that of the imports, and the exponent that of
+the seconds from one size to the next (1 is linear).
 """
 
 import json
@@ -11,6 +11,8 @@ import resource
 import subprocess
 import sys
 import time
+
+from benchmarks.measure import measured, write
 
 SIZES = (100, 1000, 10_000)
 PER_SEED = 20  # 2 generators x 5 M x 2 alpha
@@ -48,20 +50,20 @@ def measure(num_runs: int) -> dict[str, float]:
 
 
 def main() -> None:
-    rows = []
-    print(f"{'runs':>6} {'images':>8} {'expand s':>9} {'plan s':>7} {'wall s':>7} {'MiB':>6} exponent")
+    found = []
     for size in SIZES:
         command = [sys.executable, "-m", "benchmarks.planning", str(size)]
-        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-        row, exponent = rows[-1], ""
-        if len(rows) > 1:
-            seconds = [r["expand_seconds"] + r["plan_seconds"] for r in rows[-2:]]
-            exponent = f"{math.log(seconds[1] / seconds[0]) / math.log(row['runs'] / rows[-2]['runs']):.2f}"
-        print(
-            f"{row['runs']:>6} {row['images']:>8} {row['expand_seconds']:>9.2f} {row['plan_seconds']:>7.2f} "
-            f"{row['wall_seconds']:>7.1f} {row['mib']:>6.0f} {exponent}",
-            flush=True,
-        )
+        found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        print(found[-1], flush=True)
+    seconds = [one["expand_seconds"] + one["plan_seconds"] for one in found]
+    exponent = math.log(seconds[-1] / seconds[-2]) / math.log(SIZES[-1] / SIZES[-2])
+    what = f"{SIZES[-1]:,} planned runs"
+    rows = [
+        measured(what, seconds[-1:], "s of CPU", "at most 20"),
+        measured(f"{what}, memory", [found[-1]["mib"]], "MiB", "at most 1000"),
+        measured(f"{what}, exponent from {SIZES[-2]:,}", [exponent], "", "at most 1.1"),
+    ]
+    write("planning", rows)
 
 
 if __name__ == "__main__":

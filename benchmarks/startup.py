@@ -6,18 +6,18 @@ The machine may be shared, so no wall time is read; each command runs in turn, `
 """
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.measure import measured, write
+
 ROOT = Path(__file__).parents[1]
 CONSOLE = [sys.executable, "-c", "from genaug.cli import main; main()"]
 TRAIN = [sys.executable, "train.py"]
+AGAIN = "a complete run, issued again"
 SMALL = [*TRAIN, "generator=none", "downstream.num_steps=2", "downstream.eval_every=null", "dataset.shots=2"]
 
 
@@ -34,7 +34,7 @@ def commands(outputs: str) -> dict[str, tuple[list[str], float]]:
         "genaug table demo/compare": ([*CONSOLE, "table", "demo/compare", *place], 2.0),
         "genaug experiments": ([*CONSOLE, "experiments"], 10.0),
         "train.py --help": ([*TRAIN, "--help"], 3.0),
-        "a complete run again": ([*SMALL, f"paths.outputs_dir={outputs}"], 1.5),
+        AGAIN: ([*SMALL, f"paths.outputs_dir={outputs}"], 1.5),
     }
 
 
@@ -54,25 +54,16 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as outputs:
         chosen = commands(outputs)
-        cpu_seconds(chosen["a complete run again"][0])  # makes it
+        cpu_seconds(chosen[AGAIN][0])  # makes it
         seconds: dict[str, list[float]] = {name: [] for name in chosen}
         for _ in range(arguments.repeats):
             for name, (command, _) in chosen.items():
                 seconds[name].append(cpu_seconds(command))
-    report = {
-        "cpu_seconds": {
-            name: {
-                "median": round(statistics.median(values), 2),
-                "range": [round(min(values), 2), round(max(values), 2)],
-                "target": chosen[name][1],
-            }
-            for name, values in seconds.items()
-        },
-        "repeats": arguments.repeats,
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-    }
-    print(json.dumps(report, indent=2))
+    rows = [measured(f"`{name}`" if name != AGAIN else name, values, "s of CPU", f"at most {chosen[name][1]:g}")
+            for name, values in seconds.items()]  # fmt: skip
+    for row in rows:
+        print(f"{row.what}: {row.value:g} ({row.low:g} to {row.high:g}) {row.unit}, {row.target}")
+    write("startup", rows)
 
 
 if __name__ == "__main__":

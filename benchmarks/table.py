@@ -1,4 +1,4 @@
-"""The table of docs/benchmarks.md, made from the files of results.
+"""The tables of docs/benchmarks.md, made from the files of results.
 
 python -m benchmarks table
 """
@@ -9,7 +9,11 @@ from pathlib import Path
 from benchmarks.measure import RESULTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-START, END = "<!-- made by python -m benchmarks table -->\n", "<!-- end -->"
+START, TARGETS, END = (
+    "<!-- made by python -m benchmarks table -->\n",
+    "<!-- targets, made by python -m benchmarks table -->\n",
+    "<!-- end -->",
+)
 
 
 def rendered(results: Path = RESULTS) -> str:
@@ -31,15 +35,34 @@ def rendered(results: Path = RESULTS) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(text: str, table: str) -> str:
+def targets(results: Path = RESULTS) -> str:
+    """A line for each number that has only a target."""
+    lines = ["| what | median (range) | target | repeats | how |", "|---|---|---|---|---|"]
+    for path in sorted((results / "targets").glob("*.csv")):
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                spread = f" ({row['low']} to {row['high']})" if row["low"] != row["high"] else ""
+                lines.append(
+                    f"| {row['what']} | **{row['value']}**{spread} {row['unit']} | {row['target']} | {row['repeats']} | "
+                    f"`python -m benchmarks {path.stem}` |"
+                )
+    return "\n".join(lines) + "\n"
+
+
+def page(text: str, table: str, start: str = START) -> str:
     """A page with the table in its place."""
-    before, _, rest = text.partition(START)
+    before, _, rest = text.partition(start)
     _, _, after = rest.partition(END)
-    return f"{before}{START}{table}{END}{after}"
+    return f"{before}{start}{table}{END}{after}"
+
+
+def whole(text: str) -> str:
+    """The page with both tables."""
+    return page(page(text, rendered()), targets(), TARGETS)
 
 
 def main() -> None:
-    PAGE.write_text(page(PAGE.read_text(), rendered()))
+    PAGE.write_text(whole(PAGE.read_text()))
 
 
 if __name__ == "__main__":

@@ -9,16 +9,16 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.__main__ import names
-from benchmarks.measure import REPEATS, RESULTS, Different, Side, compare, write
+from benchmarks.measure import REPEATS, RESULTS, Different, Side, compare, measured, write
 from benchmarks.robustness import sentences
-from benchmarks.table import PAGE, page, rendered
+from benchmarks.table import PAGE, page, rendered, targets, whole
 from benchmarks.wheels import lacking
 from tests.conftest import ROOT
 
 
-def test_the_table_of_the_page_is_that_of_the_results():
+def test_the_tables_of_the_page_are_those_of_the_results():
     text = PAGE.read_text()
-    assert text == page(text, rendered()), "run python -m benchmarks table"
+    assert text == whole(text), "run python -m benchmarks table"
 
 
 def test_the_readme_says_of_robustness_what_the_last_measurements_say():
@@ -66,6 +66,14 @@ def test_rows_are_written_and_become_lines_of_the_table(tmp_path):
     assert line.startswith("| work | ours, against theirs | **") and "`python -m benchmarks some_work`" in line
     old = "before\n<!-- made by python -m benchmarks table -->\nold\n<!-- end -->\nafter\n"
     assert page(old, f"{line}\n") == old.replace("old", line)
+
+
+def test_a_number_that_has_only_a_target_stands_in_the_other_table_with_its_median_and_range(tmp_path):
+    write("starting", [measured("`--help`", [0.3, 0.1, 0.2], "s of CPU", "at most 1")], tmp_path)
+    assert targets(tmp_path).splitlines()[-1] == (
+        "| `--help` | **0.2** (0.1 to 0.3) s of CPU | at most 1 | 3 | `python -m benchmarks starting` |"
+    )
+    assert len(rendered(tmp_path).splitlines()) == 2
 
 
 @pytest.mark.slow
