@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
@@ -109,34 +109,33 @@ class Worker:
 
 
 def side_by_side(
-    jobs: Sequence[Sequence[str]], first: int, job: Job, processes: int, threads: int
+    jobs: Mapping[int, Sequence[str]], job: Job, processes: int, threads: int
 ) -> Iterator[tuple[int, Answer | Died]]:
     """Run jobs in ``processes`` workers.
 
     Args:
-        jobs: the overrides of each.
-        first: the number of the first one in the sweep.
+        jobs: the overrides of each by its number in the sweep, in the order in which they start.
         job: runs one, in a worker.
         threads: of each worker.
 
     Yields:
-        the place of a job in ``jobs`` and how it ended, in the order of their ends.
+        the number of a job and how it ended, in the order of their ends.
     """
     idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()
     for _ in range(processes):
         idle.put(None)
     workers: list[Worker] = []
-    common = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set()
+    common = set.intersection(*map(set, jobs.values())) if len(jobs) > 1 else set()
 
-    def run(place: int) -> Answer | Died:
+    def run(number: int) -> Answer | Died:
         worker = idle.get()
         if worker is None:
             worker = Worker(job, threads)
             workers.append(worker)
-        differs = " ".join(word for word in jobs[place] if word not in common)
-        console.print(f"[{first + place + 1}] {differs}", markup=False)
+        differs = " ".join(word for word in jobs[number] if word not in common)
+        console.print(f"[{number + 1}] {differs}", markup=False)
         try:
-            answer = worker.run(first + place, jobs[place])
+            answer = worker.run(number, jobs[number])
         except Died as end:
             idle.put(None)
             return end
@@ -146,7 +145,7 @@ def side_by_side(
     pool = ThreadPoolExecutor(processes)
     try:
         with Progress("sweep", len(jobs), unit="runs") as progress:
-            futures = {pool.submit(run, place): place for place in range(len(jobs))}
+            futures = {pool.submit(run, number): number for number in jobs}
             for done, future in enumerate(as_completed(futures), start=1):
                 progress.update(done)
                 yield futures[future], future.result()

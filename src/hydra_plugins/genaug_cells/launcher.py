@@ -45,8 +45,11 @@ class CellLauncher(Launcher):
         from genaug.runs.side_by_side import Died, side_by_side
 
         job = functools.partial(in_worker, self.hydra_context, self.config, self.task_function, Singleton.get_state())
+        order = longest_first([self._compose(overrides) for overrides in job_overrides])
+        jobs = {initial_job_idx + place: job_overrides[place] for place in order}
         returns: dict[int, JobReturn] = {}
-        for place, ended in side_by_side(job_overrides, initial_job_idx, job, number, max(1, cores() // number)):
+        for job_number, ended in side_by_side(jobs, job, number, max(1, cores() // number)):
+            place = job_number - initial_job_idx
             if isinstance(ended, Died):
                 error = self._note_death(job_overrides[place], ended)
                 ended = error is None, error
@@ -88,6 +91,12 @@ class CellLauncher(Launcher):
         console.print(f"genaug: {error}", markup=False)
         note_cell(Path(self.config.hydra.sweep.dir), folder, overrides, FAILED)
         return error if is_optimising(self.config.hydra.sweeper) else None
+
+
+def longest_first(configs: Sequence[Any]) -> list[int]:
+    """Places of runs in the order in which they start side by side: those that make images take longest, and a long run that
+    starts last leaves the other cores idle."""
+    return sorted(range(len(configs)), key=lambda place: not configs[place].synthesises)
 
 
 def run_one(
