@@ -5,7 +5,8 @@ import errno
 import functools
 import itertools
 import re
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator
+from dataclasses import Field, fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra.errors import HydraException, OverrideParseException
@@ -94,7 +95,7 @@ def explain(error: BaseException) -> str:
     if match := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'\s]+)'?", text):
         return explain_key(match.group(1).rstrip(".").replace("/", "."))
     if match := re.search(r"Could not find '([^'\s]+)'", text):
-        return _explain_unknown_preset(match.group(1))
+        return explain_unknown_preset(match.group(1))
     if match := re.search(r"Ambiguous value for argument '(.*)'", text):
         key, _, value = match.group(1).partition("=")
         return (
@@ -121,7 +122,7 @@ def explain_key(key: str) -> str:
         return _explain_unknown_key(key)
     others = f" and {len(owners) - 6} more" if len(owners) > 6 else ""
     ours = ELSEWHERE.get(leaf)
-    hint = f" Did you mean {group}.{ours}?" if ours in _known_keys().get(group, ()) else ""
+    hint = f" Did you mean {group}.{ours}?" if ours in known_keys().get(group, ()) else ""
     return (
         f"{key} belongs to {group}={', '.join(owners[:6])}{others}, and another {group} is chosen: "
         f"choose one of these too, or leave {key} out.{hint}"
@@ -158,7 +159,7 @@ def _is_needed(node: Any, leaf: str) -> bool | None:
 
 def _explain_unknown_key(key: str) -> str:
     """One sentence on a key that the configuration does not have, with the nearest ones that exist."""
-    keys = _known_keys()
+    keys = known_keys()
     parent, _, leaf = key.rpartition(".")
     everything = [f"{group}.{name}" if group else name for group, names in keys.items() for name in names]
     siblings = sorted(keys.get(parent, ()))
@@ -175,7 +176,7 @@ def _explain_unknown_key(key: str) -> str:
     return f"There is no key {key}.{hint}"
 
 
-def _known_keys() -> dict[str, set[str]]:
+def known_keys() -> dict[str, set[str]]:
     """Keys that some choice of each group accepts, e.g. ``{"mix": {"alpha", "m", "name"}, "": {"seed", …}}``."""
     root = OmegaConf.structured(RunConfig)
     keys: dict[str, set[str]] = {"": set(root)}
@@ -194,7 +195,8 @@ def _known_keys() -> dict[str, set[str]]:
     return keys
 
 
-def _explain_unknown_preset(wanted: str) -> str:
+def explain_unknown_preset(wanted: str) -> str:
+    """One sentence on a preset that there is not, e.g. ``dataset/tabel``, with the nearest ones that exist."""
     group, _, name = wanted.rpartition("/")
     options = presets().get(group, [])
     if wanted.startswith("experiment/"):
@@ -240,20 +242,36 @@ def explain_fields(component: Any, indent: str = "") -> list[tuple[str, str, str
 def explain_meaning(key: str) -> dict[tuple[str, str], list[str]]:
     """What a key such as ``generator.t0`` means: the presets that have it by (docstring, rule); nothing if none has it. A key
     that belongs to no preset, e.g. ``seed``, has an empty list of them."""
+    meanings: dict[tuple[str, str], list[str]] = {}
+    for name, owner, found in _owners(key):
+        rule = str(found.metadata.get("rule", ""))
+        meanings.setdefault((_docstrings(owner).get(found.name, ""), rule), []).extend([name] if name else [])
+    return meanings
+
+
+def known_options(key: str) -> list[str]:
+    """What a key such as ``prior.dtype`` may hold, where it is one of a few words; nothing for others."""
+    options: dict[str, None] = {}
+    for _, owner, found in _owners(key):
+        rule = found.metadata.get("rule")
+        options |= dict.fromkeys(map(str, rule.options if rule is not None else ()))
+        options |= dict.fromkeys(("false", "true") if bool in _types(owner, found.name) else ())
+    return list(options)
+
+
+def _owners(key: str) -> Iterator[tuple[str, type, Field[Any]]]:
+    """Each preset that has a key, with the class and the field; an empty name where the key belongs to no preset."""
     load_components()
     group, _, leaf = key.partition(".")
     components = {name: COMPONENTS.get(group, {}).get(component_of(group, name)) for name in presets().get(group, [])}
     owners = [(name, component) for name, component in components.items() if component is not None]
-    meanings: dict[tuple[str, str], list[str]] = {}
     for name, owner in owners or [("", RunConfig)]:
         *parents, last = (leaf if owners else key).split(".")
         for parent in parents:
             owner = next((kind for kind in _types(owner, parent) if isinstance(kind, type)), object)
         found = {f.name: f for f in fields(owner)} if is_dataclass(owner) else {}
         if last in found:
-            rule = str(found[last].metadata.get("rule", ""))
-            meanings.setdefault((_docstrings(owner).get(last, ""), rule), []).extend([name] if name else [])
-    return meanings
+            yield name, owner, found[last]
 
 
 def _types(owner: type, name: str) -> tuple[Any, ...]:

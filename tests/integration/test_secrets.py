@@ -7,7 +7,7 @@ import pytest
 from genaug.app import check_secrets
 from genaug.config_source import presets
 from genaug.core.errors import GenaugError
-from genaug.explanation import _known_keys
+from genaug.explanation import known_keys
 
 SECRETS = {
     "WANDB_API_KEY": "5ec4e7" * 6 + "abcd",
@@ -42,4 +42,4 @@ def test_a_secret_that_is_typed_is_refused_before_anything_is_written(name, monk
 def test_no_key_asks_for_a_secret():
     assert presets()
     asks = re.compile("(^|_)(token|password|secret|api_key|access_key)$")
-    assert [f"{group}.{key}" for group, keys in _known_keys().items() for key in keys if asks.search(key)] == []
+    assert [f"{group}.{key}" for group, keys in known_keys().items() for key in keys if asks.search(key)] == []

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from genaug.cli.completion import complete_item, complete_override
 from genaug.core.errors import GenaugError
 
 EXPERIMENT = "experiment="
@@ -40,9 +41,13 @@ Item = Annotated[
     typer.Argument(
         help="[experiment=]<paper>/<item>, e.g. da_fusion/fig9_alpha",
         callback=lambda item: item.removeprefix(EXPERIMENT),
+        autocompletion=complete_item,
     ),
 ]
-Overrides = Annotated[list[str] | None, typer.Argument(help="As for train.py; without any, those of the last run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="As for train.py; without any, those of the last run.", autocompletion=complete_override),
+]
 
 
 def placed(words: Sequence[str] | None, outputs: Path) -> tuple[list[str], Path]:

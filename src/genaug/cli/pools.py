@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genaug.cli.completion import complete_run
 from genaug.cli.options import Outputs, app
 from genaug.core.errors import GenaugError
 
@@ -20,13 +21,21 @@ FEW_IMAGES = 5000
 Features = Annotated[
     str, typer.Option(help="A timm backbone with its weights, random:NAME (random weights), or pixels (no network).")
 ]
-PoolName = Annotated[str, typer.Argument(help="A pool's fingerprint (its first digits), or a run's folder name.")]
+PoolName = Annotated[
+    str,
+    typer.Argument(
+        help="A pool's fingerprint (its first digits), or a run's folder name.", autocompletion=complete_run
+    ),
+]
 
 
 @app.command()
 def gallery(
     pools: Annotated[
-        list[str], typer.Argument(help="Pools' fingerprints (first digits), or words of runs' folder names.")
+        list[str],
+        typer.Argument(
+            help="Pools' fingerprints (first digits), or words of runs' folder names.", autocompletion=complete_run
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="The file to write; gallery.png or gallery.html without.")] = None,
     html: Annotated[

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genaug.cli.completion import complete_selection
 from genaug.cli.options import EXPERIMENT, OUTPUTS, Outputs, app, placed
 from genaug.core.errors import GenaugError
 
@@ -18,6 +19,7 @@ Select = Annotated[
         metavar="[SELECT]...",
         help="Runs to take: key=value (dataset.root=…, generator=a,b, 'generator=da_*'), 'key<number', or a part of a run's "
         "folder name; all finished runs without any. Or [experiment=]<paper>/<item> with overrides as for train.py.",
+        autocompletion=complete_selection,
     ),
 ]
 Where = Annotated[list[str] | None, typer.Option("--where", help="One more condition, e.g. 'mix.alpha>0.3'.")]

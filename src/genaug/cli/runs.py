@@ -6,24 +6,26 @@ from typing import Annotated
 
 import typer
 
+from genaug.cli.completion import complete_override
 from genaug.cli.options import EXPERIMENT, Item, Outputs, Overrides, app, placed
 from genaug.core.cost import TRAIN_USE, USE
 from genaug.core.errors import GenaugError
 
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 """Whatever follows is Hydra's to read."""
+Words = Annotated[list[str] | None, typer.Argument(autocompletion=complete_override)]
 
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
-def run(context: typer.Context) -> None:
+def run(words: Words = None) -> None:
     """Run one configuration: genaug run generator=da_fusion seed=1. The same as python train.py; --help lists all choices."""
-    _train(context.args)
+    _train(words or [])
 
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
-def sweep(context: typer.Context) -> None:
+def sweep(words: Words = None) -> None:
     """Run every combination: genaug sweep generator=none,da_fusion seed=0,1. The same as python train.py -m."""
-    _train(["-m", *context.args])
+    _train(["-m", *(words or [])])
 
 
 def _train(arguments: list[str]) -> None:
@@ -35,15 +37,22 @@ def _train(arguments: list[str]) -> None:
 
 @app.command()
 def explain(
-    choice: Annotated[
-        str,
+    choices: Annotated[
+        list[str],
         typer.Argument(
-            help="group=preset, e.g. generator=da_fusion; a group; a key, e.g. generator.t0; experiment=ITEM."
+            metavar="CHOICE...",
+            help="group=preset, e.g. generator=da_fusion; a group; a key, e.g. generator.t0; experiment=ITEM.",
+            autocompletion=complete_override,
         ),
     ],
 ) -> None:
     """The keys of a preset with their values, units, sources and what each may hold; one key; the presets of a group; an
     experiment."""
+    for choice in choices:
+        _explain(choice)
+
+
+def _explain(choice: str) -> None:
     from genaug.composition import compose_whole
     from genaug.config_source import files_of, presets
     from genaug.explanation import explain_fields, explain_key, explain_meaning, explain_presets
@@ -99,7 +108,10 @@ def explain(
 @app.command()
 def plan(
     item: Item,
-    overrides: Annotated[list[str] | None, typer.Argument(help="As for train.py, preset=smoke included.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="As for train.py, preset=smoke included.", autocompletion=complete_override),
+    ] = None,
     gpu: Annotated[str, typer.Option(help="h200, h100, a100, l40s, 4090, 3090 or v100")] = "h200",
     use: Annotated[float, typer.Option(help="Share of the GPU's half-precision rate that sampling reaches.")] = USE,
     train_use: Annotated[float, typer.Option(help="The same of training in mixed precision.")] = TRAIN_USE,
