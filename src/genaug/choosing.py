@@ -5,6 +5,7 @@ once for a data set, its draw and a prior, and kept in a file: the runs, the pla
 """
 
 import io
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +16,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from genaug.composition import checked, compose_typed
 from genaug.config import RunConfig
+from genaug.config_source import component_of, files_of
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.files import write_text
 from genaug.core.foreign import check_overrides, read_foreign_yaml
 from genaug.core.identity import canonical, fingerprint
 from genaug.core.names import safe_name
 from genaug.core.paths import experiment_files, roots
+from genaug.core.registry import COMPONENTS, load_components
 from genaug.data.images import inspect_all
 from genaug.data.sample import Dataset
 from genaug.data.sources.layout import Layout
 from genaug.data.sources.recognition import LAYOUTS, recognise
 from genaug.evaluation.prior_check import PriorCheck, source_identity, stored_check
 from genaug.evaluation.suggestions import Suggestion, image_size, model, suggestions
+from genaug.explanation import explain_unknown_preset
 
 VERSION = 1
 READ = ("dataset", "prior", "leakage", "downstream", "trainer", "paths")
@@ -133,7 +137,31 @@ def _layout(item: str, words: Sequence[str], given: set[str]) -> list[Suggestion
         return []
     override = OverridesParser.create().parse_override(f"dataset.root={root}")
     found = recognise(Path(str(override.value())).expanduser())
+    if found.key != "dataset.root":
+        needed = [*(row.override for row in layout_settings(found)), f"{found.key}={found.root}"]
+        raise GenaugError(
+            f"{found.root} is {LAYOUTS[found.preset]}: write {shlex.join(needed)} in place of dataset.root."
+        )
     return [row for row in layout_settings(found) if row.override.partition("=")[0] not in given]
+
+
+def named_layout(folder: Path, words: Sequence[str]) -> Layout | None:
+    """A folder as ``dataset=`` says that it is read; None if no word says it.
+
+    Raises:
+        GenaugError: if there is no such preset, or it reads no folder.
+    """
+    preset = next((word.partition("=")[2] for word in words if word.startswith("dataset=")), None)
+    if preset is None:
+        return None
+    if not files_of("dataset", preset):
+        raise GenaugError(explain_unknown_preset(f"dataset/{preset}"))
+    load_components()
+    component = COMPONENTS["dataset"][component_of("dataset", preset)]
+    key = next((key for key in ("root", "path") if key in component.__dataclass_fields__), None)  # type: ignore[attr-defined]
+    if key is None:
+        raise GenaugError(f"dataset={preset} reads no folder: leave it out, and the folder's layout is looked for.")
+    return Layout(root=folder, preset=preset, task=component.task, key=f"dataset.{key}")  # type: ignore[attr-defined]
 
 
 def layout_settings(layout: Layout) -> list[Suggestion]:

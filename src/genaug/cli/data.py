@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genaug.cli.completion import complete_override
 from genaug.cli.options import Outputs, app, placed
 from genaug.core.errors import GenaugError
 
@@ -22,7 +23,9 @@ Gpu = Annotated[str, typer.Option(help="A GPU to state the cost on: h200, h100, 
 @app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="Labelled images: class folders, COCO, VOC, YOLO, or a table.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="As for train.py, e.g. prior=sd15.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="As for train.py, e.g. prior=sd15.", autocompletion=complete_override)
+    ] = None,
     look_at_prior: Annotated[
         bool, typer.Option("--prior/--no-prior", help="See what the prior makes of images.")
     ] = True,
@@ -35,10 +38,9 @@ def check(
     """
     from rich.console import Console
 
-    from genaug.choosing import choose, layout_settings
+    from genaug.choosing import choose, layout_settings, named_layout
     from genaug.composition import compose_typed
     from genaug.core.names import safe_name
-    from genaug.data.sources.base import FolderSource
     from genaug.data.sources.recognition import recognise
     from genaug.drawing.class_sheet import class_sheet
     from genaug.evaluation.folder_check import check_folder
@@ -49,11 +51,11 @@ def check(
 
     console = Console(highlight=False, soft_wrap=True)
     given, outputs = placed(overrides, outputs)
-    layout = recognise(folder)
-    item, root = f"own/{layout.task}", f"dataset.root={folder}"
-    start = [f"experiment={item}", *(row.override for row in layout_settings(layout)), root, *given]
-    config = compose_typed(start)
-    assert isinstance(config.dataset, FolderSource)
+    named = named_layout(folder, given)
+    layout = named or recognise(folder)
+    item, folder_is = f"own/{layout.task}", f"{layout.key}={folder}"
+    reading = [] if named else [row.override for row in layout_settings(layout)]
+    config = compose_typed([f"experiment={item}", *reading, folder_is, *given])
     found = check_folder(config.dataset)
     show.print_contents(found, layout, console)
     show.print_findings(found, console)
@@ -67,7 +69,8 @@ def check(
         console.print("No run reads the folder as it is: see the faults above.")
         raise typer.Exit(1)
 
-    words = [root, *found.overrides, *given]
+    needed = reading if layout.key != "dataset.root" else []  # of dataset.root the layout is looked for
+    words = [*needed, folder_is, *found.overrides, *given]
     if look_at_prior:
         choice = choose(item, [*words, f"paths.outputs_dir={outputs}"])
         config = compose_typed([f"experiment={item}", *choice.overrides, *words, f"paths.outputs_dir={outputs}"])

@@ -16,7 +16,7 @@ from PIL import Image
 
 from genaug.core.errors import GenaugError
 from genaug.data.sample import Dataset, Sample
-from genaug.data.sources.base import FolderSource, with_white_points
+from genaug.data.sources.base import Source, with_white_points
 from genaug.data.summary import per_class, shortened
 from genaug.evaluation.leaks import HASH_DETAIL, NEAR_DUPLICATE_BITS, perceptual_hash
 
@@ -74,7 +74,7 @@ class FolderCheck:
         return sides[0], sides[len(sides) // 2], sides[-1]
 
 
-def check_folder(source: FolderSource) -> FolderCheck:
+def check_folder(source: Source) -> FolderCheck:
     """Everything that is found in the folder of a data set."""
     found = FolderCheck(dataset=None)
     try:

@@ -28,7 +28,8 @@ PROBE_BATCH, PROBE_PASSES = 4, 10
 
 def print_contents(found: FolderCheck, layout: Layout, console: Console) -> None:
     """Layout, task, classes, counts per class and split, sizes, colour modes, and what is left out."""
-    console.print(f"{layout.root}: {LAYOUTS[layout.preset]} (dataset={layout.preset}), {layout.task}", markup=False)
+    what = LAYOUTS.get(layout.preset, "read as you say")
+    console.print(f"{layout.root}: {what} (dataset={layout.preset}), {layout.task}", markup=False)
     dataset = found.dataset
     if dataset is None:
         return

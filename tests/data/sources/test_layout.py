@@ -13,6 +13,8 @@ from genaug.data.sources.layout import class_folders
 from genaug.data.sources.recognition import recognise
 from tests.data.pictures import classes, picture
 
+COCO = '{"images": [], "annotations": [], "categories": []}'
+
 
 def counts(root, **how):
     layout = class_folders(root, **how)
@@ -186,6 +188,51 @@ def test_recognise_names_the_preset_of_other_layouts(tmp_path, shared):
     assert (found.preset, found.overrides) == ("yolo", ("dataset.yaml=dataset.yaml",))
     with pytest.raises(GenaugError, match="bccd/ is a data set of its own"):
         recognise(shared("bccd").parent)
+
+
+@pytest.mark.parametrize(
+    ("files", "overrides"),
+    [
+        (
+            {"birds.yaml": "path: .\nnames: [a]\ntrain: images\n", "notes.yaml": "names: [x]\n"},
+            "dataset.yaml=birds.yaml",
+        ),
+        ({"result.json": COCO}, "dataset.train_json=result.json"),
+        ({"annotations/instances_default.json": COCO}, "dataset.train_json=annotations/instances_default.json"),
+        ({"annotations/train.json": COCO, "annotations/val.json": COCO}, ""),
+        (
+            {"birds_train_v2.json": COCO, "birds_valid_v2.json": COCO, "info.json": "{}"},
+            "dataset.train_json=birds_train_v2.json dataset.val_json=birds_valid_v2.json",
+        ),
+    ],
+)
+def test_annotations_are_recognised_by_what_they_hold_whatever_they_are_called(files, overrides, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = recognise(tmp_path)
+    assert found.preset == ("yolo" if "birds.yaml" in files else "coco")
+    assert " ".join(found.overrides) == overrides
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            ("one.json", "two.json"),
+            r"several files of COCO annotations, one\.json, two\.json: .*dataset\.train_json=FILE",
+        ),
+        (
+            ("one.yaml", "two.yml"),
+            r"several descriptions of YOLO data, one\.yaml, two\.yml: write dataset=yolo dataset",
+        ),
+    ],
+)
+def test_annotations_of_which_any_may_be_meant_are_refused(files, said, tmp_path):
+    for name in files:
+        (tmp_path / name).write_text(COCO if name.endswith("json") else "train: images\nnames: [a]\n")
+    with pytest.raises(GenaugError, match=said):
+        recognise(tmp_path)
 
 
 def test_a_class_that_loses_all_its_images_is_no_silent_loss(tmp_path):

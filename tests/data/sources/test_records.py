@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genaug.choosing import choose
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.data.sources.hub import HubClassification, HubDetection, class_index
 from genaug.data.sources.leafy_spurge import LeafySpurge
+from genaug.data.sources.recognition import recognise
 from genaug.data.sources.records import Record, export
 from genaug.data.sources.webdataset_shards import WebDatasetShards
 
@@ -54,6 +57,50 @@ def classification(folder: Path, names: Sequence[str] = ("tabby_cat", "dog")) ->
         for split, count in (("train", 10), ("test", 4))
     }
     return parquet(folder, features, rows)
+
+
+def as_pandas_writes(folder: Path) -> Path:
+    """Nothing in the files says that the bytes are an image, or that the numbers are classes."""
+    import pyarrow
+    import pyarrow.parquet
+
+    (folder / "data").mkdir(parents=True)
+    for split, count in (("train", 8), ("validation", 4)):
+        rows = {
+            "photo": [{"bytes": png(), "path": "x.png"} for _ in range(count)],
+            "label": [i % 2 for i in range(count)],
+        }
+        pyarrow.parquet.write_table(pyarrow.table(rows), folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "counts"),
+    [
+        (
+            classification,
+            "dataset.image=picture dataset.label=kind dataset.val_split=null dataset.test_split=test",
+            (8, 2, 4),
+        ),
+        (
+            as_pandas_writes,
+            "dataset.image=photo dataset.label=label dataset.val_split=validation dataset.test_split=null",
+            (6, 4, 2),
+        ),
+    ],
+)
+def test_a_folder_of_parquet_files_with_images_inside_is_recognised_with_its_columns_and_splits(
+    make, words, counts, offline: Path
+) -> None:
+    root = make(offline / "set")
+    layout = recognise(root)
+    assert (layout.preset, layout.key, layout.task) == ("hf", "dataset.path", "classification")
+    assert list(layout.overrides) == words.split()
+    how = ["dataset=hf", *layout.overrides, f"dataset.path={root}"]
+    found = compose_typed([*how, f"dataset.cache_dir={offline / 'out'}"]).dataset.load()
+    assert (len(found.train), len(found.val), len(found.test)) == counts
+    with pytest.raises(GenaugError, match=r"write dataset=hf dataset\.image=.* in place of dataset\.root"):
+        choose("own/classification", [f"dataset.root={root}"])
 
 
 def test_a_hub_classification_set_is_read_by_the_columns_named_in_the_configuration(offline: Path) -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.data.sources.recognition import recognise
 from genaug.data.sources.table import ImageTable
@@ -106,12 +107,16 @@ def test_a_table_of_any_name_is_recognised_by_its_columns_unless_there_are_class
     assert recognise(tmp_path / "two").preset == "image_folder"
 
 
-def test_parquet_with_the_images_inside_says_how_it_is_read(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow", reason="the extra hf is not installed")
-    import pyarrow.parquet as parquet
-
-    (tmp_path / "data").mkdir()
-    table = pyarrow.table({"image": [{"bytes": b"x", "path": "x.png"}], "label": [0]})
-    parquet.write_table(table, tmp_path / "data" / "train-0.parquet")
-    with pytest.raises(GenaugError, match=r"write dataset=hf dataset\.path=.* dataset\.image=image"):
-        recognise(tmp_path)
+def test_a_column_of_any_name_is_found_by_what_it_holds_where_only_one_can_be_meant(tmp_path):
+    root = kaggle(tmp_path / "one", "photo of it,kind of thing")
+    (root / "labels.csv").rename(root / "things.csv")
+    layout = recognise(root)
+    assert layout.overrides == ("dataset.image=photo of it", "dataset.label=kind of thing")
+    assert "'kind of thing'" in layout.remarks[0]
+    assert compose_typed(["dataset=table", f"dataset.root={root}", *layout.overrides]).dataset.load().class_names
+    lines = (root / "things.csv").read_text().splitlines()
+    (root / "things.csv").write_text("\n".join(f"{line},{i % 2 if i else 'farm'}" for i, line in enumerate(lines)))
+    with pytest.raises(
+        GenaugError, match=r"columns kind of thing, farm may hold .*dataset=table dataset\.label=COLUMN"
+    ):
+        recognise(root)

@@ -61,6 +61,16 @@ class Coco(DetectionFiles):
         return self.dataset(class_names, splits, rules.notes, remarks)
 
     def _json_files(self) -> dict[str, Path]:
+        found = self.json_files()
+        if not found:
+            raise GenaugError(
+                f"dataset.root={self.root} holds no instances_train*.json (looked in it, annotations/ and coco/) and no "
+                "train/_annotations.coco.json. Name the file: dataset.train_json=FILE."
+            )
+        return found
+
+    def json_files(self) -> dict[str, Path]:
+        """Files of the annotations by split, as named or as usually called."""
         root = self.folder()
         found: dict[str, Path] = {}
         for split, names in NAMES.items():
@@ -83,11 +93,6 @@ class Coco(DetectionFiles):
                 )
             if options:
                 found[split] = options[0]
-        if not found:
-            raise GenaugError(
-                f"dataset.root={self.root} holds no instances_train*.json (looked in it, annotations/ and coco/) and no "
-                "train/_annotations.coco.json. Name the file: dataset.train_json=FILE."
-            )
         return found
 
     def _image(self, split: str, json_path: Path, annotation: Annotation) -> Path:

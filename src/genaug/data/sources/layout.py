@@ -40,6 +40,8 @@ class Layout:
     root: Path
     preset: str
     """``image_folder``, ``coco``, ``voc``, ``yolo`` or ``table``: the choice of ``dataset=``."""
+    key: str = "dataset.root"
+    """What names the folder: ``dataset.path`` for a data set of the Hub."""
     task: str
     """``classification`` or ``detection``."""
     overrides: tuple[str, ...] = ()
@@ -130,9 +132,10 @@ class _Reader:
         with_classes = {split: folders for split, folders in with_classes.items() if folders}
         if not with_classes:
             if named and not others:
+                hint = self.other_layout(base.path) or "with a table of labels write dataset=table"
                 raise GenaugError(
                     f"{_listed(named)} of dataset.root={self.root} hold images, but no class folders. Expected "
-                    "<root>/train/<class>/<image>; with a table of labels write dataset=table."
+                    f"<root>/train/<class>/<image>; {hint}."
                 )
             return {"train": base}  # a class may be called train
         if self.chosen is not None and {nfc(folder.name) for folder in base.with_images} >= set(self.chosen):
@@ -301,7 +304,10 @@ class _Reader:
                 if next(place.glob(pattern), None) is not None:
                     return f"it looks like dataset={preset} dataset.root={place}"
         if any((self.root / name).is_dir() for name in ("labels", "train/labels")):
-            return "it looks like dataset=yolo, whose data.yaml is missing"
+            return (
+                "it looks like dataset=yolo, whose data.yaml is missing: write one with train: FOLDER (of images), val and "
+                "test where there are such, and names: [CLASS, CLASS]"
+            )
         if next(self.root.glob("*.csv"), None) is not None:
             return "labels in a table are read with dataset=table"
         return ""

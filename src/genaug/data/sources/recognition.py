@@ -1,13 +1,18 @@
 """Which data set a folder of any kind holds, and the preset that reads it."""
 
 import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from genaug.core.errors import GenaugError, boundary
-from genaug.data.annotations import read_text
 from genaug.data.sources.box_table import CORNERS, OBJECTS
-from genaug.data.sources.layout import MARKERS, Layout, class_folders
-from genaug.data.sources.rows import IMAGE, LABEL, USUAL, find_tables, read_table, usual_column
+from genaug.data.sources.coco import Coco
+from genaug.data.sources.folder_names import split_of
+from genaug.data.sources.layout import Layout, class_folders
+from genaug.data.sources.rows import IMAGE, LABEL, SPLIT, USUAL, find_image, find_tables, read_table, usual_column
 from genaug.data.sources.tree import check_folder
 from genaug.data.sources.voc import voc_folders
 
@@ -18,8 +23,14 @@ LAYOUTS = {
     "yolo": "YOLO labels",
     "table": "images with a table of labels",
     "box_table": "images with a table of boxes",
+    "hf": "a data set of the Hub, its images inside Parquet files",
+    "hf_detection": "a data set of the Hub, its images inside Parquet files",
 }
 """What each preset reads, in words."""
+KEYS = ("names", "train")
+"""What a description of YOLO data has."""
+FIRST = 8
+"""Rows of a table that are looked at for names of image files."""
 
 
 def recognise(root: Path) -> Layout:
@@ -29,16 +40,15 @@ def recognise(root: Path) -> Layout:
         GenaugError: if it holds none that can be read, or several; the message says what to write.
     """
     check_folder(root, str(root))
-    for preset, pattern in MARKERS:
-        if preset == "table" or not (found := sorted(root.glob(pattern))):
-            continue
-        if preset == "yolo" and "names:" not in found[0].read_text(encoding="utf-8", errors="replace"):
-            continue
-        yaml = (f"dataset.yaml={found[0].name}",) if preset == "yolo" and found[0].name != "data.yaml" else ()
-        return Layout(root=root, preset=preset, task="detection", overrides=yaml)
+    if (coco := _coco(root)) is not None:
+        return coco
     if voc_folders(root):
         return Layout(root=root, preset="voc", task="detection")
-    _refuse_packed(root)
+    if (description := _yolo_description(root)) is not None:
+        named = (f"dataset.yaml={description.name}",) if description.name != "data.yaml" else ()
+        return Layout(root=root, preset="yolo", task="detection", overrides=named)
+    if (packed := _packed(root)) is not None:
+        return packed
     table = _table(root)
     if table is not None and table.stem.lower() in USUAL:
         return _layout_of(root, table) or Layout(root=root, preset="table", task="classification")
@@ -50,6 +60,60 @@ def recognise(root: Path) -> Layout:
         raise
 
 
+def _coco(root: Path) -> Layout | None:
+    """COCO's JSON files, whatever they are called; None where there are none.
+
+    Raises:
+        GenaugError: for several, of which no name says its split.
+    """
+    if "train" in Coco(root=str(root), seed=0).json_files():
+        return Layout(root=root, preset="coco", task="detection")
+    found = [path for place in ("", "annotations/", "coco/") for path in sorted(root.glob(f"{place}*.json"))]
+    names = {path.relative_to(root).as_posix(): _said_split(path.stem) for path in found if _is_coco(path)}
+    if not names:
+        return None
+    if len(names) == 1:
+        remark = f"All splits are taken from {next(iter(names))}."
+        how = (f"dataset.train_json={next(iter(names))}",)
+        return Layout(root=root, preset="coco", task="detection", overrides=how, remarks=(remark,))
+    twice = Counter(names.values())
+    if None in twice or "train" not in twice or max(twice.values()) > 1:
+        raise GenaugError(
+            f"{root} has several files of COCO annotations, {', '.join(names)}: write dataset=coco dataset.train_json=FILE, "
+            "and dataset.val_json and dataset.test_json where there are such."
+        )
+    named = tuple(f"dataset.{split}_json={name}" for name, split in names.items())
+    return Layout(root=root, preset="coco", task="detection", overrides=named)
+
+
+def _is_coco(path: Path) -> bool:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return all(f'"{key}"' in text for key in ("images", "annotations", "categories"))
+
+
+def _said_split(stem: str) -> str | None:
+    """The split that a word of a file's name says: ``birds_train_v2`` is train."""
+    return next((split for word in re.split(r"[\W_\d]+", stem) if word and (split := split_of(word))), None)
+
+
+def _yolo_description(root: Path) -> Path | None:
+    """The YAML file that names classes and training images, whatever it is called; None where there is none.
+
+    Raises:
+        GenaugError: for several, none of which is called as usual.
+    """
+    files = sorted(path for path in root.iterdir() if path.suffix.lower() in (".yaml", ".yml") and path.is_file())
+    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in files}
+    found = [path for path in files if all(re.search(rf"^{key}:", texts[path], re.MULTILINE) for key in KEYS)]
+    usual = [path for path in found if path.stem.lower() in ("data", "dataset")] or found
+    if len(usual) > 1:
+        raise GenaugError(
+            f"{root} has several descriptions of YOLO data, {', '.join(path.name for path in usual)}: write dataset=yolo "
+            f"dataset.yaml={usual[0].name}, or another one."
+        )
+    return usual[0] if usual else None
+
+
 def _table(root: Path) -> Path | None:
     try:
         return find_tables(root, None)["train"]
@@ -58,39 +122,82 @@ def _table(root: Path) -> Path | None:
 
 
 def _layout_of(root: Path, table: Path) -> Layout | None:
-    """How a table says what its images show; None where its columns are called otherwise."""
-    columns = _columns(table)
-    if usual_column(IMAGE, columns) is None:
+    """How a table says what its images show; None where it names no images.
+
+    Raises:
+        GenaugError: if any of several columns may hold the classes.
+    """
+    rows = [row for _, row in read_table(table)]
+    columns = list(rows[0]) if rows else []
+    of_images = [name for name in columns if any(_names_image(row, name, table, root) for row in rows[:FIRST])]
+    image = usual_column(IMAGE, columns) or next(iter(of_images), None)
+    if image is None:
         return None
     if usual_column(OBJECTS, columns) or all(usual_column(usual, columns) for usual in CORNERS):
         return Layout(root=root, preset="box_table", task="detection")
-    known = usual_column(LABEL, columns) is not None
-    return Layout(root=root, preset="table", task="classification") if known else None
-
-
-def _columns(table: Path) -> list[str]:
-    with boundary(f"The table {table} cannot be read", "Save it as CSV with a head, or as JSON lines."):
-        if table.suffix.lower() == ".parquet":
-            import pyarrow.parquet  # pyright: ignore[reportMissingImports]
-
-            return list(pyarrow.parquet.read_schema(table).names)
-        if table.suffix.lower() == ".jsonl":
-            lines = (line for line in read_text(table).splitlines() if line.strip())
-            return list(json.loads(next(lines, "{}")))
-        return list(read_table(table)[0][1])
-
-
-def _refuse_packed(root: Path) -> None:
-    """Raise ``GenaugError`` for a data set of the Hub whose images lie in Parquet files: it has no folder of images."""
-    for file in sorted((*root.glob("*.parquet"), *root.glob("data/*.parquet")))[:1]:
-        with boundary(f"The table {file} cannot be read"):
-            import pyarrow.parquet  # pyright: ignore[reportMissingImports]
-
-            schema = pyarrow.parquet.read_schema(file)
-            packed = [name for name, kind in zip(schema.names, schema.types, strict=True) if "binary" in str(kind)]
-        if packed:
-            preset = "hf_detection" if usual_column(OBJECTS, schema.names) else "hf"
+    words = [] if usual_column(IMAGE, columns) else [f"dataset.image={image}"]
+    remarks = []
+    if usual_column(LABEL, columns) is None:
+        rest = [name for name in columns if name != image and name.lower() not in SPLIT and _may_be_classes(rows, name)]
+        if not rest or image not in of_images:
+            return None
+        if len(rest) > 1:
             raise GenaugError(
-                f"{root} is a data set of the Hub with its images inside Parquet files: write dataset={preset} "
-                f"dataset.path={root} dataset.image={packed[0]} in place of dataset.root."
+                f"{table} names images, and each of its columns {', '.join(rest)} may hold their classes: write dataset=table "
+                "dataset.label=COLUMN."
             )
+        words.append(f"dataset.label={rest[0]}")
+        remarks.append(f"The classes are those of the column {rest[0]!r} of {table.name}.")
+    return Layout(root=root, preset="table", task="classification", overrides=tuple(words), remarks=tuple(remarks))
+
+
+def _names_image(row: dict[str, Any], column: str, table: Path, root: Path) -> bool:
+    try:
+        find_image(str(row.get(column)), table, root, None, "")
+    except GenaugError:
+        return False
+    return True
+
+
+def _may_be_classes(rows: Sequence[dict[str, Any]], column: str) -> bool:
+    """Whether values repeat as those of classes do: at least two, each of two rows on average, and no fractions."""
+    values = {str(row.get(column)) for row in rows}
+    return 2 <= len(values) <= len(rows) / 2 and not any(re.fullmatch(r"-?\d+\.\d*[1-9]\d*", value) for value in values)
+
+
+def _packed(root: Path) -> Layout | None:
+    """A data set of the Hub whose images lie in Parquet files, as ``datasets`` loads it; None for other folders."""
+    files = sorted((*root.glob("*.parquet"), *root.glob("data/*.parquet")))
+    if not files:
+        return None
+    with boundary(f"The table {files[0]} cannot be read"):
+        import pyarrow.parquet  # pyright: ignore[reportMissingImports]
+
+        schema = pyarrow.parquet.read_schema(files[0])
+        packed = [name for name, kind in zip(schema.names, schema.types, strict=True) if "binary" in str(kind)]
+    if not packed:
+        return None
+    boxes = usual_column(OBJECTS, schema.names)
+    label = usual_column(LABEL, schema.names) or _declared_classes(schema.metadata or {})
+    how = [f"dataset.image={packed[0]}"]
+    if boxes is None and label is None:
+        raise GenaugError(
+            f"{root} is a data set of the Hub with the columns {', '.join(schema.names)}: write dataset=hf "
+            f"dataset.path={root} {how[0]} dataset.label=COLUMN."
+        )
+    how.append(f"dataset.objects={boxes}" if boxes else f"dataset.label={label}")
+    splits = {split_of(word): word for word in (re.split(r"[-.]", file.stem)[0] for file in files)}
+    how += [f"dataset.{split}_split={splits.get(split, 'null')}" for split in ("val", "test")]
+    return Layout(
+        root=root,
+        preset="hf_detection" if boxes else "hf",
+        key="dataset.path",
+        task="detection" if boxes else "classification",
+        overrides=tuple(how),
+    )
+
+
+def _declared_classes(metadata: Mapping[bytes, bytes]) -> str | None:
+    """The column that ``datasets`` declared to hold classes."""
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    return next((name for name, feature in features.items() if feature.get("_type") == "ClassLabel"), None)

@@ -175,6 +175,9 @@ def load_hub(path: str, config: str | None, revision: str | None, splits: Sequen
         "read a local copy.",
     ):
         loaded = {split: datasets.load_dataset(path, config, split=split, revision=revision) for split in splits}
+    for split, one in loaded.items():
+        for column in (name for name, feature in one.features.items() if _is_packed(feature)):
+            loaded[split] = loaded[split].cast_column(column, datasets.Image())
     names: dict[str, list[str]] = {}
     for column, feature in next(iter(loaded.values())).features.items():
         inner = getattr(feature, "feature", feature)
@@ -201,6 +204,12 @@ def _hub_records(loaded: Any) -> Iterator[Record]:
             value = row.pop(column)
             images[column] = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
         yield images, _plain(row)
+
+
+def _is_packed(feature: Any) -> bool:
+    """Whether a column holds files' bytes that nobody declared to be images: such are written with pandas, say."""
+    packed = feature.get("bytes") if isinstance(feature, dict) else feature
+    return getattr(packed, "dtype", None) in ("binary", "large_binary")
 
 
 def _plain(value: Any) -> Any:
