@@ -24,7 +24,7 @@ from genaug.generators.pipeline.lora_fit import PipelineLora
 from genaug.generators.sdedit.config import EditsSource
 from genaug.generators.sentences import plain_words
 from genaug.generators.tokens.prompts import check_prompts, readable
-from genaug.priors.hub import check_model
+from genaug.priors.hub import check_model, check_other
 
 if TYPE_CHECKING:
     from genaug.generators.labelling.finish import Finish
@@ -203,6 +203,16 @@ class Pipeline(EditsSource):
                 f"generator.path={self.path} has no model_index.json: write the folder that save_pretrained made."
             )
         check_model("generator.path", self.path, self.revision, "model_index.json")
+        if self.lora.path is not None:
+            check_other("generator.lora.path", self.lora.path, "generator.lora.path=null")
+        if self.ip_adapter.path is not None:
+            file = f"{self.ip_adapter.subfolder}/{self.ip_adapter.weight_name}"
+            check_model("generator.ip_adapter.path", self.ip_adapter.path, file=file)
+        if self.control.kind != "none":
+            assert self.control.path is not None
+            check_model("generator.control.path", self.control.path)
+        if self.control.kind == "depth":
+            check_model("generator.control.depth_path", self.control.depth_path)
 
     def check_dataset(self, dataset: Dataset) -> None:
         EditsSource.check_dataset(self, dataset)

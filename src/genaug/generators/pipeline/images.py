@@ -140,7 +140,7 @@ def _load(config: Pipeline, device: str, learned: Path | None) -> Any:
     options |= {"revision": config.revision, "variant": config.variant}
     if config.control.kind != "none":
         with boundary(f"generator.control.path={config.control.path} cannot be loaded as a ControlNet"):
-            options["controlnet"] = diffusers.ControlNetModel.from_pretrained(
+            options["controlnet"] = diffusers.AutoModel.from_pretrained(  # of the class that its config.json names
                 config.control.path, torch_dtype=options["torch_dtype"], use_safetensors=True
             )
     auto = diffusers.AutoPipelineForImage2Image if config.mask == "none" else diffusers.AutoPipelineForInpainting

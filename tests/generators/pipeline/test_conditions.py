@@ -1,0 +1,232 @@
+"""LoRA, IP-Adapter, ControlNet and depth with random weights in the layouts of the published ones: what they do to an image."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import nn
+
+from genaug.core.errors import GenaugError
+from genaug.data.sample import Dataset
+from genaug.generators.pipeline import images
+from genaug.generators.pipeline.config import Control, IPAdapter, Lora, Pipeline
+from genaug.generators.pipeline.control import control_picture
+from genaug.generators.pipeline.images import call, load
+from tests.generators.conftest import make_dataset
+from tests.generators.dalda.test_dalda import dalda
+from tests.generators.pipeline.test_pipeline import pipeline, with_objects
+from tests.generators.pipeline.tiny_pipelines import TINY, save
+
+Picture = np.ndarray[Any, Any]
+FAMILIES = {"sd": "ControlNetModel", "sdxl": "ControlNetModel", "flux": "FluxControlNetModel"}
+"""Base models, and the class of a ControlNet for each."""
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return with_objects(make_dataset())
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = {family: save(family, tmp_path_factory.mktemp(family) / "model") for family in ("sdxl", "flux")}
+    return {"sd": TINY, **made}
+
+
+def drawn(config: Pipeline, data: Dataset) -> Picture:
+    """The first image under ``config``, from the same noise whatever else it says."""
+    variant = pipeline(strength=1.0).variant_of(data.train[0], 0, data, "w")
+    (picture,) = call(load(config, "cpu"), config, [variant], data)
+    images.unload()
+    return np.asarray(picture, dtype=float)
+
+
+def awake(network: nn.Module) -> nn.Module:
+    """With random numbers for weights that start at zero."""
+    torch.manual_seed(1)
+    for weight in network.parameters():
+        if not weight.any():
+            nn.init.normal_(weight, std=0.5)
+    return network
+
+
+def controlnet(family: str, model: Path, folder: Path) -> str:
+    if family == "flux":
+        transformer = diffusers.FluxTransformer2DModel.from_pretrained(model / "transformer")
+        small = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
+        network = diffusers.FluxControlNetModel.from_transformer(transformer, **small)
+    else:
+        unet = diffusers.UNet2DConditionModel.from_pretrained(model / "unet")
+        channels = (16, 32, 64, 64) if family == "sd" else (16, 32)  # one halving less than the VAE's
+        network = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=channels)
+    awake(network).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_a_controlnet_is_loaded_as_what_it_is_and_weighs_as_much_as_is_said(
+    family: str, folders: dict[str, Path], data: Dataset, tmp_path: Path
+) -> None:
+    model, path = folders[family], controlnet(family, folders[family], tmp_path / "control")
+
+    def controlled(scale: float, **fields: Any) -> Pipeline:
+        condition = Control(kind="boxes", path=path, scale=scale)
+        return pipeline(model, control=condition, num_steps=2, strength=1.0, label_policy="copy", **fields)
+
+    assert type(load(controlled(1.0), "cpu").controlnet).__name__ == FAMILIES[family]
+    without = drawn(controlled(0.0), data)
+    assert np.abs(drawn(controlled(1.0), data) - without).mean() > 1
+    if family == "sd":
+        plain = drawn(pipeline(model, num_steps=2, strength=1.0, label_policy="copy"), data)
+        assert np.abs(without - plain).max() <= 1
+        inside = [drawn(controlled(scale, mask="edit_object"), data) for scale in (0.0, 1.0)]
+        assert np.abs(inside[1] - inside[0]).mean() > 1
+
+
+def test_a_controlled_image_is_diffusers_own_under_the_condition_of_its_source(data: Dataset, tmp_path: Path) -> None:
+    path = controlnet("sd", TINY, tmp_path / "control")
+    config = pipeline(control=Control(kind="canny", path=path, scale=0.7), negative_prompt="a dog", guidance=3.0)
+    variant = pipeline(strength=1.0).variant_of(data.train[0], 0, data, "w")
+    pipe = diffusers.StableDiffusionControlNetImg2ImgPipeline.from_pretrained(
+        TINY, controlnet=diffusers.ControlNetModel.from_pretrained(path)
+    )
+    theirs = pipe(
+        prompt="a photo of a cat", negative_prompt="a dog", image=data.train[0].open(), strength=1.0, guidance_scale=3.0,
+        control_image=control_picture(data.train[0], config, (32, 32)), controlnet_conditioning_scale=0.7,
+        num_inference_steps=4, generator=torch.Generator().manual_seed(images._seed(variant)),
+    ).images[0]  # fmt: skip
+    assert np.array_equal(drawn(config, data), np.asarray(theirs, dtype=float))
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl", "flux"])
+def test_a_lora_adds_its_scale_of_itself_to_the_weights(
+    family: str, folders: dict[str, Path], data: Dataset, tmp_path: Path
+) -> None:
+    model, part = folders[family], "transformer" if family == "flux" else "unet"
+    pipe = diffusers.DiffusionPipeline.from_pretrained(model)
+    network: Any = getattr(pipe, part)
+    torch.manual_seed(3)
+    layers = LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    network.add_adapter(layers, "x")
+    weights = {
+        name: weight.contiguous() for name, weight in get_peft_model_state_dict(network, adapter_name="x").items()
+    }
+    type(pipe).save_lora_weights(tmp_path, **{f"{part}_lora_layers": weights})
+    merged = diffusers.DiffusionPipeline.from_pretrained(model)
+    for name in [key.removesuffix(".lora_A.weight") for key in weights if "lora_A" in key]:
+        change = weights[f"{name}.lora_B.weight"] @ weights[f"{name}.lora_A.weight"]
+        getattr(merged, part).get_submodule(name).weight.data += 0.5 * change
+    merged.save_pretrained(tmp_path / "merged")
+
+    def shown(path: Path, **fields: Any) -> Picture:
+        return drawn(pipeline(path, num_steps=2, strength=1.0, **fields), data)
+
+    adapted = shown(model, lora=Lora(path=str(tmp_path), scale=0.5))
+    assert np.abs(adapted - shown(tmp_path / "merged")).max() <= 2  # rounding
+    assert np.abs(adapted - shown(model)).mean() > 0.1
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An IP-Adapter of the tiny prior, in the layout of h94/IP-Adapter."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    folder, width = tmp_path_factory.mktemp("adapter"), 24
+    unet = diffusers.UNet2DConditionModel.from_pretrained(TINY / "unet")
+    text = unet.config["cross_attention_dim"]
+    torch.manual_seed(2)
+    CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=32, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8,
+            projection_dim=width,
+        )
+    ).save_pretrained(folder / "models" / "image_encoder")  # fmt: skip
+    weights = {
+        "image_proj.proj.weight": torch.randn(4 * text, width), "image_proj.proj.bias": torch.zeros(4 * text),
+        "image_proj.norm.weight": torch.ones(text), "image_proj.norm.bias": torch.zeros(text),
+    }  # fmt: skip
+    across = [name.removesuffix(".processor") for name in unet.attn_processors if name.endswith("attn2.processor")]
+    for place, name in enumerate(across):
+        keys = unet.get_submodule(name).to_k.out_features  # type: ignore[union-attr]
+        for kind in "kv":
+            weights[f"ip_adapter.{2 * place + 1}.to_{kind}_ip.weight"] = torch.randn(keys, text)
+    save_file(weights, folder / "models" / "ip-adapter_sd15.safetensors")
+    return str(folder)
+
+
+def test_the_source_is_a_picture_prompt_of_the_stated_weight(adapter: str, data: Dataset) -> None:
+    def shown(scale: float) -> Picture:
+        return drawn(pipeline(ip_adapter=IPAdapter(path=adapter, scale=scale), strength=1.0), data)
+
+    plain = drawn(pipeline(strength=1.0), data)
+    assert np.abs(shown(0.0) - plain).max() <= 1
+    assert 0 < np.abs(shown(0.1) - plain).mean() < np.abs(shown(1.0) - plain).mean()
+
+
+def test_dalda_draws_each_image_under_the_weight_that_its_manifest_states(adapter: str, clip: str) -> None:
+    data = make_dataset()
+    config = dalda(ip_adapter=IPAdapter(path=adapter), clip_path=clip, num_steps=4)
+    config.check("classification")
+    variants = [config.variant_of(source, 0, data, "w") for source in data.train[:2]]
+    for item in config.generate(variants, data, None, None):
+        stated = IPAdapter(path=adapter, scale=item.about["ip_adapter_scale"])
+        alone = pipeline(ip_adapter=stated, strength=1.0, prompt=item.about["prompt"], batch_size=1)
+        (again,) = call(load(alone, "cpu"), alone, [item.variant], data)
+        assert 0.1 <= stated.scale <= 0.9 and np.array_equal(np.asarray(item.image), np.asarray(again))
+    images.unload()
+
+
+def test_depth_is_estimated_by_a_model_of_transformers(data: Dataset, tmp_path: Path) -> None:
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
+
+    torch.manual_seed(0)
+    stages = [f"stage{i}" for i in range(1, 5)]
+    backbone = Dinov2Config(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=28, patch_size=14,
+        out_features=stages, reshape_hidden_states=False,
+    )  # fmt: skip
+    DepthAnythingForDepthEstimation(
+        DepthAnythingConfig(
+            backbone_config=backbone, patch_size=14, reassemble_hidden_size=16, neck_hidden_sizes=[8] * 4,
+            fusion_hidden_size=8, head_hidden_size=8,
+        )
+    ).save_pretrained(tmp_path)  # fmt: skip
+    DPTImageProcessor(size={"height": 28, "width": 28}, ensure_multiple_of=14).save_pretrained(tmp_path)
+    config = pipeline(control=Control(kind="depth", path="somewhere", depth_path=str(tmp_path)))
+    picture = control_picture(data.train[0], config, (48, 32))
+    grey = np.asarray(picture)
+    assert picture.size == (48, 32) and (grey[..., 0] == grey[..., 2]).all() and grey.max() == 255
+    assert not np.array_equal(grey, np.asarray(control_picture(data.train[1], config, (48, 32))))
+
+
+def test_a_variant_of_the_files_is_read_and_precision_changes_little(data: Dataset, tmp_path: Path) -> None:
+    half = diffusers.StableDiffusionPipeline.from_pretrained(TINY, torch_dtype=torch.float16)
+    half.save_pretrained(tmp_path, variant="fp16")
+    plain = drawn(pipeline(), data)
+    assert np.abs(drawn(pipeline(tmp_path, variant="fp16"), data) - plain).mean() < 1
+    assert 0 < np.abs(drawn(pipeline(dtype="bfloat16"), data) - plain).mean() < 4
+    with pytest.raises(GenaugError, match=rf"generator\.path={tmp_path} cannot be loaded"):
+        drawn(pipeline(tmp_path), data)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"lora": Lora(path="/nowhere.safetensors")}, r"generator\.lora\.path=/nowhere\.safetensors"),
+        ({"ip_adapter": IPAdapter(path="/nowhere")}, r"generator\.ip_adapter\.path=/nowhere"),
+        ({"control": Control(kind="canny", path="/nowhere")}, r"generator\.control\.path=/nowhere"),
+        (
+            {"control": Control(kind="depth", path=str(TINY), depth_path="/nowhere")},
+            r"generator\.control\.depth_path=/nowhere",
+        ),
+    ],
+)
+def test_what_is_not_there_is_named_before_any_work(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(GenaugError, match=words):
+        dataclasses.replace(pipeline(), **fields).check("classification")
