@@ -92,6 +92,7 @@ def test_keys_filter_and_zoom_in_a_browser(pool, tmp_path):
     say.push(document.getElementById("zoom").className); press("ArrowRight");
     say.push(document.querySelector("#zoom p").textContent.slice(0, 9)); press("Escape");
     say.push(document.getElementById("zoom").className + "closed");
+    say.push([...document.querySelectorAll("figure")].indexOf(document.activeElement));
     document.title = say.join("|");
     </script></body>"""
     path = tmp_path / "gallery.html"
@@ -106,4 +107,4 @@ def test_keys_filter_and_zoom_in_a_browser(pool, tmp_path):
     ]
     shown = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120).stdout
     title = re.search("<title>(.*?)</title>", shown)
-    assert title and title[1] == "6 pictures|5 pictures|4 pictures|6 pictures|open|variant 0|closed"
+    assert title and title[1] == "6 pictures|5 pictures|4 pictures|6 pictures|open|variant 0|closed|1"
