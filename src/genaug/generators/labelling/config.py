@@ -16,7 +16,8 @@ from genaug.generators.base import Auditor, Generator
 from genaug.generators.sentences import Sentences
 
 REASONS = {
-    "no_boxes": "generator.masking.without_boxes (PSLD) names a mask for images without boxes",
+    "no_boxes": "the image has no box, so nothing says what of it to keep; PSLD takes a mask of another kind for such images "
+    "by generator.masking.without_boxes",
     "no_object": "the image has neither a mask nor a box; generator.mask=none edits all of it",
     "no_editable_area": "a smaller generator.mask_dilation or generator.masking.margin leaves more to edit",
     "unconfirmed_box": "generator.audit.confirm_score and confirm_iou say what confirms a box, generator.labels.on_unconfirmed "
