@@ -43,7 +43,8 @@ class Source:
     def __post_init__(self) -> None:
         if self.shots is not None and self.fraction is not None:
             raise GenaugError(
-                "dataset.shots and dataset.fraction are two ways to say one thing: set one of them to null."
+                f"dataset.shots={self.shots} and dataset.fraction={self.fraction:g} are two ways to say one thing, of which a "
+                "preset may have set one: write dataset.shots=null or dataset.fraction=null."
             )
 
     def read(self) -> Dataset:
