@@ -337,7 +337,7 @@ def test_voc_masks_are_those_of_segmentation_object(tmp_path):
         ("<size><width>64</width><height>48</height></size>", (1, 1, 9, 9), "64 x 48 pixels, but the file 32 x 24"),
         ("<size><width>a</width></size>", (1, 1, 9, 9), "width and height in <size>"),
         ("", ("nan", 1, 9, 9), "a bndbox with .*nan"),
-        ("", (9, 9, 1, 1), "nothing to detect.*6 boxes_without_area_dropped"),
+        ("", (9, 9, 1, 1), "nothing to detect.*6 boxes_with_swapped_corners_dropped"),
     ],
 )
 def test_a_fault_in_a_voc_file_is_named(tmp_path, size, box, said):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from genaug.data.sample import Boxes, Dataset, Sample
-from genaug.data.summary import summary
+from genaug.data.summary import counted, summary
 
 
 def sample(name, label):
@@ -20,7 +20,7 @@ def test_it_names_classes_images_per_class_and_what_was_left_out():
     found = lines(("a", "b"), [0, 0, 1], [0, 1], notes={"empty_files": 2}, remarks=("Read from x/.",))
     assert found == [
         "d: 3 train, 0 val, 2 test images, 2 classes: a, b",
-        "images per class: train 1 (b) to 2 (a), test 1 (a) to 1 (b)",
+        "images per class: train 1 (b) to 2 (a), test 1",
         "of the files: 2 empty files",
         "Read from x/.",
     ]
@@ -48,3 +48,9 @@ def test_boxes_are_counted_without_crowds():
     data = Dataset(name="d", task="detection", class_names=("a", "b"), train=(one,), val=(), test=(one,))
     assert summary(data)[1] == "boxes per class: train 0 (b) to 1 (a), test 0 (b) to 1 (a)"
     assert one.class_index == 0  # the crowd region is larger, but names no image
+
+
+def test_one_of_a_kind_is_said_in_the_singular():
+    said = [counted(1, reason) for reason in ("images_without_boxes", "boxes_clipped", ".cr2_files_without_a_reader")]
+    assert said == ["1 image without boxes", "1 box clipped", "1 .cr2 file without a reader"]
+    assert counted(2, "images_without_boxes") == "2 images without boxes"

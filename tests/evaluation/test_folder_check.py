@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
@@ -159,6 +159,51 @@ def rival_data_set(root):
     class_folders(root / "two")
 
 
+def neighbour_in_test(root):
+    """As the next picture of a film: moved by a little, and saved again."""
+    path = class_folders(root, count=20) / "train/cat/3.png"
+    Image.open(path).crop((1, 1, 48, 48)).resize((48, 48)).save(root / "test/cat/next.jpg", quality=70)
+
+
+def mirrored_in_test(root):
+    path = class_folders(root, count=20) / "train/cat/3.png"
+    ImageOps.mirror(Image.open(path)).save(root / "test/cat/mirrored.png")
+
+
+def turned_in_test(root):
+    path = class_folders(root, count=20) / "train/cat/3.png"
+    Image.open(path).rotate(90).save(root / "test/cat/turned.jpg")
+
+
+def one_folder_for_two_splits(root):
+    text = (yolo(root) / "data.yaml").read_text()
+    (root / "data.yaml").write_text(text.replace("val/images", "train/images"))
+
+
+def background_in_train_alone(root):
+    for i in range(9):
+        (yolo(root) if i == 0 else root).joinpath(f"train/labels/{i}.txt").unlink()
+
+
+def corners_for_a_centre(root):
+    yolo(root)
+    for path in root.rglob("labels/*.txt"):
+        path.write_text("0 0.6 0.6 0.9 0.9")
+
+
+def corners_swapped(root):
+    head = "filename,class,xmin,ymin,xmax,ymax"
+    rows = [f"{i}.png,{'cat' if i % 2 else 'dog'},4,4,20,20" for i in range(12)]
+    for i in range(12):
+        picture(i).save(root / f"{i}.png")
+    (root / "_annotations.csv").write_text("\n".join([head, *rows, "3.png,cat,30,30,22,40"]))
+
+
+def two_lists_of_boxes(root):
+    shutil.copy(yolo(root) / "train/images/2.png", root / "train/images/copy.png")
+    (root / "train/labels/copy.txt").write_text("1 0.5 0.5 0.4 0.4")
+
+
 PLANTED = [
     (truncated, r"cannot be read.*3\.png"),
     (empty_file, "1 empty files"),
@@ -183,6 +228,14 @@ PLANTED = [
     (coco_image_that_is_missing, r"9\.png"),
     (table_that_names_no_file, r"no image 'gone\.png'"),
     (rival_data_set, "data set of its own"),
+    (neighbour_in_test, r"different splits look alike, e.g. .*3\.png.*next\.jpg"),
+    (mirrored_in_test, r"1 pair\(s\) .* look alike after a turn or mirrored, e.g. .*3\.png.*mirrored\.png"),
+    (turned_in_test, r"1 pair\(s\) .* look alike after a turn or mirrored, e.g. .*3\.png.*turned\.jpg"),
+    (one_folder_for_two_splits, r"12 image\(s\) are in two splits.*Name each file for one split alone"),
+    (background_in_train_alone, r"9 image\(s\) of train have no box"),
+    (corners_for_a_centre, r"reach beyond their images.*written in another form"),
+    (corners_swapped, "1 boxes with swapped corners dropped"),
+    (two_lists_of_boxes, "have two lists of boxes, e.g."),
 ]
 
 

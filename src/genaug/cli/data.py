@@ -58,7 +58,7 @@ def check(
     config = compose_typed([f"experiment={item}", *reading, folder_is, *given])
     found = check_folder(config.dataset)
     show.print_contents(found, layout, console)
-    show.print_findings(found, console)
+    show.print_findings(found, layout, console)
     if found.dataset is None or not found.looks:
         raise typer.Exit(1)
     place = outputs / "check" / safe_name(config.dataset.name, "folder")

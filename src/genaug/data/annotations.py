@@ -206,7 +206,8 @@ class BoxRules:
             x1, y1, x2, y2 = numbers(item.xyxy, 4, item.where, "a box with")
             self.num_boxes += 1
             if x2 <= x1 or y2 <= y1:
-                self.notes["boxes_without_area_dropped"] += 1
+                turned = x2 < x1 or y2 < y1
+                self.notes["boxes_with_swapped_corners_dropped" if turned else "boxes_without_area_dropped"] += 1
                 continue
             inside = [min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height)]
             if inside[2] <= inside[0] or inside[3] <= inside[1]:
@@ -236,7 +237,9 @@ class BoxRules:
         if beyond > self.num_boxes / 2:
             raise GenaugError(
                 f"{beyond} of {self.num_boxes} boxes reach beyond their images, the first in {self.beyond}: they seem to count "
-                "the pixels of pictures of another size. Use the images that were annotated."
+                "the pixels of pictures of another size, or to be written in another form (two corners for a corner or the "
+                "centre with width and height, or the reverse). Use the images that were annotated, or write the boxes as the "
+                "format wants them."
             )
 
 

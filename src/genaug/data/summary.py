@@ -1,5 +1,6 @@
 """What a user should know of a data set before anything is computed on it: classes, images per split, what is left out."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from genaug.data.sample import Dataset, Sample
 
+PLURALS = re.compile(r"\b(image|file|picture|link|region|box(?=es))(?:s|es)\b")
 SHOWN = 12
 """Names in one line, at most."""
 LONGEST = 40
@@ -27,7 +29,11 @@ def summary(dataset: Dataset) -> list[str]:
         present = [(found[i], names[i]) for i in range(len(names))]
         if present and getattr(dataset, split):
             (least, rarest), (most, commonest) = min(present), max(present)
-            spans.append(f"{split} {least} ({short(rarest)}) to {most} ({short(commonest)})")
+            spans.append(
+                f"{split} {least} ({short(rarest)}) to {most} ({short(commonest)})"
+                if least < most
+                else f"{split} {least}"
+            )
     lines.append(f"{what} per class: {', '.join(spans)}" if spans else f"no {what}")
     for split in ("train", "test"):
         absent = [name for i, name in enumerate(names) if not counts[split][i]]
@@ -43,11 +49,14 @@ def summary(dataset: Dataset) -> list[str]:
     if twins:
         lines.append(f"classes that differ by upper and lower case alone: {shortened(twins)}")
     if dataset.notes:
-        lines.append(
-            "of the files: "
-            + ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dataset.notes.items())
-        )
+        lines.append("of the files: " + ", ".join(counted(count, reason) for reason, count in dataset.notes.items()))
     return [*lines, *dataset.remarks]
+
+
+def counted(count: int, reason: str) -> str:
+    """``2 images without boxes`` and ``1 image without boxes``, of a note such as ``images_without_boxes``."""
+    words = reason.replace("_", " ")
+    return f"{count} " + (PLURALS.sub(r"\1", words, count=1) if count == 1 else words)
 
 
 def per_class(samples: Sequence[Sample]) -> Counter[int]:

@@ -18,14 +18,15 @@ from genaug.core.errors import GenaugError
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import Source, with_white_points
 from genaug.data.summary import per_class, shortened
-from genaug.evaluation.leaks import HASH_DETAIL, NEAR_DUPLICATE_BITS, perceptual_hash
+from genaug.evaluation.leaks import HASH_DETAIL, perceptual_hash
+from genaug.evaluation.look_alikes import PATCHES, neighbours, saved_again
 
 MOST_IMAGES = 4000
 """Images whose pixels are looked at, evenly spread over the splits."""
-SAME_PICTURE = 5.0
-"""Mean absolute difference of two grey thumbnails (32 px, 0 to 255) below which near-copies by hash are one picture."""
 BLANK = 3.0
 """Standard deviation of a thumbnail below which an image shows nothing."""
+DETAILED = 32
+"""Shorter side, in pixels, below which images hold too little to tell neighbours from others: digits have many alike."""
 TINY_SIDE, TINY_BOX = 16, 4
 IMBALANCE = 10
 FEW_TRAIN, FEW_TEST = 4, 5
@@ -52,6 +53,8 @@ class Look:
     """Standard deviation over a thumbnail of the colour that varies most; 0 where all is one colour."""
     bits: np.ndarray
     """bool [64]: its perceptual hash."""
+    patches: np.ndarray
+    """float32 [8, 8, 3]: a thumbnail of its colours, 0 to 255."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -124,7 +127,8 @@ def _look_at(dataset: Dataset) -> list[Look]:
         bits = perceptual_hash(grey)
         colours = np.asarray(picture.resize((HASH_DETAIL, HASH_DETAIL), Image.Resampling.LANCZOS), dtype=np.float32)
         spread = float(colours.std((0, 1)).max())
-        return Look(split, sample, picture.size, mode, kind, np.asarray(grey, dtype=np.float32), spread, bits)
+        patches = np.asarray(picture.resize((PATCHES, PATCHES), Image.Resampling.BOX), dtype=np.float32)
+        return Look(split, sample, picture.size, mode, kind, np.asarray(grey, dtype=np.float32), spread, bits, patches)
 
     with ThreadPoolExecutor() as threads:
         return [seen for seen in threads.map(look, every[::step]) if seen is not None]
@@ -141,15 +145,18 @@ def _copies(found: FolderCheck) -> None:
     twice = [group for group in groups.values() if len(group) > 1]
     across = [group for group in twice if len({split for split, _ in group}) > 1]
     if across:
+        one_file = len({sample.id for _, sample in across[0]}) == 1
+        carved = ", before the splits are carved" if _is_carved(across) else ""
         found.faults.append(
             f"{len(across)} image(s) are in two splits, e.g. {_pair(*across[0][:2])}: results on them would not count, and a "
-            "run refuses them. Remove the copies" + (", before the splits are carved." if _is_carved(across) else ".")
+            "run refuses them. "
+            + ("Name each file for one split alone." if one_file else f"Remove the copies{carved}.")
         )
     labelled = [group for group in twice if len({s.class_index for _, s in group if s.has_class}) > 1]
     if labelled:
-        found.warnings.append(
-            f"{len(labelled)} image(s) stand under two classes, e.g. {_pair(*labelled[0][:2])}: one label is wrong."
-        )
+        detects = dataset.task == "detection"
+        what, which = ("have two lists of boxes", "list") if detects else ("stand under two classes", "label")
+        found.warnings.append(f"{len(labelled)} image(s) {what}, e.g. {_pair(*labelled[0][:2])}: one {which} is wrong.")
     within = [group for group in twice if group not in across and group not in labelled]
     if within:
         found.warnings.append(
@@ -168,33 +175,35 @@ def _pair(one: tuple[str, Sample], other: tuple[str, Sample]) -> str:
 
 
 def _near_copies(found: FolderCheck) -> None:
-    """Pictures that look alike although their files differ: saved again, scaled, or neighbours in a film."""
-    looks = [look for look in found.looks if look.grey.std() >= BLANK]
+    """Pictures that look alike although their files differ: saved again, scaled, neighbours in a film, mirrored or turned."""
+    looks = [look for look in found.looks if look.spread >= BLANK]
     if len(looks) < 2:
         return
-    hashes = np.stack([look.bits for look in looks]).astype(np.int16)
-    pairs: list[tuple[Look, Look]] = []
-    for first in range(0, len(looks), 512):
-        rows = hashes[first : first + 512]
-        differing = rows.sum(axis=1)[:, None] + hashes.sum(axis=1)[None] - 2 * rows @ hashes.T
-        for i, j in zip(*np.nonzero(differing <= NEAR_DUPLICATE_BITS), strict=True):
-            a, b = looks[first + i], looks[j]
-            if first + i < j and a.sample.digest != b.sample.digest and np.abs(a.grey - b.grey).mean() < SAME_PICTURE:
-                pairs.append((a, b))
+    same = saved_again(np.stack([look.bits for look in looks]), np.stack([look.grey for look in looks]))
+    detailed = [i for i, look in enumerate(looks) if min(look.size) >= DETAILED]
+    close, turned = neighbours(np.asarray([looks[i].patches for i in detailed]))
+    same |= {(detailed[i], detailed[j]) for i, j in close}
+    pairs = [(looks[i], looks[j]) for i, j in sorted(same) if looks[i].sample.digest != looks[j].sample.digest]
     across = [(a, b) for a, b in pairs if a.split != b.split]
     within = [(a, b) for a, b in pairs if a.split == b.split]
+    by_turns = [(looks[detailed[i]], looks[detailed[j]]) for i, j in sorted(turned)]
+    by_turns = [(a, b) for a, b in by_turns if a.split != b.split]
     if across:
-        a, b = across[0]
         found.warnings.append(
-            f"{len(across)} pair(s) of images in different splits look alike, e.g. "
-            f"{_pair((a.split, a.sample), (b.split, b.sample))}: the test may be of what was trained on. Put all views of one "
-            "thing into one split."
+            f"{len(across)} pair(s) of images in different splits look alike, e.g. {_seen(*across[0])}: the test may be of "
+            "what was trained on. Put all views of one thing into one split."
+        )
+    if by_turns:
+        found.warnings.append(
+            f"{len(by_turns)} pair(s) of images in different splits look alike after a turn or mirrored, e.g. "
+            f"{_seen(*by_turns[0])}: the test may be of what was trained on. Split the images before you augment them."
         )
     if within:
-        a, b = within[0]
-        found.warnings.append(
-            f"{len(within)} pair(s) of images of one split look alike, e.g. {_pair((a.split, a.sample), (b.split, b.sample))}."
-        )
+        found.warnings.append(f"{len(within)} pair(s) of images of one split look alike, e.g. {_seen(*within[0])}.")
+
+
+def _seen(one: Look, other: Look) -> str:
+    return _pair((one.split, one.sample), (other.split, other.sample))
 
 
 def _counts(found: FolderCheck) -> None:
@@ -322,6 +331,8 @@ def _boxes(found: FolderCheck, image_size: int) -> None:
     )
     _warn(found, "have a box around all of the image", whole, "Is it a label of the image?")
     _warn(found, "have the same box twice", double, "Remove one.")
-    empty = [look for look in found.looks if not look.sample.has_class]
-    if len(empty) > len(found.looks) / 2:
-        _warn(found, "have no box", empty, "More than half are background: are label files missing?")
+    for split in SPLITS:
+        looks = [look for look in found.looks if look.split == split]
+        empty = [look for look in looks if not look.sample.has_class]
+        if len(empty) > len(looks) / 2:
+            _warn(found, f"of {split} have no box", empty, "More than half are background: are label files missing?")

@@ -14,7 +14,7 @@ from genaug.choosing import Choice
 from genaug.core.cost import TRAIN_USE, USE, unet_gflop
 from genaug.data.sources.layout import Layout
 from genaug.data.sources.recognition import LAYOUTS
-from genaug.data.summary import per_class, short
+from genaug.data.summary import counted, per_class, short
 from genaug.evaluation.folder_check import SPLITS, FolderCheck
 from genaug.priors.config import TINY, PriorConfig
 from genaug.tables.plan import Cost
@@ -53,15 +53,16 @@ def print_contents(found: FolderCheck, layout: Layout, console: Console) -> None
         modes = Counter(f"{look.format} {look.mode}".strip() for look in found.looks)
         console.print("files: " + ", ".join(f"{count} {kind}" for kind, count in modes.most_common()), markup=False)
     for reason, count in {**layout.left_out, **dataset.notes}.items():
-        console.print(f"{count} {reason.replace('_', ' ')}", markup=False)
+        console.print(counted(count, reason), markup=False)
     for remark in dict.fromkeys((*layout.remarks, *dataset.remarks)):
         console.print(remark, markup=False)
 
 
-def print_findings(found: FolderCheck, console: Console) -> None:
+def print_findings(found: FolderCheck, layout: Layout, console: Console) -> None:
     """Faults, then warnings, each in a sentence."""
     if not found.faults and not found.warnings:
-        console.print("Nothing is wrong with it that could be found.")
+        noted = layout.left_out or (found.dataset is not None and found.dataset.notes)
+        console.print(f"Nothing {'else ' if noted else ''}is wrong with it that could be found.")
     for kind, lines in (("fault", found.faults), ("look at", found.warnings)):
         for line in lines:
             console.print(f"{kind}: {line}", markup=False)
