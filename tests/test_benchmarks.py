@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from packaging.version import Version
 
-from benchmarks import gpu
+from benchmarks import advisories, gpu
 from benchmarks.__main__ import names
 from benchmarks.measure import REPEATS, RESULTS, Different, Side, compare, measured, write
 from benchmarks.robustness import sentences
@@ -98,6 +99,55 @@ def test_the_wheels_are_those_that_the_image_lacks():
     found = {package.partition("==")[0] for package in lacking()}
     assert {"diffusers", "pytorch-lightning", "hydra-core", "pycocotools"} <= found
     assert not found & {"genaug", "torch", "torchvision", "timm", "transformers", "numpy", "pillow"}
+
+
+@pytest.mark.parametrize(
+    "events, versions, known",
+    [
+        ([{"introduced": "0"}, {"fixed": "2.10.0"}], [], None),
+        ([{"introduced": "0"}, {"fixed": "2.10.1"}], [], "fixed in 2.10.1"),
+        ([{"introduced": "2.11"}, {"fixed": "2.12"}], [], None),
+        ([{"introduced": "0"}, {"fixed": "2.6"}, {"introduced": "2.9"}, {"fixed": "2.13"}], [], "fixed in 2.13"),
+        ([{"introduced": "0"}, {"last_affected": "2.10"}], [], "fixed in no version"),
+        ([], ["2.9", "2.10"], "fixed in no version"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_an_advisory_is_named_if_it_affects_the_lowest_version(
+    tmp_path, capsys, monkeypatch, suffix, events, versions, known
+):
+    project = tmp_path / "pyproject.toml"
+    project.write_text(
+        '[build-system]\nrequires = ["setuptools>=78"]\n[project]\ndependencies = ["Torch>=2.10,<3", "rich"]\n'
+        '[project.optional-dependencies]\nmore = ["torch>=2.11", "ray[data]>=2.52"]\n'
+    )
+    assert advisories.lowest(project) == {
+        name: Version(at) for name, at in (("setuptools", "78"), ("torch", "2.10"), ("ray", "2.52"))
+    }
+    affected = {"package": {"ecosystem": "PyPI", "name": "torch"}, "ranges": [{"type": "ECOSYSTEM", "events": events}]}
+    about = {
+        "id": "PYSEC-1",
+        "aliases": ["CVE-1"],
+        "affected": [affected | {"versions": versions}],
+        "modified": "2026-11-01",
+    }
+    (tmp_path / "vulns" / "torch").mkdir(parents=True)
+    (tmp_path / "vulns" / "torch" / f"PYSEC-1.{suffix}").write_text(json.dumps(about))  # which is YAML, too
+    monkeypatch.setattr(sys, "argv", ["advisories", str(tmp_path / "vulns"), "--pyproject", str(project)])
+    with pytest.raises(SystemExit) as end:
+        advisories.main()
+    said = capsys.readouterr().out
+    assert (
+        end.value.code == (known is not None)
+        and said.startswith(f"torch 2.10: PYSEC-1, CVE-1, {known}\n") == end.value.code
+    )
+    assert "of 3 lowest versions; the newest advisory is of 2026-11-01" in said
+
+
+def test_a_folder_without_advisories_is_no_good_news(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["advisories", str(tmp_path)])
+    with pytest.raises(SystemExit, match="1"):
+        advisories.main()
 
 
 def test_every_benchmark_says_what_it_does_and_takes_help():
