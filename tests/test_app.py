@@ -1,12 +1,17 @@
+import gc
+import importlib
 import json
 import re
 import subprocess
 import sys
+import weakref
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import genaug as genaug_package
+from genaug import app as genaug_app
 from genaug.cli import app
 from genaug.composition import compose_typed, compose_whole
 from genaug.core.errors import GenaugError
@@ -155,6 +160,50 @@ def test_a_key_is_explained_alone_with_the_presets_that_have_it(key, said):
 def test_what_cannot_be_explained_is_answered_with_what_to_write(choice, said):
     done = CliRunner().invoke(app, ["explain", choice])
     assert said in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 80.0 TiB"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried 64 bytes."
+        ),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("MPS backend out of memory"),
+    ],
+)
+def test_too_little_memory_in_training_is_said_with_what_to_write(error):
+    failure = KeyError("step")
+    failure.__cause__ = error  # however deep it lies
+    assert "not enough memory" in message(failure) and "smaller downstream.batch_size" in message(failure)
+    assert message(RuntimeError("shapes do not match")) is None
+
+
+def test_a_run_of_a_sweep_that_fails_gives_its_memory_back(tmp_path, monkeypatch):
+    """Lightning's trainer and model hold each other, so a later run would find the device full."""
+    held = []
+
+    class Model:
+        def __init__(self):
+            self.trainer = self  # a circle
+            held.append(weakref.ref(self))
+
+    def fail(cell):
+        model = Model()
+        raise torch.OutOfMemoryError(f"CUDA out of memory of {model}")
+
+    gc.disable()
+    monkeypatch.setattr(importlib.import_module("genaug.run"), "run", fail)
+    config, folder = ["generator=none", "dataset.shots=1", "tracking=local"], tmp_path / "sweeps"
+    words = ["-m", *config, "seed=0,1", f"paths.outputs_dir={tmp_path}", "hydra.launcher.processes=1"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *words, f"hydra.sweep.dir={folder}"])
+    try:
+        with pytest.raises(SystemExit):
+            genaug_app.main()
+        assert len(held) == 2 and [model() for model in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_the_console_says_its_version_and_what_it_is_for():

@@ -1,10 +1,8 @@
 """The command line: compose, type, run. What becomes of each run, and of a sweep as a whole, is said here."""
 
 import os
-import re
 import sys
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,14 @@ from omegaconf import DictConfig
 from genaug.choosing import with_chosen
 from genaug.composition import sets_value, typed
 from genaug.config_source import register
-from genaug.core.errors import GenaugError
+from genaug.core import secret
+from genaug.core.errors import GenaugError, release_memory
 from genaug.core.files import read_rows
 from genaug.core.interruption import Interrupted, interruptible, requeue
 from genaug.core.machine import take_gpu
 from genaug.explanation import message
 from genaug.runs.collection import HIDDEN
 from genaug.runs.sweep import FAILED, OK, SKIPPED, check_objective, is_optimising, note_cell, objective, shares_machine
-
-SECRET = re.compile("(API_?KEY|TOKEN|SECRET|PASSWORD|ACCESS_KEY)$")
-"""Names of environment variables whose values nobody else may read."""
-SHORTEST_SECRET = 8
 
 failed: list[str] = []
 """The runs of this process's sweep that failed, in words: a callback of Hydra cannot raise, so ``main`` reads them."""
@@ -43,7 +38,7 @@ def main() -> None:
             sys.argv.remove(flag)
             sys.argv.insert(1, flag)
     try:
-        check_secrets(sys.argv[1:])
+        secret.check_words(sys.argv[1:])
         with interruptible():
             for own in _for_each_experiment(sys.argv[1:]):
                 words, choice = with_chosen(own)
@@ -66,19 +61,6 @@ def main() -> None:
             raise
         print(f"genaug: {text}", file=sys.stderr)
         sys.exit(2)
-
-
-def check_secrets(words: Sequence[str]) -> None:
-    """Raise ``GenaugError`` for an override that holds the value of a secret environment variable: overrides are kept."""
-    for name, value in os.environ.items():
-        if SECRET.search(name) and len(value) >= SHORTEST_SECRET:
-            for word in words:
-                if value in word:
-                    key = word.partition("=")[0].replace(value, "…")
-                    raise GenaugError(
-                        f"{key} holds the value of {name}, and what is typed is kept with the results. Leave it out: the "
-                        f"library that needs {name} reads it from the environment."
-                    )
 
 
 def _for_each_experiment(words: list[str]) -> list[list[str]]:
@@ -154,6 +136,7 @@ def job(config: DictConfig) -> float | None:
             with interruptible():  # here too: a launcher's worker does not come by way of main
                 result = run(cell)
     except Exception as error:
+        state = FAILED
         print(f"genaug: {message(error) or traceback.format_exc()}", file=sys.stderr)
         if sweep_dir is None:
             sys.exit(2 if message(error) else 1)
@@ -161,6 +144,9 @@ def job(config: DictConfig) -> float | None:
         if optimised:
             raise  # the sweeper has no value to go on with
         return None  # one bad run must not cost the others
+    finally:
+        if state == FAILED:
+            release_memory()  # nor leave them too little of it
     if sweep_dir is not None:
         note_cell(sweep_dir, cell.folder, overrides, state)
     else:

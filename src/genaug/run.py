@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genaug.config import RunConfig
+from genaug.core import secret
 from genaug.core.claims import GARBAGE, REMOVES
 from genaug.core.device import num_threads, use_threads
 from genaug.core.errors import GenaugError
@@ -51,6 +52,7 @@ sys.modules[__name__].__class__ = _CallableModule
 def run(cell: Cell) -> Result:
     """Compute and publish the result of a run (or read it, if another process published it meanwhile)."""
     cfg = cell.config
+    secret.check_values(cell.resolved)
     if cfg.synthesises and cfg.generator.uses_prior and not cfg.paths.store.has_pools:
         cfg.prior.check_available()  # no earlier pool can do without the model, so its absence is said before the slow imports
     cfg.check()

@@ -4,10 +4,13 @@ import re
 
 import pytest
 
-from genaug.app import check_secrets
+from genaug.composition import compose_typed
 from genaug.config_source import presets
 from genaug.core.errors import GenaugError
+from genaug.core.secret import check_values, check_words
 from genaug.explanation import known_keys
+from genaug.run import run
+from genaug.runs.cell import Cell
 
 SECRETS = {
     "WANDB_API_KEY": "5ec4e7" * 6 + "abcd",
@@ -33,10 +36,24 @@ def test_no_secret_of_the_environment_is_written_or_said(train):
 @pytest.mark.parametrize("name", SECRETS)
 def test_a_secret_that_is_typed_is_refused_before_anything_is_written(name, monkeypatch):
     monkeypatch.setenv(name, SECRETS[name])
-    check_secrets(["seed=0", "tracking.entity=me"])
+    check_words(["seed=0", "tracking.entity=me", "paths.outputs_dir=${oc.env:HOME}"])
     with pytest.raises(GenaugError, match=rf"tracking\.entity holds the value of {name}") as caught:
-        check_secrets(["seed=0", f"tracking.entity={SECRETS[name]}"])
+        check_words(["seed=0", f"tracking.entity={SECRETS[name]}"])
     assert SECRETS[name] not in str(caught.value)
+    with pytest.raises(GenaugError, match=rf"dataset\.root holds the value of {name}"):
+        check_words([f"dataset.root=${{oc.env:{name}}}"])  # else the message would say that there is no such folder
+
+
+def test_a_configuration_that_holds_a_secret_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    """However it came there: by a preset, or by an interpolation that asks for it."""
+    monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
+    asked = ["generator=none", "tracking.tags=['${oc.env:HF_TOKEN}']", f"paths.outputs_dir={tmp_path / 'outputs'}"]
+    with pytest.raises(GenaugError, match=r"tracking\.tags holds the value of HF_TOKEN") as caught:
+        run(Cell.of(compose_typed(asked)))
+    assert SECRETS["HF_TOKEN"] not in str(caught.value) and not (tmp_path / "outputs").exists()
+    with pytest.raises(GenaugError, match="HF_TOKEN"):
+        check_values({"a": [{"b": ("x", {SECRETS["HF_TOKEN"]: 1})}]})
+    check_values({"a": [{"b": ("x", 1, None)}]})
 
 
 def test_no_key_asks_for_a_secret():
