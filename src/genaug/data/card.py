@@ -1,11 +1,13 @@
 """The card of a data set of generated images: what they are, how they were made, how to open them, what to know before use."""
 
+import json
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from genaug.core.names import safe_name
 from genaug.data.export import Written
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset
@@ -46,16 +48,21 @@ def dataset_card(repository: str, dataset: Dataset, pool: Pool, written: Written
     config = result["config"]
     generator = {key: value for key, value in config["generator"].items() if value is not None and key != "name"}
     used = pool.samples[0].about.get("prior") if pool.samples else None
-    prior = f"`{config['prior']['path']}`" if used else "none"
+    prior = safe_name(config["prior"]["path"], "markdown") if used else "none"
+    title, name = safe_name(head["pretty_name"], "markdown"), safe_name(dataset.name, "markdown")
+    made = yaml.safe_dump(generator, sort_keys=True, allow_unicode=True).strip()
+    fence = "```"
+    while fence in made:  # a prompt must not end the block
+        fence += "`"
     splits = ", ".join(f"{count} in {split}" for split, count in written.counts.items() if split != "generated")
-    rejected = ", ".join(f"{count} {reason}" for reason, count in pool.rejected.items()) or "none"
+    rejected = ", ".join(f"{count} {safe_name(why, 'markdown')}" for why, count in pool.rejected.items()) or "none"
     return f"""---
 {yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip()}
 ---
 
-# {head["pretty_name"]}
+# {title}
 
-{total} images ({splits}), {written.counts["generated"]} of them generated from training images of {dataset.name} with
+{total} images ({splits}), {written.counts["generated"]} of them generated from training images of {name} with
 genaug. {TOLD_APART[written.form]}
 
 {_opened(repository, written)}
@@ -64,22 +71,22 @@ genaug. {TOLD_APART[written.form]}
 
 | what | value |
 |---|---|
-| generator | `{result["names"]["generator"]}` |
+| generator | {safe_name(result["names"]["generator"], "markdown")} |
 | diffusion prior | {prior} |
 | images rejected | {rejected} |
-| classes | {", ".join(dataset.class_names)} |
+| classes | {safe_name(", ".join(dataset.class_names), "markdown")} |
 | seed | {result["seed"]} |
 | pool | `{pool.fingerprint}` |
 
-```yaml
-{yaml.safe_dump(generator, sort_keys=True, allow_unicode=True).strip()}
-```
+{fence}yaml
+{made}
+{fence}
 
 ## Before you use them
 
-* The licences of {dataset.name} and of the diffusion prior apply to these images: state yours here.
+* The licences of {name} and of the diffusion prior apply to these images: state yours here.
 * Labels were taken from the source images or set by the generator; nobody has checked them by eye unless you did.
-* Whoever evaluates on {dataset.name} must keep its validation and test images apart: generated images derive from
+* Whoever evaluates on {name} must keep its validation and test images apart: generated images derive from
   training images of one trial only.
 """
 
@@ -90,7 +97,7 @@ def _opened(repository: str, written: Written) -> str:
         return f"""```python
 from datasets import load_dataset
 
-images = load_dataset("{repository}")
+images = load_dataset({json.dumps(repository, ensure_ascii=False)})
 ```"""
     if written.opens_as:
         return f"```sh\npython train.py {shlex.join(written.opens_as)}\n```"
