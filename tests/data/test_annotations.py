@@ -226,6 +226,15 @@ def test_compressed_run_lengths_are_checked_without_pycocotools():
         check_segmentation({**lengths, "counts": lengths["counts"][:-1]}, 32, 24, "here")
 
 
+def test_a_mask_of_more_pixels_than_any_image_is_refused_before_it_is_made():
+    polygon = [[0, 0, 9, 0, 9, 9]]
+    assert check_segmentation(polygon, 20_000, 8_000, "here") == polygon
+    with pytest.raises(
+        GenaugError, match="here has a segmentation of an image that is said to have 20000 x 10000 pixels"
+    ):
+        check_segmentation(polygon, 20_000, 10_000, "here")
+
+
 def yolo(root, description, row="0 0.5 0.5 0.5 0.5\n"):
     for split in ("train", "valid"):
         for i in range(3):

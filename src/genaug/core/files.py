@@ -6,6 +6,7 @@ as absent, and is named once on the standard error.
 
 import contextlib
 import functools
+import gzip
 import json
 import math
 import os
@@ -104,6 +105,20 @@ def read_json(path: Path, needs: Needs | None = None, kind: type = dict) -> Any:
         say_damaged(path, why)
         return None
     return value
+
+
+def read_packed(path: Path, most: int) -> bytes:
+    """The content of a file, unpacked if its name ends in ``.gz``: at most so many bytes, whatever it was packed to.
+
+    Raises:
+        ValueError: if there is more.
+        OSError, EOFError, zlib.error: if it cannot be read or unpacked.
+    """
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it holds more than {most} bytes")
+    return data
 
 
 def read_rows(path: Path, needs: Needs | None = None) -> list[dict[str, Any]]:

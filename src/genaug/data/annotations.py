@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from genaug.core.errors import GenaugError
-from genaug.data.images import Facts, turned_boxes
+from genaug.data.images import MOST_PIXELS, Facts, turned_boxes
 from genaug.data.sample import Boxes
 
 FAR = 1e6
@@ -128,10 +128,16 @@ def check_segmentation(segmentation: Any, width: int, height: int, where: str) -
         width, height: of the image as the annotation counts its pixels.
 
     Raises:
-        GenaugError: for coordinates that are no finite numbers, and run lengths of another size than the image's.
+        GenaugError: for coordinates that are no finite numbers, run lengths of another size than the image's, and images that
+            are said to have more than ``MOST_PIXELS``, all of which a mask would hold.
     """
     if segmentation is None or segmentation == [] or segmentation == {}:
         return None
+    if width * height > MOST_PIXELS:
+        raise GenaugError(
+            f"{where} has a segmentation of an image that is said to have {width} x {height} pixels: at most {MOST_PIXELS} are "
+            "decoded. Correct the width and height that the annotations state."
+        )
     if isinstance(segmentation, list):
         polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
         for polygon in polygons:

@@ -40,6 +40,9 @@ TURNS = {
 QUARTER_TURNS = (5, 6, 7, 8)
 """Orientations that swap width and height."""
 
+MOST_PIXELS = 2 * 89_478_485
+"""Of one picture: Pillow opens no file that says it has more."""
+
 warnings.filterwarnings(
     "ignore", module=r"PIL\."
 )  # of odd metadata and large images; a fault is an exception, and is said

@@ -5,7 +5,6 @@ micrographs. Only training splits are read; scikit-learn's digits, which the dem
 part of it. Every draw takes a `torch.Generator` on the CPU: a picture depends on the seed alone, not on the device.
 """
 
-import gzip
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
+from genaug.core.files import read_packed
+from genaug.data.sources.mnist import MOST_BYTES
 
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEXTURES = ("plain", "gradient", "striped", "checkered", "noisy", "photographic")
@@ -104,7 +105,8 @@ def read_idx(path: Path) -> np.ndarray:
     """uint8 array of a gzipped idx file, images [n, 28, 28] or labels [n]."""
     if not path.is_file():
         raise GenaugError(f"{path} is missing: put the gzipped idx files of MNIST there.")
-    raw = gzip.decompress(path.read_bytes())
+    with boundary(f"{path} cannot be read", "Copy the file again."):
+        raw = read_packed(path, MOST_BYTES)
     num_dims = raw[3]
     shape = np.frombuffer(raw, ">u4", num_dims, offset=4)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * num_dims).reshape(shape).copy()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from genaug.core.errors import GenaugError
+from genaug.data.sources import mnist as module
 from genaug.data.sources.mnist import IMAGES, LABELS, Mnist
 
 COUNTS = {"train": 40, "t10k": 20}
@@ -62,13 +63,24 @@ def test_absent_and_damaged_files_are_named(tmp_path):
     images = tmp_path / "train-images-idx3-ubyte.gz"
     whole = images.read_bytes()
     images.write_bytes(whole[:-100])
-    with pytest.raises(GenaugError, match=r"Cannot read .*train-images"):
+    with pytest.raises(GenaugError, match=r"train-images.* cannot be read"):
         mnist(tmp_path).load()
     images.write_bytes(gzip.compress(gzip.decompress(whole)[:-5]))
     with pytest.raises(GenaugError, match="header says"):
         mnist(tmp_path).load()
     images.write_bytes((tmp_path / "train-labels-idx1-ubyte.gz").read_bytes())
     with pytest.raises(GenaugError, match="begins with 2049 instead of 2051"):
+        mnist(tmp_path).load()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_file_that_would_unpack_to_more_than_any_set_holds_is_refused(tmp_path, monkeypatch, packed):
+    write_idx(tmp_path, packed)
+    monkeypatch.setattr(module, "MOST_BYTES", 16 + 40 * 28 * 28)
+    mnist(tmp_path).load()
+    monkeypatch.setattr(module, "MOST_BYTES", 16 + 40 * 28 * 28 - 1)
+    module._read_idx.cache_clear()
+    with pytest.raises(GenaugError, match=r"train-images.* cannot be read \(it holds more than 31375 bytes\)"):
         mnist(tmp_path).load()
 
 

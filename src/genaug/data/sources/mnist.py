@@ -1,8 +1,6 @@
 """MNIST from its idx files, packed or not, in one folder or as torchvision lays them out (``root/MNIST/raw``)."""
 
 import functools
-import gzip
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,8 +9,9 @@ import numpy as np
 from omegaconf import MISSING
 from PIL import Image
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, boundary
 from genaug.core.fields import bounded, choice
+from genaug.core.files import read_packed
 from genaug.core.identity import content_by, digest_bytes
 from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
@@ -23,6 +22,8 @@ from genaug.data.splits import carve
 SIDE = 28
 IMAGES, LABELS = 2051, 2049  # magic numbers of idx files of three and one dimensions of bytes
 SPLITS = {"train": "train", "test": "t10k"}
+MOST_BYTES = 2**30
+"""Of one file, unpacked: more than a million images."""
 
 
 @component("dataset", "mnist")
@@ -111,12 +112,8 @@ class Mnist(Source):
 @functools.lru_cache(maxsize=8)
 def _read_idx(path: Path, magic: int, size: int, mtime_ns: int) -> np.ndarray:
     """The uint8 array of an idx file; read once per process and per change."""
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise GenaugError(f"Cannot read {path}: {error}. Copy the file again.") from error
+    with boundary(f"{path} cannot be read", "Copy the file again."):
+        data = read_packed(path, MOST_BYTES)
     dimensions = 3 if magic == IMAGES else 1
     header = np.frombuffer(data[: 4 * (dimensions + 1)], dtype=">i4")
     if len(header) <= dimensions or header[0] != magic:
