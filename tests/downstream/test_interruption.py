@@ -1,6 +1,7 @@
 """Faults while a model is trained: damaged checkpoints, full disks, signals."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from genaug.core import checkpoints
 from genaug.core.interruption import Interrupted, deferred, interruptible, pending
+from tests.conftest import ROOT
 from tests.downstream.conftest import ListRecord
 
 CORRUPTIONS = {
@@ -69,6 +71,26 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_previous_one(classify, t
     assert os.listdir(folder) == ["resume.ckpt"]
     assert torch.load(folder / "resume.ckpt", weights_only=True)["global_step"] == 2
     assert classify(folder=tmp_path / "cut") == whole
+
+
+def test_no_checkpoint_is_moved_across_file_systems(classify, tmp_path, monkeypatch):
+    """Lightning writes elsewhere and moves: a kill or a full disk in between left half a file in the place of the former."""
+
+    def half(source, target, *args, **kwargs):
+        Path(target).write_bytes(Path(source).read_bytes()[:1000])
+
+    whole = classify(folder=tmp_path / "whole")
+    monkeypatch.setattr(shutil, "move", half)
+    with pytest.raises(KeyError):
+        classify(folder=tmp_path / "cut", record=Stopping(5, crash), trainer={"checkpoint_every": 2})
+    assert torch.load(tmp_path / "cut" / "checkpoints" / "resume.ckpt", weights_only=True)["global_step"] == 4
+    assert classify(folder=tmp_path / "cut") == whole
+
+
+def test_every_trainer_of_lightning_writes_whole_checkpoints():
+    with_one = [path for path in (ROOT / "src").rglob("*.py") if "pl.Trainer(" in path.read_text()]
+    assert len(with_one) >= 2
+    assert [path for path in with_one if "plugins=[WholeCheckpoints(), " not in path.read_text()] == []
 
 
 def test_a_checkpoint_is_written_when_a_minute_has_passed(classify, tmp_path, monkeypatch):

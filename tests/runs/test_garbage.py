@@ -1,15 +1,22 @@
 import shutil
 import threading
 import time
+from dataclasses import dataclass
 
 import pytest
 
-from genaug.core.claims import GARBAGE, claim
+from genaug.composition import compose_typed
+from genaug.core.claims import GARBAGE, REMOVES, claim
 from genaug.core.errors import GenaugError
 from genaug.core.files import write_json
+from genaug.core.identity import identified
 from genaug.core.store import Store, artefact
 from genaug.downstream.classification.batches import decode
+from genaug.run import run
+from genaug.runs import garbage
+from genaug.runs.cell import Cell
 from genaug.runs.garbage import YOUNG, alone, find_garbage, remove
+from genaug.runs.verification import verify
 from tests.generators.test_publishing import Noise, build, dataset
 from tests.runs.finished_run import write_finished
 
@@ -136,6 +143,56 @@ def test_folders_that_come_and_go_meanwhile_do_not_stop_it(tmp_path):
     finally:
         ended.set()
         worker.join()
+
+
+def test_no_run_starts_to_work_while_garbage_is_removed(tmp_path):
+    words = ["generator=none", "dataset.shots=1", "tracking=local", f"paths.outputs_dir={tmp_path}"]
+    cell = Cell.of(compose_typed([*words, "paths.lock_timeout=0.1"]))
+    with alone(tmp_path), pytest.raises(GenaugError, match=REMOVES):
+        run(cell)
+    assert not cell.folder.exists()
+
+
+@identified("generator/slow")
+@dataclass(kw_only=True, slots=True)
+class Slow(Noise):
+    def generate(self, variants, dataset, prior, fitted, device):
+        for item in Noise.generate(self, variants, dataset, prior, fitted, device):
+            time.sleep(0.03)
+            yield item
+
+
+def test_garbage_is_removed_beside_runs_that_work_and_costs_none_of_them_an_image(tmp_path, monkeypatch):
+    """Each run holds its lock as ``run.run`` does; what is removed meanwhile is what no run needs."""
+    monkeypatch.setattr(garbage, "_partial", lambda top: ())  # on this test's clock they would be older than a day
+    store, later, ended = Store(tmp_path / "store"), time.time() + 2 * YOUNG, threading.Event()
+    write_finished(tmp_path / "runs" / "run-0")
+    unused = build(store, Noise(seed=100), dataset(), 2).folder
+    made = []
+
+    def work():
+        try:
+            for seed in range(4):
+                with store.lock(f"{seed:016x}"):
+                    with store.lock(GARBAGE):
+                        pass
+                    pool = build(store, Slow(seed=seed), dataset(), 2)
+                    write_finished(tmp_path / "runs" / f"run-{seed:016x}", pool=pool.fingerprint)
+                    made.append(pool)
+        finally:
+            ended.set()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    while not ended.wait(0.3):  # longer than a run that waits leaves between two looks at the lock
+        with alone(tmp_path):
+            remove(find_garbage(tmp_path, now=later))
+    with alone(tmp_path):
+        remove(find_garbage(tmp_path, now=later))
+    assert len(made) == 4 and not unused.exists()
+    assert verify(tmp_path)[1] == []
+    for seed in range(4):
+        assert build(store, Slow(seed=seed), dataset(), 2).counts["images_generated"] == 0
 
 
 def test_a_run_that_starts_waits_until_garbage_is_removed(tmp_path):

@@ -1,5 +1,6 @@
 """Images are decoded once, exactly, and batches do not depend on workers or devices."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,21 @@ def test_a_set_that_grows_keeps_its_rows_and_another_size_has_its_own(files, tmp
     assert np.array_equal(large.values[:2], small.values[:])
     assert decode(files, 8, "squash", store).values[:].shape == (4, 3, 8, 8)
     assert np.array_equal(large.values[np.array([3, 0, 3])], large.values[:][[3, 0, 3]])
+
+
+def test_a_disk_that_is_full_is_an_error_and_ends_no_process(files, tmp_path):
+    """Written through a memory map, pixels for which the disk has no room would end the process by SIGBUS."""
+    inputs = decode(files, 16, "squash", Store(tmp_path / "store"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 16 * 16, limits[1]))  # room for the pixels of one picture
+    try:
+        first = inputs.values[:1]
+        with pytest.raises(OSError, match="File too large"):
+            inputs.values[1:2]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert np.array_equal(inputs.values[:1], first)
+    assert np.array_equal(inputs.values[1:2][0], resized(files[1].open(), 16, "squash"))
 
 
 @pytest.mark.parametrize("name", [PIXELS, CHECKS])
