@@ -19,7 +19,7 @@ BAD = {
     "hydra:\n  launcher:\n    _target_: os.system\n": r"hydra\.launcher\._target_",
     "table:\n  title: ${oc.env:USER}\n": r"table\.title",
     "- a\n": "it holds list",
-    "a: [\n": "cannot be read as YAML",
+    "b: 1\na: [\n": r"cannot be read as YAML \(line 3: expected the node content",
     "a: 1\na: 2\n": "cannot be read as YAML",
     "": "it holds NoneType",
 }

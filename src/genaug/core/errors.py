@@ -54,6 +54,10 @@ def release_memory() -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a failure's message, with its kind where the message is but a key or a number."""
+    """The first line of a failure's message, with its kind where the message is but a key or a number; YAML's errors say what
+    they found and where in later lines."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"line {mark.line + 1}: {getattr(error, 'problem', None) or error}"
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"{type(error).__name__} {text}" if isinstance(error, KeyError) or not re.search("[a-z]", text) else text
