@@ -133,6 +133,12 @@ def test_runs_are_chosen_by_any_key_and_by_comparisons(tmp_path):
         chosen("generator=da_fusion")
 
 
+def test_a_preset_which_no_run_keeps_is_told_from_a_misspelt_key(tmp_path):
+    results(tmp_path, "generator=none")
+    with pytest.raises(GenaugError, match=r"preset=smoke sets other keys .* by experiment=…, or --last"):
+        select(tmp_path, ["preset=smoke"])
+
+
 def test_last_takes_the_runs_of_the_last_sweep(tmp_path):
     found = results(tmp_path, "generator=none", "generator=real_guidance")
     for time, result in zip(("2026-01-01", "2026-01-02"), found, strict=True):

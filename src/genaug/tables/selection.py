@@ -97,6 +97,10 @@ def _holds(result: dict[str, Any], condition: str, everything: Sequence[dict[str
         near = difflib.get_close_matches(key, known, n=3) or [
             k for k in known if k.endswith("." + key.rpartition(".")[2])
         ]
+        if key == "preset":
+            raise GenaugError(
+                f"{condition} sets other keys and is not kept with a run: select by one of those, by experiment=…, or --last."
+            )
         raise GenaugError(
             f"No finished run has a key {key}." + (f" Did you mean {' or '.join(near[:3])}?" if near else "")
         )
