@@ -166,7 +166,10 @@ class SweepSummary(Callback):
         rows = read_rows(Path(config.hydra.sweep.dir) / "cells.jsonl", needs)
         show(list(dict.fromkeys(Path(row["folder"]) for row in rows if row["state"] != FAILED)))
         counts = ((state, sum(row["state"] == state for row in rows)) for state in (OK, SKIPPED, FAILED))
-        print(f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts if count))
+        print(
+            f"{len(rows)} run{'s' if len(rows) != 1 else ''}: "
+            + ", ".join(f"{count} {state}" for state, count in counts if count)
+        )
         refused = []
         for row in (row for row in rows if row["state"] == FAILED):
             log = Path(row["folder"] or "") / "log.txt"

@@ -10,6 +10,7 @@ from genaug.core.cost import FORWARD_GFLOP
 from genaug.core.errors import GenaugError
 from genaug.tables.plan import COUNTED, plan, report_plan, stand_in
 from genaug.tables.spec import parse_spec, read_spec
+from genaug.tables.sweep import Sweep
 from tests.tables.finished_cells import EXPERIMENT, finish_all
 
 
@@ -136,3 +137,12 @@ def test_planning_reads_each_data_set_once_and_writes_each_component_once(
     # what runs share is written once: not three times for three alpha, nor for every image
     assert calls["components"] < 12 * found.cost.pools
     assert found.cost.to_make["generate"] == 240
+
+
+@pytest.mark.parametrize(("files", "start"), [((), "genaug sweep"), (("train.py",), "python train.py -m")])
+def test_a_plan_names_the_command_that_there_is_where_it_is_read(files, start, tmp_path, monkeypatch):
+    for name in files:
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    sweep = Sweep(item="demo/compare", extra=("seed=0",), cells=[], outputs=tmp_path)
+    assert sweep.command == f"{start} experiment=demo/compare seed=0"

@@ -41,6 +41,7 @@ def check(
     from genaug.choosing import choose, layout_settings, named_layout
     from genaug.composition import compose_typed
     from genaug.core.names import safe_name
+    from genaug.core.paths import sweep_command
     from genaug.data.sources.recognition import recognise
     from genaug.drawing.class_sheet import class_sheet
     from genaug.evaluation.folder_check import check_folder
@@ -81,10 +82,9 @@ def check(
             console.print(line, markup=False)
     else:
         console.print("Settings and cost rest on what the prior makes of the images, which --no-prior leaves out.")
-    sweep = ["python", "train.py", "-m"] if Path("train.py").is_file() else ["genaug", "sweep"]
     elsewhere = outputs != Path("outputs")
     place = [f"paths.outputs_dir={outputs}"] if elsewhere else []
-    command = shlex.join([*sweep, f"experiment={item}", *words, *place])
+    command = shlex.join([*sweep_command(), f"experiment={item}", *words, *place])
     console.print(f"\nto go on (with preset=smoke, a try in minutes):\n{command}", markup=False)
     console.print("then, for the answer:", markup=False)
     place = ["--outputs", str(outputs)] if elsewhere else []

@@ -16,6 +16,11 @@ def project_root() -> Path:
     raise GenaugError("This genaug has no conf/config.yaml: install it again, or run in the folder of a checkout.")
 
 
+def sweep_command() -> list[str]:
+    """What starts a sweep from the current folder: a checkout's train.py, or the installed command."""
+    return ["python", "train.py", "-m"] if Path("train.py").is_file() else ["genaug", "sweep"]
+
+
 def roots() -> list[Path]:
     """Folders whose ``conf/`` and ``experiments/`` count: the project's, and the current one beside it."""
     return list(dict.fromkeys((project_root(), Path.cwd())))

@@ -21,6 +21,7 @@ from genaug.core.errors import GenaugError
 from genaug.core.files import read_rows
 from genaug.core.foreign import check_overrides
 from genaug.core.identity import Texts
+from genaug.core.paths import sweep_command
 from genaug.core.registry import COMPONENTS
 from genaug.explanation import explain
 from genaug.runs.cell import cell_fingerprint
@@ -61,7 +62,7 @@ class Sweep:
 
     @property
     def command(self) -> str:
-        return f"python train.py -m {shlex.join([f'experiment={self.item}', *self.extra])}"
+        return shlex.join([*sweep_command(), f"experiment={self.item}", *self.extra])
 
 
 def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None = None) -> Sweep:
