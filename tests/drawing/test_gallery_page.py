@@ -57,7 +57,7 @@ def test_the_page_holds_everything_and_needs_no_network(pool):
     for words in ("t0 0.25", "0.70 &lt;cat&gt; + 0.30 dog", "second source: dog", "rejected: blank", "real image: dog"):
         assert words in page
     assert "<cat>" not in page and re.search(r"https?:|src=\"(?!data:)", page) is None
-    assert page.count("accepted") == 2
+    assert page.count("accepted") == 2 and page.count("rejected: blank") == 1
 
 
 def test_boxes_are_drawn_in_the_page():

@@ -54,9 +54,12 @@ def gallery(
     path, seen = out or Path("gallery.html" if html else "gallery.png"), []
     for pool in pools:
         found, dataset = find_pool(outputs, pool, variants, with_rejected=True)
-        seen.append((f"{dataset.name}: {found.fingerprint}", found, dataset))
+        generator = found.samples[0].about["generator"] if found.samples else "empty"
+        title = f"{dataset.name}, {generator} ({found.fingerprint})"
+        seen.append((title, found, dataset))
+        most = max(map(len, found.by_source().values()), default=0)
         typer.echo(
-            f"{found.fingerprint}: {min(sources, len(found.by_source()))} sources, up to {variants} variants each"
+            f"{title}: {min(sources, len(found.by_source()))} sources, up to {min(variants, most)} variant(s) each"
         )
     if html:
         write_text(path, gallery_page(seen, sources, variants))

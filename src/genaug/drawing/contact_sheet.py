@@ -69,7 +69,13 @@ def _title(sample: Sample, dataset: Dataset) -> str:
 
 
 def caption(sample: Sample) -> str:
-    """What was drawn for a variant (level, noise, mask, weight), its second source, and why it is rejected where it is."""
+    """What was drawn for a variant, and why it is rejected where it is."""
+    rejected = getattr(sample, "about", {}).get("rejected")
+    return ", ".join(filter(None, (drawn(sample), rejected and f"rejected: {rejected}")))
+
+
+def drawn(sample: Sample) -> str:
+    """What was drawn for a variant (level, noise, mask, weight), and its second source."""
     about = getattr(sample, "about", {})
     parts = []
     for key, text in (("sigma", "sigma {}"), ("t0", "t0 {}"), ("mask", "{}"), ("lam", "lambda {}")):
@@ -78,8 +84,6 @@ def caption(sample: Sample) -> str:
             parts.append(text.format(f"{value:g}" if isinstance(value, float | int) else value))
     if "partner_id" in about:
         parts.append(f"with {Path(about['partner_id']).name}")
-    if about.get("rejected"):
-        parts.append(f"rejected: {about['rejected']}")
     return ", ".join(parts)
 
 

@@ -11,7 +11,7 @@ from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
 from genaug.data.splits import by_class
 from genaug.drawing.boxes import draw_annotation
-from genaug.drawing.contact_sheet import caption, label_text
+from genaug.drawing.contact_sheet import drawn, label_text
 
 SIDE = 256
 """Longer side of a picture in the page, at most, in pixels; smaller ones stay as they are and are enlarged by the page."""
@@ -69,7 +69,7 @@ def _picture(sample: Sample, dataset: Dataset, kind: str) -> dict[str, Any]:
         "uri": "data:image/png;base64," + base64.b64encode(data.getvalue()).decode(),
         "kind": kind,
         "label": label_text(sample, dataset.class_names),
-        "how": caption(sample) if isinstance(sample, SyntheticSample) else sample.id,
+        "how": drawn(sample) if isinstance(sample, SyntheticSample) else sample.id,
         "rejected": rejected or "",
         "real": not isinstance(sample, SyntheticSample),
     }
