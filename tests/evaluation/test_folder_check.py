@@ -265,6 +265,15 @@ def test_a_planted_fault_is_named(plant, expected, tmp_path):
     assert re.search(expected, named(root), re.DOTALL)
 
 
+def test_turned_copies_of_one_split_and_of_small_images_are_no_leak(tmp_path):
+    root = class_folders(tmp_path / "data", count=20)
+    ImageOps.mirror(picture(3)).save(root / "train/cat/mirrored.png")
+    small = picture(5000, (24, 24))
+    small.save(root / "train/cat/small.png")
+    ImageOps.mirror(small).save(root / "test/cat/small.png")
+    assert "look alike" not in named(root)
+
+
 def test_colours_of_one_brightness_are_a_picture(tmp_path):
     root = class_folders(tmp_path / "data")
     stripes = np.full((48, 48, 3), (200, 60, 60), dtype=np.uint8)

@@ -64,9 +64,12 @@ def test_a_sweep_of_alpha_and_m_makes_each_image_once_and_is_answered_from_the_s
     with Image.open(train.outputs / "sheet.png") as sheet:
         assert sheet.width > 3 * 80 and sheet.height > 10 * 80
         width = sheet.width
-    genaug("gallery", "da_fusion", "da_fusion", "--out", str(train.outputs / "two.png"), "--variants", "2", *outputs)
+    said = genaug(
+        "gallery", "da_fusion", "da_fusion", "--out", str(train.outputs / "two.png"), "--variants", "2", *outputs
+    )
     with Image.open(train.outputs / "two.png") as two:
         assert two.width == 2 * width
+    assert re.search(r"digits, da_fusion \(\w{16}\): \d+ sources, up to 2 variant\(s\) each", said)
     assert "has a pool 'nothing'" in genaug("gallery", "nothing", *outputs, code=2)
 
 

@@ -6,8 +6,10 @@ import shlex
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from genaug.api import compose
+from genaug.cli import app
 from tests.conftest import genaug
 
 
@@ -51,3 +53,46 @@ def test_check_of_a_folder_that_no_run_reads_ends_with_an_error(tmp_path):
     both = genaug("check", str(root), "--no-prior", "--outputs", str(tmp_path / "outputs"), code=1)
     assert "dataset.skip_corrupt=true" in both and "in two splits" in both and "to go on" not in both
     assert "is not a folder" in genaug("check", str(tmp_path / "nothing"), code=2)
+
+
+def check(*words):
+    return CliRunner().invoke(app, ["check", *map(str, words), "--no-prior"])
+
+
+def test_a_table_is_read_as_the_command_line_says_which_the_commands_repeat(tmp_path):
+    root = folder(tmp_path / "birds")
+    paths = sorted(path.relative_to(root) for path in root.rglob("*.png"))
+    rows = [f"{path},{'ab'[i % 2]},{'cd'[i // 8]}" for i, path in enumerate(paths)]
+    (root / "list.csv").write_text("\n".join(["photo,farm,kind of it", *rows]))
+    words = ("dataset=table", "dataset.image=photo", "dataset.label=kind of it", "dataset.image_dir=.")
+    said = check(root, *words, "--outputs", tmp_path / "out").output
+    assert "images with a table of labels (dataset=table), classification" in said
+    assert re.search(r"^ c +5 +1 +2 +$", said, re.MULTILINE)
+    command = next(line for line in said.splitlines() if "experiment=own/classification" in line)
+    assert "dataset=table dataset.image=photo 'dataset.label=kind of it'" in command
+    for wrong, why in (("dataset=tabel", "Did you mean dataset=table"), ("dataset=digits", "reads no folder")):
+        assert why in str(check(root, wrong).exception)
+
+
+def test_a_set_of_the_hub_is_checked_and_the_commands_say_how_it_is_read(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    pictures = folder(tmp_path / "birds")
+    features = datasets.Features({"photo": datasets.Image(), "kind": datasets.ClassLabel(names=["a", "b"])})
+    files = sorted(pictures.rglob("*.png"))
+    rows = [{"photo": {"bytes": path.read_bytes(), "path": None}, "kind": i // 8} for i, path in enumerate(files)]
+    root = tmp_path / "set"
+    root.mkdir()
+    datasets.Dataset.from_list(rows, features=features).to_parquet(root / "train-00000-of-00001.parquet")
+    said = check(root, f"dataset.cache_dir={tmp_path / 'images'}", "--outputs", tmp_path / "out").output
+    command = next(line for line in said.splitlines() if "experiment=own/classification" in line)
+    assert "dataset=hf dataset.image=photo dataset.label=kind" in command and f"dataset.path={root}" in command
+    assert "dataset.root=" not in said
+
+
+def test_what_is_left_out_is_no_folder_of_which_nothing_can_be_said(tmp_path):
+    root = folder(tmp_path / "birds", count=30)
+    assert "\nNothing is wrong with it" in check(root, "--outputs", tmp_path / "out").output
+    (root / "red_kite" / "raw.cr2").write_bytes(b"raw")
+    said = check(root, "--outputs", tmp_path / "out").output
+    assert "1 .cr2 file without a reader" in said and "\nNothing else is wrong with it" in said

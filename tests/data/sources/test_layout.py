@@ -13,6 +13,7 @@ from genaug.data.sources.layout import class_folders
 from genaug.data.sources.recognition import recognise
 from tests.data.pictures import classes, picture
 
+YOLO = "path: .\nnames: [a]\ntrain: images\n"
 COCO = '{"images": [], "annotations": [], "categories": []}'
 
 
@@ -194,9 +195,10 @@ def test_recognise_names_the_preset_of_other_layouts(tmp_path, shared):
     ("files", "overrides"),
     [
         (
-            {"birds.yaml": "path: .\nnames: [a]\ntrain: images\n", "notes.yaml": "names: [x]\n"},
+            {"birds.yaml": YOLO, "notes.yaml": "names: [x]\n"},
             "dataset.yaml=birds.yaml",
         ),
+        ({"data.yaml": YOLO, "birds.yaml": YOLO}, ""),
         ({"result.json": COCO}, "dataset.train_json=result.json"),
         ({"annotations/instances_default.json": COCO}, "dataset.train_json=annotations/instances_default.json"),
         ({"annotations/train.json": COCO, "annotations/val.json": COCO}, ""),

@@ -120,3 +120,12 @@ def test_a_column_of_any_name_is_found_by_what_it_holds_where_only_one_can_be_me
         GenaugError, match=r"columns kind of thing, farm may hold .*dataset=table dataset\.label=COLUMN"
     ):
         recognise(root)
+
+
+def test_a_column_whose_values_never_repeat_holds_no_classes(tmp_path):
+    root = kaggle(tmp_path, "photo of it,serial number")
+    lines = [f"x{i},{7 * i}" for i in range(8)]
+    (root / "labels.csv").rename(root / "things.csv")
+    (root / "things.csv").write_text("\n".join(["photo of it,serial number", *lines]))
+    with pytest.raises(GenaugError, match=r"labels in a table are read with dataset=table\.|no class folders"):
+        recognise(root)

@@ -50,9 +50,8 @@ def read_voc(path: Path) -> Annotation:
                 f"{where}: the object {name!r} needs numbers in bndbox/xmin, ymin, xmax and ymax."
             ) from error
         x1, y1, x2, y2 = numbers(corners, 4, where, "a bndbox with")
-        is_swapped, is_empty = x1 > x2 or y1 > y2, x1 == x2 and y1 == y2
+        is_empty = x1 == x2 and y1 == y2
         xyxy = (x1 - 1, y1 - 1, x1 - 1, y1 - 1) if is_empty else (x1 - 1, y1 - 1, x2, y2)
-        xyxy = (x1, y1, x2, y2) if is_swapped else xyxy  # left as it is, to be counted and dropped
         difficult = (node.findtext("difficult") or "0").strip() == "1"
         objects.append(LabelledObject(category=name, xyxy=xyxy, crowd=difficult, where=where))
     with boundary(f"{path}: width and height in <size> must be whole numbers", "Correct them, or remove <size>."):
