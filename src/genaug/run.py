@@ -17,7 +17,7 @@ from genaug.core import secret
 from genaug.core.claims import GARBAGE, REMOVES
 from genaug.core.device import num_threads, use_threads
 from genaug.core.errors import GenaugError
-from genaug.core.files import write_json
+from genaug.core.files import write_json, write_sealed
 from genaug.core.store import check_writable
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset
@@ -277,6 +277,6 @@ def finish(
         "config": cell.resolved,
     }
     record.finish(summary_of(result))
-    write_json(cell.folder / "result.json", result)
+    write_sealed(cell.folder / "result.json", result)
     record.say(f"complete: {cell.folder.name} {headline(result)}")
     return result

@@ -4,14 +4,17 @@ import json
 import multiprocessing
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genaug.core.errors import GenaugError
-from genaug.core.files import read_json, read_rows, say_damaged, whole, write_json
+from genaug.core.files import read_json, read_rows, say_damaged, whole, write_json, write_sealed
 from genaug.runs.collection import RESULT, STATUS, cell_states, read_result
+from genaug.runs.verification import verify
+from genaug.tables.comparison import _scores
 from tests.runs.finished_run import write_finished
 
 CORRUPTIONS = {
@@ -48,10 +51,52 @@ def test_a_run_whose_status_is_damaged_counts_as_interrupted(tmp_path, name):
     assert state.state == "interrupted" and "status.json" in state.reason
 
 
+def test_a_result_that_was_changed_is_named_and_counts_as_none(tmp_path, capsys):
+    folder, plain = tmp_path / "runs" / "run-aa", tmp_path / "runs" / "run-bb"
+    for place in (folder, plain):
+        write_finished(place, metrics={"m": 0.5, "per class": {2: 0.5, 10: 1.0}}, names={"dataset": "Vögel"})
+    written = json.loads((folder / "result.json").read_text())
+    write_sealed(folder / "result.json", {**written, "counts": {10: 1, 9: 2}})
+    result = read_result(folder)
+    assert result is not None and result == {**written, "counts": {"10": 1, "9": 2}}
+    assert read_result(plain) is not None, "earlier versions wrote no seal"
+    data = (folder / "result.json").read_bytes()
+    (folder / "result.json").write_bytes(data.replace(b'"m": 0.5', b'"m": 0.6'))
+    assert read_result(folder) is None and "its content has changed" in capsys.readouterr().err
+    assert {state.folder.name: state.state for state in cell_states(tmp_path / "runs")} == {
+        "run-aa": "interrupted",
+        "run-bb": "complete",
+    }
+    assert [damage.path for damage in verify(tmp_path)[1]] == [folder / "result.json"]
+
+
+@pytest.mark.parametrize("artefacts", [5, "store", [1], {"a": 1}, None])
+def test_a_run_that_names_no_files_as_its_needs_cannot_say_what_it_needs(tmp_path, artefacts):
+    write_json(
+        tmp_path / "run-aa" / "status.json",
+        {"state": "failed", "attempt": 0, "host": "h", "pid": 1, "artefacts": artefacts},
+    )
+    [state] = cell_states(tmp_path)
+    assert state.state == "failed" and state.artefacts is None  # so gc keeps everything
+
+
+@pytest.mark.parametrize("metric", ["test/accuracy_macro", "test/map"])
+@pytest.mark.parametrize(
+    "rows", [[1, 2], [{}], [None], {"id": 1}, "x", [{"id": "a", "predicted": 1}], [{"id": "a", "target_labels": 3}]]
+)
+def test_predictions_of_another_shape_count_as_none(tmp_path, metric, rows, capsys):
+    write_json(tmp_path / "predictions.json", rows)
+    assert _scores(metric)(SimpleNamespace(folder=tmp_path)) is None
+    assert str(tmp_path / "predictions.json") in capsys.readouterr().err
+
+
 SCALARS = st.none() | st.booleans() | st.floats() | st.text(max_size=9) | st.integers()
 OBJECTS = st.recursive(
     SCALARS,
-    lambda part: st.lists(part, max_size=4) | st.dictionaries(st.sampled_from([*RESULT, *STATUS]), part, max_size=8),
+    lambda part: (
+        st.lists(part, max_size=4)
+        | st.dictionaries(st.sampled_from([*RESULT, *STATUS, "artefacts", "stage", "reason"]), part, max_size=8)
+    ),
     max_leaves=12,
 )
 

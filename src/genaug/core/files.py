@@ -7,6 +7,7 @@ as absent, and is named once on the standard error.
 import contextlib
 import functools
 import gzip
+import hashlib
 import json
 import math
 import os
@@ -23,6 +24,9 @@ from genaug.core.errors import GenaugError
 
 PARTIAL = ".partial"
 """Ending of names that hold what is not finished; ``genaug gc`` lists those that nobody finished."""
+
+SEAL = "about_sha256"
+"""Key with the hash of the other keys and values of an object."""
 
 Needs = Mapping[str, type | UnionType]
 
@@ -62,6 +66,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, as_json(value, str(path), indent=1) + "\n")
 
 
+def write_sealed(path: Path, about: Mapping[str, Any]) -> None:
+    """Write an object as ``write_json`` does, with its seal."""
+    plain = json.loads(as_json(about, str(path)))
+    write_json(path, {**plain, SEAL: seal_of(plain)})
+
+
 def as_json(value: Any, where: str, indent: int | None = None) -> str:
     """The text of ``write_json``; ``where`` names it in the error."""
     try:
@@ -72,6 +82,17 @@ def as_json(value: Any, where: str, indent: int | None = None) -> str:
             f"{where} cannot be written: {key.lstrip('.')} is {number}, which no result may hold. Something in front of it has "
             "diverged or was measured on nothing."
         ) from None
+
+
+def has_changed(about: dict[str, Any]) -> bool:
+    """Whether what is said of an artefact, an image or a run is not what its seal was put on; earlier versions wrote none."""
+    return about.get(SEAL, seal_of(about)) != seal_of(about)
+
+
+def seal_of(about: dict[str, Any]) -> str:
+    """sha256 of what is said of an artefact, of an image in a manifest, or of a run, as plain JSON values."""
+    rest = {key: value for key, value in about.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _not_finite(value: Any, key: str) -> Iterator[tuple[str, float]]:

@@ -27,13 +27,12 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from genaug.core.errors import GenaugError, boundary
-from genaug.core.files import PARTIAL, as_json, read_json, say_damaged, whole, write_json
+from genaug.core.files import PARTIAL, SEAL, as_json, has_changed, read_json, say_damaged, seal_of, whole, write_json
 from genaug.core.png import encode
 from genaug.core.shards import Catalogue, Packed
 
 ABOUT = "artefact.json"
 HASH = "sha256"
-SEAL = "about_sha256"
 MOMENT = 0.5
 """Seconds of waiting for a lock of which nobody is told: runs that start together take some in turn."""
 PACKED_FROM = 10_000
@@ -235,17 +234,6 @@ def artefact(folder: Path) -> Any:
         say_damaged(folder / ABOUT, "its content has changed")
         return None
     return about
-
-
-def has_changed(about: dict[str, Any]) -> bool:
-    """Whether what was said of an artefact or an image is not what its seal was put on; earlier versions wrote none."""
-    return about.get(SEAL, seal_of(about)) != seal_of(about)
-
-
-def seal_of(about: dict[str, Any]) -> str:
-    """sha256 of what is said of an artefact, or of an image in a manifest."""
-    rest = {key: value for key, value in about.items() if key != SEAL}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def is_whole(folder: Path) -> bool:

@@ -54,7 +54,7 @@ class Rows:
         self.samples, self.make = samples, make
         self.folder = store.root / "decoded" / name
         with store.lock(f"decoded-{name}"):
-            self.place, total = _places(samples, self.folder, num_bytes)
+            self.place, total = _places([_key(sample) for sample in samples], self.folder, num_bytes)
         self.pixels = np.memmap(self.folder / PIXELS, np.uint8, "r", shape=(total, num_bytes))
         self.checks = np.memmap(self.folder / CHECKS, np.uint32, "r", shape=(total,))
         self.ready = np.zeros(len(samples), dtype=bool)
@@ -72,14 +72,15 @@ class Rows:
         return self.pixels[self.place[numbers]]
 
     def _fill(self, number: int) -> None:
-        """Decode a picture unless its row is whole: one that a killed process left half written fails its checksum."""
-        place = int(self.place[number])
-        if not self.checks[place] or _checksum(self.pixels[place]) != self.checks[place]:
+        """Decode a picture unless its row is whole: one that a killed process left half written fails its checksum, and so
+        does another picture's, to which a damaged index leads."""
+        place, key = int(self.place[number]), _key(self.samples[number])
+        if not self.checks[place] or _checksum(self.pixels[place], key) != self.checks[place]:
             pixels = np.zeros(self.pixels.shape[1], dtype=np.uint8)
             made = self.make(self.samples[number]).ravel()
             pixels[: len(made)] = made
             # written, not changed in the map, where a full disk would end the process without a word
-            for name, content in ((PIXELS, pixels), (CHECKS, _checksum(pixels))):
+            for name, content in ((PIXELS, pixels), (CHECKS, _checksum(pixels, key))):
                 with (self.folder / name).open("r+b") as file:
                     file.seek(place * content.nbytes)
                     file.write(content.tobytes())
@@ -111,25 +112,26 @@ def distinct(samples: Sequence[Sample]) -> tuple[Sequence[Sample], dict[str, int
     return samples if len(first) == len(samples) else [samples[place] for place in first], numbers
 
 
-def _checksum(pixels: np.ndarray) -> np.uint32:
-    """Never 0, which is a row that nobody wrote."""
-    return np.uint32(zlib.crc32(pixels.tobytes()) | 1)
+def _checksum(pixels: np.ndarray, key: str) -> np.uint32:
+    """Of a picture's row and of what picture it is; never 0, which is a row that nobody wrote."""
+    return np.uint32(zlib.crc32(pixels.tobytes(), zlib.crc32(key.encode())) | 1)
 
 
-def _places(samples: Sequence[Sample], folder: Path, num_bytes: int) -> tuple[np.ndarray, int]:
-    """Row of each sample, int64 [n], and the number of rows; pictures that have none get the next ones."""
-    keys = [_key(sample) for sample in samples]
+def _places(keys: Sequence[str], folder: Path, num_bytes: int) -> tuple[np.ndarray, int]:
+    """Row of each picture, int64 [n], and the number of rows; pictures that have none get the next ones."""
     index = folder / "index.txt"
-    known = {key: row for row, key in enumerate(index.read_text().splitlines())} if index.exists() else {}
+    rows = index.read_text(encoding="utf-8", errors="replace").splitlines() if index.exists() else []
+    known = {key: row for row, key in enumerate(rows)}
     for key in keys:
-        known.setdefault(key, len(known))
+        if known.setdefault(key, len(rows)) == len(rows):
+            rows.append(key)
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in ((PIXELS, num_bytes), (CHECKS, 4)):
         with (folder / name).open("ab") as file:
-            if file.tell() < len(known) * size:
-                file.truncate(len(known) * size)  # a hole: what nobody draws takes no room on disk
-    write_text(index, "".join(f"{key}\n" for key in known))
-    return np.asarray([known[key] for key in keys], dtype=np.int64), len(known)
+            if file.tell() < len(rows) * size:
+                file.truncate(len(rows) * size)  # a hole: what nobody draws takes no room on disk
+    write_text(index, "".join(f"{key}\n" for key in rows))
+    return np.asarray([known[key] for key in keys], dtype=np.int64), len(rows)
 
 
 def _key(sample: Sample) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genaug.core.files import read_json, say_damaged
+from genaug.core.files import SEAL, has_changed, read_json, say_damaged
 
 HIDDEN = ("paths", "tracking", "trainer", "generation", "hydra")
 """Beginnings of keys that change no result of a table."""
@@ -70,7 +70,7 @@ def state_of(folder: Path) -> CellState | None:
     """What is known of one cell's folder; None if no cell ever ran there."""
     result = read_result(folder)
     if result is not None:
-        artefacts = tuple(result.get("artefacts", ()))
+        artefacts = _artefacts(result, folder / "result.json")
         return CellState(folder=folder, state="complete", reason="", result=result, artefacts=artefacts)
     status = read_status(folder)
     if status is None:
@@ -79,12 +79,20 @@ def state_of(folder: Path) -> CellState | None:
         reason = "its status.json is damaged"
         return CellState(folder=folder, state="interrupted", reason=reason, result=None, artefacts=None)
     state, reason = status["state"], str(status.get("reason", ""))
-    stage, artefacts = str(status.get("stage", "")), tuple(status.get("artefacts", ()))
+    stage, artefacts = str(status.get("stage", "")), _artefacts(status, folder / "status.json")
     if state == "complete":  # it says so, and its result is gone or damaged
         state, reason = "interrupted", "its result.json is damaged or missing"
     if state == "running" and not _alive(status):
         state = "interrupted"
     return CellState(folder=folder, state=state, reason=reason, result=None, stage=stage, artefacts=artefacts)
+
+
+def _artefacts(about: dict[str, Any], path: Path) -> tuple[str, ...] | None:
+    found = about.get("artefacts", [])
+    if isinstance(found, list) and all(isinstance(name, str) for name in found):
+        return tuple(found)
+    say_damaged(path, "its artefacts are no names of files")
+    return None
 
 
 def _alive(status: dict[str, Any]) -> bool:
@@ -102,12 +110,18 @@ def _alive(status: dict[str, Any]) -> bool:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The published result of a cell's folder; None where there is none, or its file is damaged, which is said."""
+    """The published result of a cell's folder; None where there is none, or its file is damaged or changed, which is said."""
     path = folder / "result.json"
     result = read_json(path, RESULT)
-    if result is not None and not folder.name.endswith(result["fingerprint"]):
-        say_damaged(path, f"it belongs to {result['fingerprint']}")
+    if result is None:
         return None
+    why = "its content has changed" if has_changed(result) else None
+    if not folder.name.endswith(result["fingerprint"]):
+        why = f"it belongs to {result['fingerprint']}"
+    if why is not None:
+        say_damaged(path, why)
+        return None
+    result.pop(SEAL, None)
     return result
 
 

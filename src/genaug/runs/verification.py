@@ -14,7 +14,7 @@ from genaug.core.store import ABOUT, Store, about_picture, artefact, damage_of
 from genaug.data.packed import SHARDED, TABLE, numbers_of, read_table, shards_of
 from genaug.data.pool import ACCEPTED, manifest_rows, unlisted
 from genaug.generators.forms import damage as why_damaged
-from genaug.runs.collection import RESULT, STATUS
+from genaug.runs.collection import STATUS, read_result
 
 
 @dataclass(kw_only=True, slots=True)
@@ -78,8 +78,8 @@ def look(item: tuple[str, Path]) -> tuple[Path, str | None]:
         return path, _shard(path)
     if kind == "pool":
         return _pool(path) if not (path / SHARDED).exists() else _packed(path)
-    needs = RESULT if kind == "result" else STATUS
-    return path, None if read_json(path, needs) is not None else "it cannot be read"
+    found = read_result(path.parent) if kind == "result" else read_json(path, STATUS)
+    return path, None if found is not None else "it cannot be read, or has changed"
 
 
 def _image(path: Path | Packed) -> str | None:

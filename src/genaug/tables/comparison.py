@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genaug.core.errors import GenaugError
-from genaug.core.files import read_json
+from genaug.core.errors import GenaugError, first_line
+from genaug.core.files import read_json, say_damaged
 from genaug.tables.table import Place, Table, resolved_values, text_of
 
 if TYPE_CHECKING:
@@ -73,16 +73,21 @@ def _scores(metric: str) -> Read:
 
     @functools.cache
     def read(folder: Path) -> Scores | None:
-        rows = read_json(folder / "predictions.json", kind=list)
+        path = folder / "predictions.json"
+        rows = read_json(path, kind=list)
         if not rows:
             return None
-        ids = [row["id"] for row in rows]
-        if metric == "test/map":
-            from genaug.evaluation.map_interval import resampled_map
+        try:
+            ids = [row["id"] for row in rows]
+            if metric == "test/map":
+                from genaug.evaluation.map_interval import resampled_map
 
-            return Scores(ids, [], resampled_map(rows))
-        hits = np.array([float(row["predicted"] == row["target"]) for row in rows])
-        return Scores(ids, [row["target"] for row in rows], hits)
+                return Scores(ids, [], resampled_map(rows))
+            hits = np.array([float(row["predicted"] == row["target"]) for row in rows])
+            return Scores(ids, [row["target"] for row in rows], hits)
+        except Exception as error:  # rows of another shape fail in many ways
+            say_damaged(path, first_line(error))
+            return None
 
     return lambda cell: None if cell.folder is None else read(cell.folder)
 

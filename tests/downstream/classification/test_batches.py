@@ -69,6 +69,27 @@ def test_a_set_that_grows_keeps_its_rows_and_another_size_has_its_own(files, tmp
     assert np.array_equal(large.values[np.array([3, 0, 3])], large.values[:][[3, 0, 3]])
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: lines[:1],
+        lambda lines: lines[::-1],
+        lambda lines: [lines[0]] * 4,
+        lambda lines: [bytes(range(128, 256)), *lines[1:]],
+        lambda lines: [],
+    ],
+    ids=["cut", "reversed", "repeated", "binary", "empty"],
+)
+def test_no_picture_is_taken_for_another_if_the_list_of_them_is_damaged(files, tmp_path, damage):
+    store = Store(tmp_path / "store")
+    expected = decode(files[:3], 16, "squash", store).values[:]
+    path = tmp_path / "store/decoded/16-squash/index.txt"
+    path.write_bytes(b"".join(line + b"\n" for line in damage(path.read_bytes().splitlines())))
+    for _ in range(2):
+        found = decode(files[::-1], 16, "squash", store).values
+        assert np.array_equal(found[:], [*reversed([*expected, resized(files[3].open(), 16, "squash")])])
+
+
 def test_a_disk_that_is_full_is_an_error_and_ends_no_process(files, tmp_path):
     """Written through a memory map, pixels for which the disk has no room would end the process by SIGBUS."""
     inputs = decode(files, 16, "squash", Store(tmp_path / "store"))
