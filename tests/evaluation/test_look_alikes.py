@@ -26,7 +26,7 @@ def test_pictures_that_have_nothing_in_common_are_no_pairs():
 def test_a_small_shift_is_a_neighbour_and_a_blend_with_another_picture_is_none():
     first, second = pictures()[:2]
     shifted = np.roll(first, 1, axis=1)
-    blend = (0.6 * first + 0.4 * second).astype(np.uint8)
+    blend = (0.7 * first + 0.3 * second).astype(np.uint8)
     assert neighbours(thumbnails(shifted)) == ({(0, 40)}, set())
     assert neighbours(thumbnails(blend)) == (set(), set())
 
