@@ -51,7 +51,15 @@ def test_photographs_cannot_be_drawn_at_64_pixels(tmp_path, shared):
     dataset = compose_typed(["dataset=image_folder", f"dataset.root={shared('custom_coco_256')}"]).dataset.load()
     found = check_prior(prior, config, dataset, tmp_path, class_names=True)
     assert not found.can_draw
-    for word in ("cannot draw", "nothing about the method", "prior=sd15", "GB of GPU memory", "H100"):
+    for word in (
+        "cannot draw",
+        "(the energy of their gradients; 60% would do)",
+        "of it right (40% would do)",
+        "nothing about the method",
+        "prior=sd15",
+        "GB of GPU memory",
+        "H100",
+    ):
         assert word in found.sentence
 
 

@@ -243,15 +243,15 @@ def _judged(config: PriorConfig, **numbers: Any) -> PriorCheck:
     shown = f"{count} images at {size} px come back from its autoencoder at {numbers['psnr_db']:.1f} dB{beside}"
     if can_draw:
         sentence = (
-            f"prior={name} can draw such images: {shown}, with {energy:.0%} of the energy of their gradients, and "
-            f"{max(right, 0):.0%} of it right."
+            f"prior={name} can draw such images: {shown}, with {energy:.0%} of their detail (the energy of their gradients), "
+            f"and with {max(right, 0):.0%} of it right."
         )
     else:
         sentence = (
-            f"prior={name} cannot draw such images: {shown}, but with {energy:.0%} of the energy of their gradients (limit "
-            f"{LEAST_ENERGY:.0%}), and {max(right, 0):.0%} of it right (limit {LEAST_RIGHT:.0%}). Whatever a method makes with "
-            "it has lost what these images show, so results would say nothing about the method, only about this prior. "
-            + advice(config)
+            f"prior={name} cannot draw such images: {shown}, but with {energy:.0%} of their detail (the energy of their "
+            f"gradients; {LEAST_ENERGY:.0%} would do), and with {max(right, 0):.0%} of it right ({LEAST_RIGHT:.0%} would do). "
+            "Whatever a method makes with it has lost what these images show, so results would say nothing about the method, "
+            "only about this prior. " + advice(config)
         )
     return PriorCheck(prior=name, image_size=size, can_draw=can_draw, sentence=sentence, **numbers)
 
