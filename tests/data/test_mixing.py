@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binomtest
 
 from genaug.core.errors import GenaugError
-from genaug.data.mixing import Concat, Mix, RealOnly, Replace, ReplaceGlobal, Stream, SyntheticOnly
+from genaug.data.mixing import Concat, Mix, Paste, RealOnly, Replace, ReplaceGlobal, Stream, SyntheticOnly
 from genaug.data.pool import Pool
 from genaug.data.sample import Sample, SyntheticSample
 
@@ -124,3 +124,17 @@ def test_shuffled_epochs_show_each_image_once_and_replacement_does_not():
 def test_impossible_mixes_are_refused_by_name(fields: dict, match: str):
     with pytest.raises(GenaugError, match=match):
         Replace(**fields)
+
+
+def test_paste_draws_the_baselines_images_and_lends_synthetic_ones_with_probability_alpha():
+    pool = make_pool(2)
+    assert ids(Paste(m=2), pool, count=60) == ids(RealOnly(), None, count=60)
+
+    def lent(mix: Mix, pool: Pool | None, count: int = NUM_DRAWS) -> list[str]:
+        stream = Stream(mix, REAL, pool, 0)
+        return [mix.lender(stream, seed).id for seed in range(count)]
+
+    assert set(lent(Paste(m=2), pool)) == {sample.id for sample in pool.samples}
+    assert plausible(sum(name.startswith("real") for name in lent(Paste(alpha=0.3, m=2), pool)), NUM_DRAWS, 0.7)
+    assert lent(Paste(alpha=0.0, m=2), pool, 60) == lent(Paste(m=2), None, 60) == lent(RealOnly(), None, 60)
+    assert Paste(m=1).uses_pool and not Paste(alpha=0.0, m=1).uses_pool

@@ -76,6 +76,8 @@ class Augment:
     """Probability that a batch is mixed at all. With both MixUp and CutMix on, each takes half of the mixed batches."""
 
     version: ClassVar[int] = 2
+    pastes: ClassVar[bool] = False
+    """Whether objects of one image are pasted into another."""
 
     @property
     def mixes(self) -> bool:
@@ -167,7 +169,8 @@ class Augment:
 @dataclass(kw_only=True, slots=True)
 class CopyPaste(Augment):
     """Objects of other real training images pasted into images, along their masks where there are some and as boxes otherwise
-    (Simple Copy-Paste, arXiv 2012.07177), before mosaics and everything else: new images without a generator."""
+    (Simple Copy-Paste, arXiv 2012.07177), before mosaics and everything else: new images without a generator. With
+    ``mix=paste`` the objects come from generated images."""
 
     paste_prob: float = probability(0.5)
     """Probability that anything is pasted into an image."""
@@ -175,6 +178,7 @@ class CopyPaste(Augment):
     """Share of an object's pixels that must stay in sight under pasted ones; others lose their box."""
 
     version: ClassVar[int] = 1
+    pastes: ClassVar[bool] = True
 
     def check(self, task: str) -> None:
         Augment.check(self, task)

@@ -5,6 +5,7 @@ resumed anywhere and does not depend on workers. Real index, synthetic-or-not, v
 counter-based numbers: with alpha = 0 the stream is the baseline's, bit for bit.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, overload
@@ -64,6 +65,16 @@ class Stream:
     def __getitem__(self, draw: int) -> Draw:
         return Draw(self.mix.pick(self, draw), derive(self.seed, "augment", draw))
 
+    @functools.cached_property
+    def real_objects(self) -> list[Sample]:
+        """Real samples with an object."""
+        return [sample for sample in self.real if sample.has_class]
+
+    @functools.cached_property
+    def synthetic_objects(self) -> list[SyntheticSample]:
+        """Synthetic samples with an object."""
+        return [sample for sample in self.synthetic if sample.has_class]
+
     def samples(self) -> Sequence[Sample]:
         """Every sample that the stream may return; those of a packed pool are made when they are asked for."""
         if isinstance(self.synthetic, PackedSamples):
@@ -114,6 +125,10 @@ class Mix:
     def pick(self, stream: Stream, draw: int) -> Sample:
         """The sample of one draw."""
         return stream.real[stream.order[draw]]
+
+    def lender(self, stream: Stream, seed: int) -> Sample:
+        """A sample whose objects ``augment=copy_paste`` pastes into another image, by the seed of that image."""
+        return stream.real_objects[choice(len(stream.real_objects), seed, "copy-paste source")]
 
 
 @component("mix", "real_only")
@@ -198,6 +213,27 @@ class SyntheticOnly(Mix):
 
     def pick(self, stream: Stream, draw: int) -> Sample:
         return stream.synthetic[stream.order[draw]]
+
+
+@component("mix", "paste")
+@dataclass(kw_only=True, slots=True)
+class Paste(Mix):
+    """Real images alone are drawn; ``augment=copy_paste`` pastes objects of the pool's images into them (X-Paste, arXiv
+    2212.03863)."""
+
+    alpha: float = probability(1.0)
+    """Probability that what is pasted into an image comes from a synthetic one, not from another real one."""
+    m: int = count(5, 1, MOST_VARIANTS)  # type: ignore[misc]
+    """M, the number of variants per real image."""
+
+    @property
+    def uses_pool(self) -> bool:
+        return self.alpha > 0
+
+    def lender(self, stream: Stream, seed: int) -> Sample:
+        if stream.synthetic_objects and uniform(seed, "copy-paste synthetic") < self.alpha:
+            return stream.synthetic_objects[choice(len(stream.synthetic_objects), seed, "copy-paste source")]
+        return Mix.lender(self, stream, seed)
 
 
 @component("mix", "separate")

@@ -12,7 +12,7 @@ from genaug.core.errors import GenaugError
 from genaug.core.fields import count, seed
 from genaug.core.identity import NOT_IDENTITY
 from genaug.core.store import Store
-from genaug.data.mixing import Mix, Separate, Stream
+from genaug.data.mixing import Mix, Paste, Separate, Stream
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset
 from genaug.downstream.trainer import TrainerConfig
@@ -86,6 +86,12 @@ class Downstream:
             raise GenaugError(
                 f"mix=separate leaves the pool unlabelled, which downstream={self.name} cannot learn from. "
                 "Write mix=replace or mix=concat, or choose a model that labels the pool itself, such as downstream=amst."
+            )
+
+        if isinstance(mix, Paste) and not augment.pastes:
+            raise GenaugError(
+                f"mix={mix.name} lends the pool's objects to augment=copy_paste, and augment={augment.name} pastes none. Write "
+                "augment=copy_paste with a detector, or mix=replace or mix=concat."
             )
 
     def check_dataset(self, dataset: Dataset) -> None:

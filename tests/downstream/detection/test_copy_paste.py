@@ -1,13 +1,18 @@
 """Objects pasted into other training images: pixels, boxes and what they cover, on pictures drawn by hand."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.data.augmentation import CopyPaste
-from genaug.data.mixing import RealOnly, Stream
-from genaug.data.sample import Boxes, Sample
+from genaug.data.mixing import Paste, RealOnly, Stream
+from genaug.data.pool import Pool
+from genaug.data.sample import Boxes, Sample, SyntheticSample
 from genaug.downstream.detection import copy_paste as module
 from genaug.downstream.detection.batches import BoxedBatches, BoxedImages
 from genaug.downstream.detection.copy_paste import copy_paste
@@ -120,7 +125,7 @@ def test_batches_paste_real_training_objects_as_often_as_asked_and_the_same_ever
 
     def images(prob):
         stream = Stream(RealOnly(), train, None, seed=0)
-        return BoxedBatches(stream, BoxedImages(32), 8, 0, paste=CopyPaste(paste_prob=prob), pasted_from=train)[0]
+        return BoxedBatches(stream, BoxedImages(32), 8, 0, paste=CopyPaste(paste_prob=prob))[0]
 
     plain, pasted = images(0.0), images(1.0)
     assert all(len(torch.unique(image)) == 1 for image in plain[0])
@@ -132,6 +137,33 @@ def test_batches_paste_real_training_objects_as_often_as_asked_and_the_same_ever
         int((image == 100).sum()) // 3 for image in pasted[0] if 50 in image and 100 in image and image[0, 31, 31] == 50
     ]
     assert few and max(few) <= 9  # the mask's four pixels at most half again as wide and high, not the box's 64
+
+
+def test_objects_of_generated_images_are_pasted_into_real_ones_alone():
+    def sample(name, value, **more):
+        pixels = np.full((32, 32, 3), value, dtype=np.uint8)
+        boxes = Boxes(xyxy=np.array([[4, 4, 12, 12]], np.float32), labels=np.array([1]), crowd=np.array([False]))
+        return (SyntheticSample if more else Sample)(id=name, digest=name, image=pixels, boxes=boxes, **more)
+
+    train = (sample("a", 50), sample("b", 100))
+    made = tuple(sample(f"a/{j}", 200 + j, source_id="a", index=j) for j in range(2))
+    crowd = dataclasses.replace(made[0].boxes, crowd=np.array([True]))
+    nothing = dataclasses.replace(made[0], image=np.full((32, 32, 3), 220, np.uint8), boxes=crowd)
+    pool = Pool(fingerprint="0" * 16, folder=Path("nowhere"), samples=(*made, nothing))
+    stream = Stream(Paste(m=2), train, pool, seed=0)
+    images, targets = BoxedBatches(stream, BoxedImages(32), 64, 0, paste=CopyPaste(paste_prob=1.0))[0]
+    values = [set(torch.unique(image).tolist()) for image in images]
+    assert all(len(found & {50, 100}) == 1 and len(found) == 2 and len(t["boxes"]) >= 1
+               for found, t in zip(values, targets, strict=True))  # fmt: skip
+    assert set.union(*values) == {50, 100, 200, 201}
+
+
+def test_a_mix_that_lends_objects_needs_an_augmentation_that_pastes_them():
+    words = ["dataset=digit_scenes", "downstream=detector_tiny", "generator=psld", "mix=paste"]
+    compose_typed([*words, "augment=copy_paste"]).check()
+    for more in (["augment=flip_crop"], ["dataset=digits", "downstream=classifier_tiny", "generator=real_guidance"]):
+        with pytest.raises(GenaugError, match=r"mix=paste lends the pool's objects to augment=copy_paste"):
+            compose_typed([*words, *more]).check()
 
 
 def test_classification_cannot_paste_objects():

@@ -140,12 +140,11 @@ class BoxedBatches(Dataset):
         transform: Transform | None = None,
         mosaic_prob: float = 0.0,
         paste: CopyPaste | None = None,
-        pasted_from: Sequence[Sample] = (),
         rank: int = 0,
         num_ranks: int = 1,
     ):
         self.stream, self.images, self.transform, self.mosaic_prob = stream, images, transform, mosaic_prob
-        self.paste, self.pasted_from = paste, [sample for sample in pasted_from if sample.has_class]
+        self.paste = paste
         self.batch_size, self.first_label, self.rank, self.num_ranks = batch_size, first_label, rank, num_ranks
 
     def example(self, draw: Draw) -> Example:
@@ -153,7 +152,7 @@ class BoxedBatches(Dataset):
         example = self.images.example(draw.sample)
         seed = draw.augment_seed
         if self.paste is not None and uniform(seed, "copy-paste") < self.paste.paste_prob:
-            source = self.pasted_from[choice(len(self.pasted_from), seed, "copy-paste source")]
+            source = self.stream.mix.lender(self.stream, seed)
             mask, source_mask = self.images.mask(draw.sample), self.images.mask(source)
             pasted = self.images.example(source)
             example = copy_paste(example, mask, pasted, source_mask, self.paste.min_visible, seed)

@@ -54,7 +54,6 @@ class LightningDetector(LightningLearner):
             transform=self.data.augment.image_transform(config.image_size),
             mosaic_prob=config.mosaic_prob,
             paste=self.data.augment if isinstance(self.data.augment, CopyPaste) else None,
-            pasted_from=self.data.dataset.train,
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
         )
