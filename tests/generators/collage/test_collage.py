@@ -52,6 +52,10 @@ def test_source_and_edit_meet_in_the_middle_and_the_fractal_weighs_a_fifth():
 def test_each_image_has_its_own_half_and_fractal_and_a_folder_may_give_them(tmp_path):
     many = [composed(Collage(fractal_share=0.0), BLACK, WHITE, str(i))[1]["source_half"] for i in range(200)]
     assert set(many) == {"left", "upper"} and 70 < many.count("left") < 130  # four standard deviations around 100
+    either = [
+        composed(Collage(swap=True, fractal_share=0.0), BLACK, WHITE, str(i))[1]["source_half"] for i in range(40)
+    ]
+    assert set(either) == {"left", "right", "upper", "lower"}
     assert not np.array_equal(julia((64, 64), 1), julia((64, 64), 2)) and np.array_equal(
         julia((64, 64), 1), julia((64, 64), 1)
     )

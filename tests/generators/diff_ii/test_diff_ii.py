@@ -43,16 +43,18 @@ def test_the_circle_is_the_released_codes_and_goes_through_both_images():
     assert torch.allclose(on_circle(a, a, torch.tensor([1.0, 2.0, 3.0])), a, atol=1e-6)  # an image with itself
 
 
-def test_denoising_undoes_an_inversion(prior, dataset, tmp_path):
+def test_denoising_undoes_an_inversion_at_the_very_same_times(prior, dataset, tmp_path, monkeypatch):
     made = diff_ii(num_steps=250, inversion_steps=250, guidance=1.0, t0=0.2)
     made.fit(dataset, prior, tmp_path)
-    samples = dataset.train[:2]
+    samples, times, predict = dataset.train[:2], [], prior.predict_noise
+    monkeypatch.setattr(prior, "predict_noise", lambda z, t, *rest: times.append(int(t)) or predict(z, t, *rest))
     found = inversions(made, prior, samples, dataset, tmp_path, 0.2)
     z = torch.stack([found[sample.digest] for sample in samples])
     names = [dataset.class_names[sample.class_index] for sample in samples]
     texts, tokens = made.prompts(names, prior, tmp_path)
     cond = prior.embed(texts, tokens)
     back = denoise(made, prior, z, cond, cond, None, 0.2)
+    assert times[:50] == times[50:][::-1] == list(range(1, 201, 4))
     images = torch.stack(
         [torch.from_numpy(np.array(s.open(), np.float32)).permute(2, 0, 1) / 127.5 - 1 for s in samples]
     )

@@ -37,6 +37,22 @@ def test_the_score_is_that_of_the_released_code():
     assert diversity(features[:1].repeat(3, 1)) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_classes_are_a_hundred_times_the_cosines_of_clip_as_it_was_trained(clip):
+    from transformers import CLIPModel, CLIPTokenizer
+    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+    names, model = ("cat", "dog", "table"), CLIPModel.from_pretrained(clip)
+    judge = Judge(clip, names, "cpu")
+    picture = torch.rand((2, 3, judge.side, judge.side), generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    texts = CLIPTokenizer.from_pretrained(clip)(list(names), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = judge.probabilities(judge.features(2 * picture - 1))
+        theirs = model(pixel_values=(picture - mean) / std, **texts)
+    cosines = torch.cosine_similarity(theirs.image_embeds[:, None], theirs.text_embeds[None], dim=2)
+    assert torch.allclose(found, (100 * cosines).softmax(dim=1), atol=1e-4)
+
+
 def test_the_step_goes_up_the_score_within_its_bounds(prior, dataset, clip):
     made = gif(clip, epsilon=0.3)
     z = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(1))
