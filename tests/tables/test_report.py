@@ -133,7 +133,7 @@ def test_the_page_says_what_the_table_says(page: Path) -> None:
         "Synthetic against test: nothing.",
         "the best method with generated images is Real Guidance",
         "the leak audit finds 30.0% of the images",
-        "python train.py -m experiment=paper/item",
+        "genaug sweep experiment=paper/item",
     ):
         assert wanted in text
     assert text.count('class="chart"') == 2  # accuracy over shots, cost against gain

@@ -240,6 +240,14 @@ def test_names_that_would_do_something_are_shown_in_every_rendering(project: Pat
     assert r"\textless{}b\textgreater{}\{R\}\textasciicircum{}2\textasciitilde{}" in body and "<b>" not in body
 
 
+def test_a_value_that_two_keys_have_is_labelled_by_its_key(project: Path, sweep_of) -> None:
+    finish_all(sweep_of())
+    spec = read_spec("paper/item")
+    spec.labels = {f"{spec.rows[0]}=none": "no images", "none": "nothing"}
+    text = markdown(collect(sweep_of(), spec))
+    assert "| no images |" in text and "| nothing |" not in text
+
+
 def test_latex_compiles_in_principle(project: Path, sweep_of) -> None:
     finish_all(sweep_of())
     text = latex(collect(sweep_of(), read_spec("paper/item")))
@@ -346,7 +354,7 @@ def test_a_page_shows_the_records_that_it_asks_for(project: Path, sweep_of) -> N
     compared = [entry for entry in table.entries if entry.comparison is not None]
     mean = f"{compared[0].comparison.mean:+.3f}"
     shown, listed = text.split("\nb\n")
-    assert f"({mean}" in shown and table.command in shown
+    assert f"({mean}" in shown and "python train.py -m experiment=paper/item" in shown
     assert listed.count("\n| ") == len(compared) + 1 and f"| {mean} | " in listed
     lines = path.with_suffix(".csv").read_text().splitlines()
     assert len(lines) == 1 + len(table.results) and "genaug run '" in lines[1]

@@ -68,9 +68,10 @@ def p_text(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3f}"
 
 
-def label(table: Table, values: Sequence[str]) -> list[str]:
-    """Values as the experiment wants them printed."""
-    return [table.spec.labels.get(value, value) for value in values]
+def label(table: Table, values: Sequence[str], keys: Sequence[str] | None = None) -> list[str]:
+    """Values as the experiment wants them printed; of its rows where no other keys are given."""
+    labels, keys = table.spec.labels, table.spec.rows if keys is None else keys
+    return [labels.get(f"{key}={value}", labels.get(value, value)) for key, value in zip(keys, values, strict=True)]
 
 
 def name(table: Table, keys: Sequence[str], values: Sequence[str]) -> str:
@@ -78,7 +79,7 @@ def name(table: Table, keys: Sequence[str], values: Sequence[str]) -> str:
     what says nothing is left out."""
     parts = [
         shown if "." not in key or shown != value else f"{key.partition('.')[2]}={value}"
-        for key, value, shown in zip(keys, values, label(table, values), strict=True)
+        for key, value, shown in zip(keys, values, label(table, values, keys), strict=True)
         if shown != MISSING
     ]
     return ", ".join(parts)
@@ -89,7 +90,8 @@ def column_title(table: Table, column: Sequence[str]) -> str:
     if not column:
         return table.spec.metric
     shown = [
-        f"{key.rpartition('.')[2]}={text}" for key, text in zip(table.spec.columns, label(table, column), strict=True)
+        f"{key.rpartition('.')[2]}={text}"
+        for key, text in zip(table.spec.columns, label(table, column, table.spec.columns), strict=True)
     ]
     return ", ".join(shown)
 

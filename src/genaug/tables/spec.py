@@ -92,7 +92,7 @@ class TableSpec:
     """The row that the others are compared with, e.g. ``{generator: none}``."""
     curve: Curve | None = None
     labels: dict[str, str] = field(default_factory=dict)
-    """What to print for a value, e.g. ``{none: baseline}``."""
+    """What to print for a value, e.g. ``{none: baseline}``, or for a key's alone: ``{generator=none: baseline}``."""
     publication: dict[str, Any] = field(default_factory=dict)
     """``source``, ``evidence``, ``unit`` and ``tolerance`` of every published value that does not say otherwise."""
     published: list[Published] = field(default_factory=list)
