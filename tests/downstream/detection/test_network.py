@@ -179,7 +179,7 @@ def test_backbones_of_timm_that_do_not_suit_are_refused_with_the_reason() -> Non
     with pytest.raises(GenaugError, match=r"downstream\.weights=none, or another backbone"):
         detector("fcos", backbone="wrn28_10_cifar", weights="backbone").check("detection")
     with pytest.raises(GenaugError, match=r"cannot see images of 64 x 32 px"):
-        build_network(detector("fcos", backbone="test_maxvit"), 2)
+        build_network(detector("fcos", backbone="maxvit_rmlp_pico_rw_256"), 2)
     with pytest.raises(GenaugError, match=r"feature maps of stride 14"):
         build_network(detector("fcos", backbone="vit_small_patch14_dinov2"), 2)
 
