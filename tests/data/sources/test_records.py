@@ -182,7 +182,7 @@ def test_two_that_export_one_set_at_once_write_it_once_and_whole(tmp_path: Path)
     assert len((folder / "train" / "rows.jsonl").read_text().splitlines()) == 6
 
 
-def test_an_export_that_lost_rows_is_written_again(tmp_path: Path) -> None:
+def test_an_export_whose_rows_are_not_those_that_were_written_is_written_again(tmp_path: Path) -> None:
     def make() -> list[int]:
         records: list[Record] = [({"image": png()}, {"label": label}) for label in range(3)]
         done = export(tmp_path, "set", "two", {"train": records}, {"label": ["a", "b", "c"]})
@@ -193,6 +193,13 @@ def test_an_export_that_lost_rows_is_written_again(tmp_path: Path) -> None:
     rows = next(tmp_path.glob("set-*/train/rows.jsonl"))
     rows.write_text(rows.read_text().splitlines(keepends=True)[0])
     assert make() == [0, 1, 2]
+    data = rows.read_bytes()
+    for changed in (data.replace(b'"label": 1', b'"label": 2'), data.replace(b"{", b"\xff", 1)):
+        rows.write_bytes(changed)
+        assert make() == [0, 1, 2]
+    for about in ("{}", "[1]", ""):
+        next(tmp_path.glob("set-*/export.json")).write_text(about)
+        assert make() == [0, 1, 2]
 
 
 def shard(path: Path, items: list[tuple[str, dict[str, bytes]]]) -> None:

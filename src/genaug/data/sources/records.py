@@ -16,7 +16,7 @@ from genaug.core.errors import GenaugError, boundary
 from genaug.core.fields import bounded
 from genaug.core.files import read_json, write_json
 from genaug.core.identity import NOT_IDENTITY, fingerprint
-from genaug.core.store import Store
+from genaug.core.store import HASH, Store, file_hash
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.base import Source
 from genaug.data.sources.published import drop_repeats
@@ -75,7 +75,8 @@ def export(
         work = final.with_name(f".{final.name}.partial")
         shutil.rmtree(work, ignore_errors=True)
         num_rows = {split: _write(work / split, records) for split, records in splits.items()}
-        write_json(work / "export.json", {"names": names, "num_rows": num_rows})
+        hashes = {split: file_hash(work / split / "rows.jsonl") for split in splits}
+        write_json(work / "export.json", {"names": names, "num_rows": num_rows, HASH: hashes})
         if final.exists():  # present but incomplete
             shutil.rmtree(final)
         work.rename(final)
@@ -98,13 +99,15 @@ def _write(folder: Path, records: Iterable[Record]) -> int:
 
 
 def _complete(folder: Path) -> bool:
-    """Whether every split has as many rows as were written."""
-    about = read_json(folder / "export.json")
+    """Whether every split has the rows that were written; exports of earlier versions have their number alone."""
+    about = read_json(folder / "export.json", {"names": dict, "num_rows": dict})
     if about is None:
         return False
     for split, expected in about["num_rows"].items():
         rows = folder / split / "rows.jsonl"
         if not rows.is_file() or len(rows.read_bytes().splitlines()) != expected:
+            return False
+        if HASH in about and about[HASH].get(split) != file_hash(rows):
             return False
     return True
 
