@@ -111,3 +111,15 @@ def test_a_key_that_no_run_has_stays_and_is_refused(composer):
     assert found == jobs and notes == []
     with pytest.raises(Exception, match="strength"):
         composer(found[1])
+
+
+def test_a_preset_that_is_edited_between_two_compositions_holds_what_it_says_now(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "conf" / "mix" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    for m in (3, 14):
+        file.write_text(f"defaults: [_replace, _self_]\nname: replace\nalpha: 0.5\nm: {m}\n")
+        assert compose_typed(["mix=mine"]).mix.m == m
+    file.unlink()
+    with pytest.raises(GenaugError, match="mine"):
+        compose_typed(["mix=mine"])

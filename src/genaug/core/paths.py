@@ -1,5 +1,6 @@
 """Where the project lies and where results go."""
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +29,13 @@ def roots() -> list[Path]:
 
 def experiment_files() -> dict[str, Path]:
     """Every experiment as ``<paper>/<item>`` with its file; one in the current folder replaces the project's of that name."""
-    return {
-        file.relative_to(root / "experiments").with_suffix("").as_posix(): file
-        for root in roots()
-        for file in sorted((root / "experiments").rglob("*.yaml"))
-    }
+    folders = [root / "experiments" for root in roots()]
+    return {file.removesuffix(".yaml"): folder / file for folder in folders for file in yaml_files(folder)}
+
+
+def yaml_files(folder: Path) -> list[str]:
+    """The YAML files in a folder and in those below it, in order, as they are called from there: ``generator/psld.yaml``."""
+    return sorted(glob.glob("**/*.yaml", root_dir=folder, recursive=True), key=lambda file: file.split("/"))
 
 
 @dataclass(kw_only=True, slots=True)

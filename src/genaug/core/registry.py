@@ -9,6 +9,7 @@ and the like stand in the module that does the work, which is imported inside th
 this repository add their own through the entry point group ``genaug.components``: each names a module to import.
 """
 
+import functools
 import importlib
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -46,8 +47,9 @@ def section(key: str, name: str) -> Callable[[type[T]], type[T]]:
     return register
 
 
+@functools.cache
 def load_components() -> None:
-    """Import every module that declares components, this package's and those of installed plug-ins."""
+    """Import every module that declares components, this package's and those of installed plug-ins, once per process."""
     for module in declaring_modules():
         importlib.import_module(module)
     for entry in entry_points(group="genaug.components"):
