@@ -16,6 +16,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from genaug.config import RunConfig
 from genaug.core.errors import GenaugError
@@ -128,7 +129,9 @@ class KeptSource(ConfigSource):
         key = (self.full_path(), config_path, state and (state.st_mtime_ns, state.st_size))
         if key not in self.kept:
             self.kept[key] = pickle.dumps(self.of.load_config(config_path))
-        return pickle.loads(self.kept[key])
+        found = pickle.loads(self.kept[key])
+        component = _component_below(config_path, found)
+        return found if component is None else pickle.loads(_merged(component, self.kept[key]))
 
 
 class GenaugSearchPath(SearchPathPlugin):
@@ -210,6 +213,27 @@ def list_presets() -> str:
 @functools.cache
 def _structured(component: type) -> bytes:
     return pickle.dumps(OmegaConf.structured(component))
+
+
+def _component_below(preset: str, found: ConfigResult) -> type | None:
+    """The component that a preset builds on, where it builds on nothing else: ``defaults: [_mixup, _self_]``."""
+    defaults = found.config.get("defaults") if isinstance(found.config, DictConfig) else None
+    if found.header["package"] is not None or defaults is None or len(defaults) != 2 or defaults[1] != "_self_":
+        return None
+    group, base = preset.rpartition("/")[0], str(defaults[0])
+    return COMPONENTS.get(group, {}).get(base.removeprefix("_")) if base.startswith("_") else None
+
+
+@functools.cache
+def _merged(component: type, preset: bytes) -> bytes:
+    """A preset with the component's values below its own, as Hydra would merge them for each composition."""
+    found = pickle.loads(preset)
+    own = {key: value for key, value in found.config.items_ex(resolve=False) if key != "defaults"}
+    try:
+        found.config = OmegaConf.merge(OmegaConf.structured(component), own)
+    except OmegaConfBaseException:  # a wrong key or value, of which Hydra says where it stands
+        return preset
+    return pickle.dumps(found)
 
 
 @functools.cache
