@@ -1,13 +1,16 @@
-"""The documentation's picture of TensorBoard: its own page on the demo's comparison, taken by Chromium.
+"""The documentation's pictures of TensorBoard, MLflow and Trackio: their own pages on the demo's comparison, taken by Chromium.
 
-    python -m benchmarks tensorboard_picture
+    python -m benchmarks tracker_pictures [tensorboard mlflow trackio]
 
-The three runs of seed 0 are made below --outputs unless they are there. It takes the extra tensorboard, and Chromium.
+The three runs of seed 0 are made below --outputs unless they are there. It takes the three extras (of MLflow all of it, not
+mlflow-skinny, which has no page), and Chromium.
 """
 
 import argparse
 import contextlib
 import http.server
+import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -17,12 +20,43 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
-COMPARISON = ("experiment=demo/compare", "seed=0", "tracking=tensorboard")
-PAGE = "/?tagFilter=val%2Faccuracy_macro|train%2Floss&smoothing=0#timeseries"
+COMPARISON = (
+    "experiment=demo/compare", "seed=0", "tracking=local",
+    "tracking.tensorboard=true", "tracking.mlflow=true", "tracking.trackio=true",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """How its server is started, and which of its pages is shown; ``{port}`` and ``{outputs}`` are filled in."""
+
+    server: str
+    """What follows ``python``."""
+    page: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+TRACKERS = {
+    "tensorboard": Tracker(
+        "-m tensorboard.main --logdir {outputs}/tensorboard --port {port}",
+        "/?tagFilter=val%2Faccuracy_macro|train%2Floss&smoothing=0#timeseries",
+    ),
+    "mlflow": Tracker(
+        "-m mlflow server --backend-store-uri sqlite:///{outputs}/mlflow.db --port {port} --workers 1",
+        "/#/experiments/1/runs?compareRunsMode=CHART",
+        {"MLFLOW_SERVER_X_FRAME_OPTIONS": "NONE", "MLFLOW_DISABLE_TELEMETRY": "true"},
+    ),
+    "trackio": Tracker(
+        "-c 'import trackio; trackio.show(open_browser=False, block_thread=True, server_port={port})'",
+        "/?project=genaug&metrics=val/accuracy_macro,train/loss&smoothing=0",
+        {"TRACKIO_DIR": "{outputs}/trackio"},
+    ),
+}
 SIZE = (1280, 620)
 """Of the window, in pixels."""
 PATIENCE = 120.0
@@ -34,12 +68,15 @@ NUM_COLOURS = 64
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of TensorBoard's server, which ends with the block."""
+def served(name: str, outputs: Path) -> Iterator[str]:
+    """The address of a tracker's server, which ends with the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)])
+    tracker = TRACKERS[name]
+    words = [word.format(outputs=outputs, port=port) for word in shlex.split(tracker.server)]
+    environment = {key: value.format(outputs=outputs) for key, value in tracker.environment.items()}
+    server = subprocess.Popen([sys.executable, *words], env={**os.environ, **environment})
     address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE
     try:
         while True:
@@ -48,7 +85,7 @@ def served(folder: Path) -> Iterator[str]:
                 break
             except OSError:
                 if server.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit("TensorBoard does not answer.") from None
+                    raise SystemExit(f"{name} does not answer.") from None
                 time.sleep(0.5)
         yield address
     finally:
@@ -97,16 +134,18 @@ def take(address: str, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trackers", nargs="*", choices=list(TRACKERS), default=list(TRACKERS))
     parser.add_argument("--outputs", type=Path, default=Path("outputs/picture"))
-    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/tensorboard.png"))
+    parser.add_argument("--pictures", type=Path, default=Path("docs/pictures"))
     options = parser.parse_args()
-    folder = options.outputs.absolute() / "tensorboard"
-    if not folder.is_dir():
-        command = [sys.executable, "train.py", "-m", *COMPARISON, f"paths.outputs_dir={options.outputs.absolute()}"]
-        subprocess.run(command, check=True)
-    with served(folder) as address:
-        take(address + PAGE, options.picture)
-    print(f"{options.picture}: {options.picture.stat().st_size / 1000:.0f} kB")
+    outputs = options.outputs.absolute()
+    if not outputs.is_dir():
+        subprocess.run([sys.executable, "train.py", "-m", *COMPARISON, f"paths.outputs_dir={outputs}"], check=True)
+    for name in options.trackers:
+        picture = options.pictures / f"{name}.png"
+        with served(name, outputs) as address:
+            take(address + TRACKERS[name].page, picture)
+        print(f"{picture}: {picture.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
