@@ -53,7 +53,7 @@ TRACKERS = {
     ),
     "trackio": Tracker(
         "-c 'import trackio; trackio.show(open_browser=False, block_thread=True, server_port={port})'",
-        "/?project=genaug&metrics=val/accuracy_macro,train/loss&smoothing=0",
+        "/?project=genaug&metric_filter=val%2Faccuracy_macro|train%2Floss&smoothing=0",
         {"TRACKIO_DIR": "{outputs}/trackio"},
     ),
 }
