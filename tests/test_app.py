@@ -62,7 +62,7 @@ WRONG = {
     "generator=pipeline generator.path=x generator.arguments.a=1": r"write \+generator\.arguments\.NAME=.*pipeline",
     "dataset.root=/x": r"dataset\.root belongs to dataset=.*image_folder, .*choose one of these too",
     "generator=none generator.t0=0.5": r"generator\.t0 belongs to generator=\w.*leave generator\.t0 out",
-    "mix=real_only +mix.m=3": r"mix\.m belongs to mix=concat, replace, .*leave mix\.m out",
+    "mix=real_only +mix.m=3": r"mix\.m belongs to mix=concat, .*replace.*leave mix\.m out",
     "nowhere.key=1": r"no key nowhere\.key\. The top level has .*generator",
     "generator.num_steps=2.5": r"generator\.num_steps: .*2\.5.*Integer",
     "prior=sd1.5": r"no preset prior=sd1\.5\. Did you mean prior=sd15.* There are: lcm_sd15, [\w, ]+\.$",
