@@ -101,7 +101,8 @@ class KeptSource(ConfigSource):
 
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider, path)
-        sources = {source.scheme(): source for source in Plugins.instance().discover(ConfigSource)}
+        found: list[Any] = Plugins.instance().discover(ConfigSource)
+        sources: dict[str, type[ConfigSource]] = {source.scheme(): source for source in found}
         self.of = sources[self.path.partition("://")[0]](provider, self.path)
 
     def __deepcopy__(self, memo: Any) -> "KeptSource":
