@@ -1,11 +1,13 @@
 """What commands share: where results lie, and what an experiment is called."""
 
+import errno
 import inspect
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from genaug import cli
 from genaug.cli import app
 from genaug.core.errors import GenaugError
 from tests.evaluation.test_folder_check import class_folders
@@ -78,3 +80,16 @@ def test_an_experiment_is_named_as_for_train_py_and_alone(elsewhere, command):
 def test_an_experiment_with_a_condition_selects_among_its_finished_runs(elsewhere):
     words = ["compare", "experiment=paper/item", "--outputs", str(elsewhere), "--where"]
     assert "real_guidance" in said(*words, "seed<3") and "No finished run" in said(*words, "seed>90")
+
+
+def test_a_full_disk_is_one_sentence_and_a_fault_of_ours_keeps_its_traceback(monkeypatch, capsys):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device", "report.html")
+
+    monkeypatch.setattr(cli, "app", full)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert capsys.readouterr().err.startswith("genaug: The disk is full (report.html). Free space")
+    monkeypatch.setattr(cli, "app", lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main()

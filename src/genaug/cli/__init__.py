@@ -10,9 +10,17 @@ __all__ = ["app", "cluster", "data", "main", "pools", "results", "runs", "store"
 
 
 def main() -> None:
-    """Entry point; a user's error is one paragraph."""
+    """Entry point; a user's error, a full disk and too little memory are one paragraph each."""
     try:
         app(standalone_mode=True)
-    except GenaugError as error:
-        typer.echo(f"genaug: {error}", err=True)
+    except Exception as error:
+        if isinstance(error, GenaugError):
+            text: str | None = str(error)
+        else:
+            from genaug.explanation import message
+
+            text = message(error)
+            if text is None:
+                raise
+        typer.echo(f"genaug: {text}", err=True)
         raise SystemExit(2) from None
