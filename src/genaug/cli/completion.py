@@ -1,11 +1,12 @@
-"""What TAB offers: commands' presets, keys, their values, experiments and runs (``genaug --install-completion``)."""
+"""What TAB offers: commands' presets, keys, their values, experiments and runs (``genaug --install-completion``).
+
+Every command imports this module, so it imports nothing itself before TAB is pressed.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import typer
-
-from genaug.core.paths import experiment_files, roots
 
 EXPERIMENT = "experiment"
 
@@ -80,6 +81,8 @@ def _keys(start: str) -> Iterable[str]:
 
         load_components()
         return [f"{group}.{key}" for key in sorted(known_keys().get(group, ()))]
+    from genaug.core.paths import roots
+
     groups = {path.name for root in roots() for path in root.glob("conf/*/")}
     launch = {"hydra/launcher", "hydra/sweeper"}
     return sorted({*groups - {"hydra"}, *launch, EXPERIMENT, "seed", "task"})
@@ -87,6 +90,8 @@ def _keys(start: str) -> Iterable[str]:
 
 def _options(key: str) -> list[str]:
     """What a key may hold, where it is one of a few words."""
+    from genaug.core.paths import experiment_files, roots
+
     if key == EXPERIMENT:
         return sorted(experiment_files())
     presets = {path.stem for root in roots() for path in (root / "conf" / key).glob("*.yaml")}
