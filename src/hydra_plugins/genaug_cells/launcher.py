@@ -37,7 +37,8 @@ class CellLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if self.processes is not None and self.processes < 1:
             raise GenaugError(f"hydra.launcher.processes={self.processes} must be at least 1, or null.")
-        number = min(self.processes or self._fitting(job_overrides), len(job_overrides))
+        configs = [self._compose(overrides) for overrides in job_overrides]
+        number = min(self.processes or fitting(configs), len(configs))
         if number <= 1:  # none is left where all are complete
             here = functools.partial(run_one, self.hydra_context, self.config, self.task_function)
             return [here(initial_job_idx + place, words) for place, words in enumerate(job_overrides)]
@@ -45,8 +46,7 @@ class CellLauncher(Launcher):
         from genaug.runs.side_by_side import Died, side_by_side
 
         job = functools.partial(in_worker, self.hydra_context, self.config, self.task_function, Singleton.get_state())
-        order = longest_first([self._compose(overrides) for overrides in job_overrides])
-        jobs = {initial_job_idx + place: job_overrides[place] for place in order}
+        jobs = {initial_job_idx + place: job_overrides[place] for place in longest_first(configs)}
         returns: dict[int, JobReturn] = {}
         for job_number, ended in side_by_side(jobs, job, number, max(1, cores() // number)):
             place = job_number - initial_job_idx
@@ -59,15 +59,6 @@ class CellLauncher(Launcher):
             )
             returns[place].return_value = value
         return [returns[place] for place in range(len(job_overrides))]
-
-    def _fitting(self, job_overrides: Sequence[Sequence[str]]) -> int:
-        """How many of these runs go well with each other: as many as there are cores and room for, if all are small."""
-        from genaug.core.machine import cores, room_for
-
-        configs = [self._compose(overrides) for overrides in job_overrides]
-        if cores() == 1 or len(configs) == 1 or not all(config.is_small for config in configs):
-            return 1
-        return max(1, min(cores() // max(config.trainer.num_threads or 1 for config in configs), room_for()))
 
     def _compose(self, overrides: Sequence[str]) -> Any:
         from genaug.composition import composer_of
@@ -91,6 +82,15 @@ class CellLauncher(Launcher):
         console.print(f"genaug: {error}", markup=False)
         note_cell(Path(self.config.hydra.sweep.dir), folder, overrides, FAILED)
         return error if is_optimising(self.config.hydra.sweeper) else None
+
+
+def fitting(configs: Sequence[Any]) -> int:
+    """How many of these runs go well with each other: as many as there are cores and room for, if all are small."""
+    from genaug.core.machine import cores, room_for
+
+    if cores() == 1 or len(configs) <= 1 or not all(config.is_small for config in configs):
+        return 1
+    return max(1, min(cores() // max(config.trainer.num_threads or 1 for config in configs), room_for()))
 
 
 def longest_first(configs: Sequence[Any]) -> list[int]:
