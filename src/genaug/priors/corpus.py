@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from genaug.core.errors import GenaugError, boundary
-from genaug.core.files import read_packed
-from genaug.data.sources.mnist import MOST_BYTES
+from genaug.core.errors import GenaugError
+from genaug.data.sources.mnist import IMAGES, LABELS, read_idx
 
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEXTURES = ("plain", "gradient", "striped", "checkered", "noisy", "photographic")
@@ -92,24 +91,13 @@ def load_corpus(data_dir: str | Path) -> Corpus:
     paths = photographs + coco + micrographs
     subjects += ["scene"] * len(coco) + [MICROGRAPH_SUBJECT] * len(micrographs)
     return Corpus(
-        digits=torch.from_numpy(read_idx(image_file)),
-        labels=torch.from_numpy(read_idx(label_file)).long(),
+        digits=torch.from_numpy(read_idx(image_file, IMAGES).copy()),
+        labels=torch.from_numpy(read_idx(label_file, LABELS).copy()).long(),
         pictures=[read_picture(path, shorter_side=128) for path in paths],
         subjects=subjects,
         num_photographs=len(photographs) + len(coco),
         files=files + paths,
     )
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """uint8 array of a gzipped idx file, images [n, 28, 28] or labels [n]."""
-    if not path.is_file():
-        raise GenaugError(f"{path} is missing: put the gzipped idx files of MNIST there.")
-    with boundary(f"{path} cannot be read", "Copy the file again."):
-        raw = read_packed(path, MOST_BYTES)
-    num_dims = raw[3]
-    shape = np.frombuffer(raw, ">u4", num_dims, offset=4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * num_dims).reshape(shape).copy()
 
 
 def read_picture(path: Path, shorter_side: int) -> Tensor:

@@ -18,7 +18,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from genaug.core.errors import GenaugError
-from genaug.priors.corpus import DIGIT_WORDS, draw_digits, load_corpus, read_idx, read_picture
+from genaug.data.sources.mnist import IMAGES, LABELS, read_idx
+from genaug.priors.corpus import DIGIT_WORDS, draw_digits, load_corpus, read_picture
 
 CLASSIFIER_STEPS, CLASSIFIER_BATCH_SIZE = 1500, 128
 
@@ -90,8 +91,9 @@ def train_classifier(data_dir: str | Path, device: str = "cpu", seed: int = 0) -
 
 def mnist_test(data_dir: str | Path) -> tuple[Tensor, Tensor]:
     """MNIST test enlarged from 28 to 32 px, [10000, 3, 32, 32] in [0, 1], and labels."""
-    files = (Path(data_dir) / "mnist" / f"t10k-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
-    images, labels = (torch.from_numpy(read_idx(path)) for path in files)
+    kinds = {"images-idx3": IMAGES, "labels-idx1": LABELS}
+    files = {Path(data_dir) / "mnist" / f"t10k-{kind}-ubyte.gz": magic for kind, magic in kinds.items()}
+    images, labels = (torch.from_numpy(read_idx(path, magic).copy()) for path, magic in files.items())
     images = F.interpolate(images[:, None].float() / 255, 32, mode="bilinear", align_corners=False)
     return images.expand(-1, 3, -1, -1), labels.long()
 

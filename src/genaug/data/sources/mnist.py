@@ -101,12 +101,23 @@ class Mnist(Source):
         for folder in (root, root / "MNIST" / "raw", root / "raw"):
             for path in (folder / name, folder / f"{name}.gz"):
                 if path.is_file():
-                    stat = path.stat()
-                    return _read_idx(path, magic, stat.st_size, stat.st_mtime_ns)
+                    return read_idx(path, magic)
         raise GenaugError(
             f"dataset.root={self.root} holds no {name} or {name}.gz (nor MNIST/raw/{name} below it): it should be the "
             "folder of the four idx files of MNIST."
         )
+
+
+def read_idx(path: Path, magic: int) -> np.ndarray:
+    """The read-only uint8 array of an idx file: images [n, 28, 28] for ``IMAGES``, labels [n] for ``LABELS``.
+
+    Raises:
+        GenaugError: if the file is missing, damaged or of another kind.
+    """
+    if not path.is_file():
+        raise GenaugError(f"{path} is missing: put the idx files of MNIST there.")
+    stat = path.stat()
+    return _read_idx(path, magic, stat.st_size, stat.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=8)
