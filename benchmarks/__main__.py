@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SHARED = ("__init__", "__main__", "measure", "setting")
+SHARED = ("__init__", "__main__", "measure", "setting", "soak_runs")
 
 
 def names() -> list[str]:

@@ -38,76 +38,10 @@ import numpy as np
 import psutil
 from PIL import Image
 
+from benchmarks.soak_runs import MEASURED, RUNS, with_files
 from genaug.core.files import write_json
 from genaug.core.store import Store
 
-LEARNING = ["downstream.num_steps=30", "trainer.checkpoint_every=5", "trainer.accelerator=cpu", "trainer.num_threads=1"]
-SMALL = [*LEARNING, "dataset.shots=1", "mix.m=2", "tracking=local"]
-TOKENS = ["generator.tokens.num_steps=20", "generator.tokens.checkpoint_every=5"]
-LORA = ["generator.lora.num_steps=20", "generator.lora.batch_size=4", "generator.lora.checkpoint_every=5"]
-ERASING = [f"leakage.erasure.{key}" for key in ("iterations=2", "trajectories=2", "num_steps=2", "batch_size=2")]
-SCENES = [
-    *LEARNING, "dataset=digit_scenes", "dataset.num_train=8", "dataset.num_test=20", "mix.m=1", "downstream=detector_tiny",
-    "downstream.batch_size=4", "tracking=local",
-]  # fmt: skip
-RUNS = {
-    "best_val": ["generator=none", "downstream.select=best_val", "downstream.eval_every=5", *SMALL],
-    "real_guidance": ["generator=real_guidance", *SMALL],
-    "da_fusion": ["generator=da_fusion", *TOKENS, *SMALL],
-    "diff_mix": ["generator=diff_mix", *TOKENS, *LORA, *SMALL],
-    "diff_ii": [
-        "generator=diff_ii",
-        *TOKENS,
-        *LORA,
-        "generator.inversion_steps=10",
-        "generator.num_steps=10",
-        *SMALL,
-        "dataset.shots=2",
-        "mix.m=1",
-    ],
-    "diffuse_mix": ["generator=diffuse_mix", *SMALL],
-    "dreamda": ["generator=dreamda", *SMALL],
-    "psld": ["generator=psld", "generator.num_steps=10", "generator.teacher.num_steps=25", *SCENES],
-    "erasure": ["generator=da_fusion", "leakage=model_centric", *ERASING, *TOKENS, *SMALL],
-    "filter": ["generator=real_guidance", "filter=blank", *SMALL],
-    "interpolation": ["generator=latent_interpolation", "generator.training.num_steps=40", *SMALL],
-    "online": ["generator=latent_interpolation", "generator.online=true", "generator.training.num_steps=40", *SMALL],
-    "detection": ["generator=none", *SCENES],
-    "packed": ["generator=real_guidance", "paths.packed_from=1", *SMALL],
-    "self_training": ["generator=real_guidance", *SMALL, "downstream=amst_tiny", "downstream.num_rounds=2"],
-    "pipeline": ["generator=pipeline", "generator.path={tiny}", "generator.num_steps=4", *SMALL],
-    "pipeline_lora": [
-        "generator=pipeline",
-        "generator.path={sdxl}",
-        "generator.num_steps=4",
-        "+generator/lora_fit=sdxl",
-        "generator.lora_fit.num_steps=20",
-        *SMALL,
-    ],
-    "instances": [
-        "generator=instance_augmentation",
-        "generator.path={tiny}",
-        "generator.num_steps=4",
-        "generator.image_size=32",
-        "generator.min_area=50",
-        "generator.redraw_prob=1",
-        "generator.mask_dilation=1",
-        "generator.control.kind=none",
-        *SCENES,
-    ],
-    "detector_auto": [
-        *SCENES,
-        "generator=none",
-        "downstream=detector_auto",
-        "downstream.auto.path={rt_detr}",
-        "downstream.image_size=64",
-        "downstream.warmup_steps=0",
-    ],
-    "quality": ["generator=vae_reconstruction", *SMALL],
-}
-"""What is typed for each kind of run; ``{name}`` is the folder of a small model with random weights."""
-MEASURED = ("quality",)
-"""Runs whose pool ``genaug quality`` measures afterwards, under the same kills."""
 MODULES = (
     "app", "cli", "run", "downstream.classification.module", "downstream.detection.module", "priors.model", "priors.erasure",
     "evaluation.quality", "evaluation.filters", "generators.sdedit.sampler", "generators.tokens.textual_inversion",
@@ -123,22 +57,6 @@ PATIENCE = 900.0
 """Seconds that a run may take, on however busy a machine, before it counts as hanging."""
 MOST_ROUNDED = 0.01
 """Share of an image's values that may be another by one of 255."""
-
-
-def with_models(words: list[str], top: Path) -> list[str]:
-    """The words with the folders of the models that they name, which are saved below ``top``."""
-    from genaug.priors.config import PriorConfig
-    from tests.downstream.detection import tiny_detectors
-    from tests.generators.pipeline import tiny_pipelines
-
-    save = {
-        "tiny": lambda folder: PriorConfig(path="tiny", image_size=32).folder,
-        "sdxl": lambda folder: tiny_pipelines.save("sdxl", folder),
-        "rt_detr": lambda folder: tiny_detectors.saved("rt_detr", folder, num_classes=10),
-    }
-    named = {name for word in words for name in save if f"{{{name}}}" in word}
-    folders = {name: save[name](top / name) for name in named}
-    return [word.format_map(folders) if named else word for word in words]
 
 
 def command(words: list[str], outputs: Path) -> BaseProcess:
@@ -274,7 +192,7 @@ def main() -> None:
         def unkilled(name: str) -> tuple[dict[str, Any], float]:
             """What the run leaves when nobody kills it, and its seconds."""
             if name not in whole:
-                RUNS[name] = with_models(RUNS[name], Path(top))
+                RUNS[name] = with_files(RUNS[name], Path(top))
                 outputs = Path(top) / f"whole-{name}"
                 state, seconds = finish(name, outputs, PATIENCE)
                 if state != "ended":

@@ -12,8 +12,10 @@ from benchmarks import advisories, gpu
 from benchmarks.__main__ import names
 from benchmarks.measure import REPEATS, RESULTS, Different, Side, compare, measured, write
 from benchmarks.robustness import sentences
+from benchmarks.soak_runs import RUNS
 from benchmarks.table import PAGE, page, rendered, targets, whole
 from benchmarks.wheels import lacking
+from genaug.config_source import component_of
 from tests.conftest import ROOT
 
 
@@ -30,6 +32,12 @@ def test_the_readme_says_of_robustness_what_the_last_measurements_say():
     assert soak["different result"] == soak["failed"] == soak["hung"] == soak["damaged stores"] == 0
     assert report["processes"]["images lost or different"] == 0 and not report["corruptions"].get("missed", 0)
     assert report["corruptions"]["healed by the same command"] == report["corruptions"]["corruptions"]
+
+
+def test_runs_of_every_generator_are_killed():
+    presets = {word.partition("=")[2] for words in RUNS.values() for word in words if word.startswith("generator=")}
+    killed = {component_of("generator", preset) for preset in presets}
+    assert killed == {component_of("generator", path.stem) for path in ROOT.glob("conf/generator/*.yaml")}
 
 
 def test_both_sides_run_in_alternation_and_at_least_five_times():

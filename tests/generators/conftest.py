@@ -48,18 +48,6 @@ def dataset():
 @pytest.fixture(scope="session")
 def clip(prior_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a CLIP with random weights."""
-    import torch
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+    from tests.generators.pipeline.tiny_conditions import save_clip
 
-    folder = tmp_path_factory.mktemp("clip")
-    tokenizer = CLIPTokenizer.from_pretrained(prior_folder, subfolder="tokenizer")
-    ends = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {**small, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": 77}
-    torch.manual_seed(0)
-    model = CLIPModel(
-        CLIPConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=8)
-    )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return str(save_clip(tmp_path_factory.mktemp("clip"), prior_folder))

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
-from safetensors.torch import save_file
-from torch import nn
 
 from genaug.core.errors import GenaugError
 from genaug.data.sample import Dataset
@@ -21,6 +19,7 @@ from genaug.generators.pipeline.images import call, load
 from tests.generators.conftest import make_dataset
 from tests.generators.dalda.test_dalda import dalda
 from tests.generators.pipeline.test_pipeline import pipeline, with_objects
+from tests.generators.pipeline.tiny_conditions import save_controlnet, save_ip_adapter
 from tests.generators.pipeline.tiny_pipelines import TINY, save
 
 Picture = np.ndarray[Any, Any]
@@ -47,33 +46,11 @@ def drawn(config: Pipeline, data: Dataset) -> Picture:
     return np.asarray(picture, dtype=float)
 
 
-def awake(network: nn.Module) -> nn.Module:
-    """With random numbers for weights that start at zero."""
-    torch.manual_seed(1)
-    for weight in network.parameters():
-        if not weight.any():
-            nn.init.normal_(weight, std=0.5)
-    return network
-
-
-def controlnet(family: str, model: Path, folder: Path) -> str:
-    if family == "flux":
-        transformer = diffusers.FluxTransformer2DModel.from_pretrained(model / "transformer")
-        small = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
-        network = diffusers.FluxControlNetModel.from_transformer(transformer, **small)
-    else:
-        unet = diffusers.UNet2DConditionModel.from_pretrained(model / "unet")
-        channels = (16, 32, 64, 64) if family == "sd" else (16, 32)  # one halving less than the VAE's
-        network = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=channels)
-    awake(network).save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_a_controlnet_is_loaded_as_what_it_is_and_weighs_as_much_as_is_said(
     family: str, folders: dict[str, Path], data: Dataset, tmp_path: Path
 ) -> None:
-    model, path = folders[family], controlnet(family, folders[family], tmp_path / "control")
+    model, path = folders[family], str(save_controlnet(family, folders[family], tmp_path / "control"))
 
     def controlled(scale: float, **fields: Any) -> Pipeline:
         condition = Control(kind="boxes", path=path, scale=scale)
@@ -90,7 +67,7 @@ def test_a_controlnet_is_loaded_as_what_it_is_and_weighs_as_much_as_is_said(
 
 
 def test_a_controlled_image_is_diffusers_own_under_the_condition_of_its_source(data: Dataset, tmp_path: Path) -> None:
-    path = controlnet("sd", TINY, tmp_path / "control")
+    path = str(save_controlnet("sd", TINY, tmp_path / "control"))
     config = pipeline(control=Control(kind="canny", path=path, scale=0.7), negative_prompt="a dog", guidance=3.0)
     variant = pipeline(strength=1.0).variant_of(data.train[0], 0, data, "w")
     pipe = diffusers.StableDiffusionControlNetImg2ImgPipeline.from_pretrained(
@@ -134,30 +111,8 @@ def test_a_lora_adds_its_scale_of_itself_to_the_weights(
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An IP-Adapter of the tiny prior, in the layout of h94/IP-Adapter."""
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    folder, width = tmp_path_factory.mktemp("adapter"), 24
-    unet = diffusers.UNet2DConditionModel.from_pretrained(TINY / "unet")
-    text = unet.config["cross_attention_dim"]
-    torch.manual_seed(2)
-    CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=32, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8,
-            projection_dim=width,
-        )
-    ).save_pretrained(folder / "models" / "image_encoder")  # fmt: skip
-    weights = {
-        "image_proj.proj.weight": torch.randn(4 * text, width), "image_proj.proj.bias": torch.zeros(4 * text),
-        "image_proj.norm.weight": torch.ones(text), "image_proj.norm.bias": torch.zeros(text),
-    }  # fmt: skip
-    across = [name.removesuffix(".processor") for name in unet.attn_processors if name.endswith("attn2.processor")]
-    for place, name in enumerate(across):
-        keys = unet.get_submodule(name).to_k.out_features  # type: ignore[union-attr]
-        for kind in "kv":
-            weights[f"ip_adapter.{2 * place + 1}.to_{kind}_ip.weight"] = torch.randn(keys, text)
-    save_file(weights, folder / "models" / "ip-adapter_sd15.safetensors")
-    return str(folder)
+    """Folder of an IP-Adapter of the tiny prior."""
+    return str(save_ip_adapter(tmp_path_factory.mktemp("adapter")))
 
 
 def test_the_source_is_a_picture_prompt_of_the_stated_weight(adapter: str, data: Dataset) -> None:
