@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from genaug.config_source import presets
+from genaug.core.paths import presets
 from tests.conftest import ROOT
 
 

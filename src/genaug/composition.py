@@ -21,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from genaug.config import RunConfig
-from genaug.config_source import EXPERIMENT, component_of, presets, register
+from genaug.config_source import EXPERIMENT, component_of, register
 from genaug.core.errors import GenaugError
+from genaug.core.paths import presets
 from genaug.core.registry import COMPONENTS, load_components
 from genaug.core.words import readable
 from genaug.explanation import explain, explain_key

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from genaug.config import RunConfig
 from genaug.core.errors import GenaugError
 from genaug.core.foreign import read_foreign_yaml
-from genaug.core.paths import experiment_files, project_root, roots, yaml_files
+from genaug.core.paths import experiment_files, presets, project_root, roots
 from genaug.core.registry import COMPONENTS, load_components
 
 EXPERIMENT, SMOKE = "experiment", "reduced/smoke"
@@ -187,18 +187,6 @@ def _built_on(group: str, name: str) -> tuple[list[DictConfig], str]:
         contents.append(content)
         name = next((base for base in content.get("defaults", ()) if isinstance(base, str)), "_self_")
     return contents, name.removeprefix("_")
-
-
-def presets() -> dict[str, list[str]]:
-    """Names of the presets by group, e.g. ``{"mix": ["concat", …]}``, those of the current folder included."""
-    found: dict[str, set[str]] = {}
-    for root in roots():
-        for file in yaml_files(root / "conf"):
-            group, _, name = file.removesuffix(".yaml").rpartition("/")
-            if group and group.split("/")[0] != "hydra":
-                found.setdefault(group, set()).add(name)
-    groups = [group for group in sorted(found) if (project_root() / "conf" / group).is_dir()]
-    return {group: sorted(found[group]) for group in groups}
 
 
 def list_presets() -> str:

@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genaug.config import RunConfig
-from genaug.config_source import component_of, files_of, presets
+from genaug.config_source import component_of, files_of
 from genaug.core.errors import GenaugError, first_line, out_of_memory
-from genaug.core.paths import experiment_files
+from genaug.core.paths import experiment_files, presets
 from genaug.core.registry import COMPONENTS, load_components
 
 EXTRAS = {

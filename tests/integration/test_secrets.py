@@ -5,8 +5,8 @@ import re
 import pytest
 
 from genaug.composition import compose_typed
-from genaug.config_source import presets
 from genaug.core.errors import GenaugError
+from genaug.core.paths import presets
 from genaug.core.secret import check_values, check_words
 from genaug.explanation import known_keys
 from genaug.run import run

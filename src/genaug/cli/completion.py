@@ -81,22 +81,20 @@ def _keys(start: str) -> Iterable[str]:
 
         load_components()
         return [f"{group}.{key}" for key in sorted(known_keys().get(group, ()))]
-    from genaug.core.paths import roots
+    from genaug.core.paths import LAUNCH, presets
 
-    groups = {path.name for root in roots() for path in root.glob("conf/*/")}
-    launch = {"hydra/launcher", "hydra/sweeper"}
-    return sorted({*groups - {"hydra"}, *launch, EXPERIMENT, "seed", "task"})
+    return sorted([*(group for group in presets() if "/" not in group), *LAUNCH, EXPERIMENT, "seed", "task"])
 
 
 def _options(key: str) -> list[str]:
     """What a key may hold, where it is one of a few words."""
-    from genaug.core.paths import experiment_files, roots
+    from genaug.core.paths import experiment_files, presets
 
     if key == EXPERIMENT:
         return sorted(experiment_files())
-    presets = {path.stem for root in roots() for path in (root / "conf" / key).glob("*.yaml")}
-    if presets or "." not in key:
-        return sorted(presets)
+    names = presets(groups_of_hydra=True).get(key)
+    if names or "." not in key:
+        return names or []
     from genaug.explanation import known_options
 
     return known_options(key)

@@ -54,7 +54,8 @@ def explain(
 
 def _explain(choice: str) -> None:
     from genaug.composition import compose_whole
-    from genaug.config_source import files_of, presets
+    from genaug.config_source import files_of
+    from genaug.core.paths import presets
     from genaug.explanation import explain_fields, explain_key, explain_meaning, explain_presets
     from genaug.tables.spec import is_experiment, items, read_experiment
 

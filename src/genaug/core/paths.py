@@ -33,6 +33,25 @@ def experiment_files() -> dict[str, Path]:
     return {file.removesuffix(".yaml"): folder / file for folder in folders for file in yaml_files(folder)}
 
 
+LAUNCH = ("hydra/launcher", "hydra/sweeper")
+"""Hydra's own groups for which the project has presets."""
+
+
+def presets(groups_of_hydra: bool = False) -> dict[str, list[str]]:
+    """Names of the presets by group, e.g. ``{"mix": ["concat", …]}``, those of the current folder included."""
+    found: dict[str, set[str]] = {}
+    for root in roots():
+        for file in yaml_files(root / "conf"):
+            group, _, name = file.removesuffix(".yaml").rpartition("/")
+            found.setdefault(group, set()).add(name)
+    own = {
+        group
+        for group in found
+        if group and group.split("/")[0] != "hydra" and (project_root() / "conf" / group).is_dir()
+    }
+    return {group: sorted(found[group]) for group in sorted(own.union(LAUNCH) if groups_of_hydra else own)}
+
+
 def yaml_files(folder: Path) -> list[str]:
     """The YAML files in a folder and in those below it, in order, as they are called from there: ``generator/psld.yaml``."""
     return sorted(glob.glob("**/*.yaml", root_dir=folder, recursive=True), key=lambda file: file.split("/"))
