@@ -2,13 +2,15 @@
 
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from packaging.version import Version
 
-from benchmarks import advisories, gpu
+from benchmarks import advisories, gpu, tracker_pictures
 from benchmarks.__main__ import names
 from benchmarks.measure import REPEATS, RESULTS, Different, Side, compare, measured, write
 from benchmarks.robustness import sentences
@@ -163,3 +165,52 @@ def test_every_benchmark_says_what_it_does_and_takes_help():
     assert all(name in listed.stdout for name in names())
     unknown = subprocess.run([sys.executable, "-m", "benchmarks", "nothing"], cwd=ROOT, capture_output=True, text=True)
     assert unknown.returncode == 1 and "there is no benchmark 'nothing'" in unknown.stderr
+
+
+@pytest.fixture
+def impatient(monkeypatch, tmp_path):
+    monkeypatch.setattr(tracker_pictures, "PATIENCE", 1.0)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        ("-c 'raise SystemExit(\"no such database\")'", "(?s)The server of other ended by itself.*no such database"),
+        (
+            "-c 'import time; print(\"still busy\", flush=True); time.sleep(60)'",
+            "(?s)does not answer within 1 s.*still busy",
+        ),
+    ],
+)
+def test_a_tracker_whose_server_does_not_answer_is_named_with_what_it_said(impatient, monkeypatch, server, said):
+    monkeypatch.setitem(tracker_pictures.TRACKERS, "other", tracker_pictures.Tracker(server, "/"))
+    with pytest.raises(SystemExit, match=said), tracker_pictures.served("other", impatient, impatient):
+        pass
+
+
+def test_a_browser_that_opens_no_page_is_ended_and_named(impatient, monkeypatch):
+    program = impatient / "chromium"
+    program.write_text('#!/bin/sh\necho $$ > "$(dirname "$0")/number"\necho no display\nsleep 60\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{impatient}:/usr/bin:/bin")
+    with pytest.raises(SystemExit, match=r"(?s)Chromium does not open a page within 1 s.*no display"):
+        with tracker_pictures.chromium(impatient):
+            pass
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((impatient / "number").read_text()), 0)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_page_without_the_runs_gives_no_picture_but_what_it_shows(monkeypatch, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(
+        "<p>accuracy_macro cross_entropy 400</p><button onclick=\"document.body.append(' here is s0')\"></button>"
+    )
+    tracker = tracker_pictures.Tracker("", "/page.html", clicks=("button",))
+    with tracker_pictures.chromium(tmp_path) as browser:
+        picture = tracker_pictures.take(browser, tracker, f"file://{tmp_path}", ["s0"])
+        assert picture.startswith(b"\x89PNG")
+        monkeypatch.setattr(tracker_pictures, "PATIENCE", 1.0)
+        with pytest.raises(SystemExit, match=r"does not show s1, .* within 1 s. It shows: accuracy_macro .* s0"):
+            tracker_pictures.take(browser, tracker, f"file://{tmp_path}", ["s1"])
