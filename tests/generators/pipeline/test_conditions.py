@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
+from PIL import Image
+from torch import nn
 
+from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.data.sample import Dataset
 from genaug.generators.pipeline import images
@@ -23,8 +26,16 @@ from tests.generators.pipeline.tiny_conditions import save_controlnet, save_ip_a
 from tests.generators.pipeline.tiny_pipelines import TINY, save
 
 Picture = np.ndarray[Any, Any]
-FAMILIES = {"sd": "ControlNetModel", "sdxl": "ControlNetModel", "flux": "FluxControlNetModel"}
+FAMILIES = {
+    "sd": "ControlNetModel",
+    "sd2": "ControlNetModel",
+    "sdxl": "ControlNetModel",
+    "sd3": "SD3ControlNetModel",
+    "flux": "FluxControlNetModel",
+}
 """Base models, and the class of a ControlNet for each."""
+FROM_NOISE = {"sd3": {"strength": None, "pipeline_class": "StableDiffusion3ControlNetPipeline"}}
+"""Base models whose ControlNets diffusers gives no class for editing: it makes new images of the condition."""
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +45,15 @@ def data() -> Dataset:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = {family: save(family, tmp_path_factory.mktemp(family) / "model") for family in ("sdxl", "flux")}
+    made = {
+        family: save(family, tmp_path_factory.mktemp(family) / "model") for family in ("sd2", "sdxl", "sd3", "flux")
+    }
     return {"sd": TINY, **made}
 
 
 def drawn(config: Pipeline, data: Dataset) -> Picture:
     """The first image under ``config``, from the same noise whatever else it says."""
-    variant = pipeline(strength=1.0).variant_of(data.train[0], 0, data, "w")
+    variant = pipeline(strength=config.strength and 1.0).variant_of(data.train[0], 0, data, "w")
     (picture,) = call(load(config, "cpu"), config, [variant], data)
     images.unload()
     return np.asarray(picture, dtype=float)
@@ -54,7 +67,8 @@ def test_a_controlnet_is_loaded_as_what_it_is_and_weighs_as_much_as_is_said(
 
     def controlled(scale: float, **fields: Any) -> Pipeline:
         condition = Control(kind="boxes", path=path, scale=scale)
-        return pipeline(model, control=condition, num_steps=2, strength=1.0, label_policy="copy", **fields)
+        given = {"strength": 1.0, **FROM_NOISE.get(family, {}), **fields}
+        return pipeline(model, control=condition, num_steps=2, label_policy="copy", **given)
 
     assert type(load(controlled(1.0), "cpu").controlnet).__name__ == FAMILIES[family]
     without = drawn(controlled(0.0), data)
@@ -81,7 +95,94 @@ def test_a_controlled_image_is_diffusers_own_under_the_condition_of_its_source(d
     assert np.array_equal(drawn(config, data), np.asarray(theirs, dtype=float))
 
 
-@pytest.mark.parametrize("family", ["sd", "sdxl", "flux"])
+def test_a_controlnet_without_a_class_for_editing_makes_new_images_of_the_condition(
+    folders: dict[str, Path], data: Dataset, tmp_path: Path
+) -> None:
+    model, path = folders["sd3"], str(save_controlnet("sd3", folders["sd3"], tmp_path / "control"))
+    control = Control(kind="boxes", path=path, scale=0.7)
+    config = pipeline(model, control=control, label_policy="copy", guidance=3.0, **FROM_NOISE["sd3"])
+    variant = pipeline(strength=None).variant_of(data.train[0], 0, data, "w")
+    pipe = diffusers.StableDiffusion3ControlNetPipeline.from_pretrained(
+        model, controlnet=diffusers.SD3ControlNetModel.from_pretrained(path)
+    )
+    torch.manual_seed(images._seed(variant))  # it draws the condition's latents without its generator
+    theirs = pipe(
+        prompt="a photo of a cat", guidance_scale=3.0, num_inference_steps=4, height=32, width=32,
+        control_image=control_picture(data.train[0], config, (32, 32)), controlnet_conditioning_scale=0.7,
+        generator=torch.Generator().manual_seed(images._seed(variant)),
+    ).images[0]  # fmt: skip
+    state = torch.get_rng_state()
+    assert np.array_equal(drawn(config, data), np.asarray(theirs, dtype=float))
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(GenaugError, match=r"generator\.pipeline_class=NAME"):
+        drawn(dataclasses.replace(config, pipeline_class=None), data)
+    with pytest.raises(GenaugError, match=r"takes no strength\. Write generator\.strength=null"):
+        drawn(dataclasses.replace(config, strength=0.5), data)
+
+
+def test_stable_diffusion_2_is_drawn_by_the_velocity_that_its_folder_states(
+    folders: dict[str, Path], data: Dataset, tmp_path: Path
+) -> None:
+    config = pipeline(folders["sd2"], strength=1.0)
+    variant = pipeline(strength=1.0).variant_of(data.train[0], 0, data, "w")
+    pipe = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(folders["sd2"])
+    assert pipe.scheduler.config.prediction_type == "v_prediction"
+    theirs = pipe(
+        prompt="a photo of a cat", image=data.train[0].open(), strength=1.0, num_inference_steps=4,
+        generator=torch.Generator().manual_seed(images._seed(variant)),
+    ).images[0]  # fmt: skip
+    ours = drawn(config, data)
+    assert np.array_equal(ours, np.asarray(theirs, dtype=float))
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="epsilon")
+    pipe.save_pretrained(tmp_path)
+    assert np.abs(drawn(pipeline(tmp_path, strength=1.0), data) - ours).mean() > 1
+
+
+def test_saspa_makes_new_images_of_the_edges_by_the_settings_of_its_released_code(
+    data: Dataset, tmp_path: Path
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    path, control = str(TINY), str(save_controlnet("sd", TINY, tmp_path / "control"))
+    words = [f"generator.path={path}", f"generator.control.path={control}", "generator.image_size=32"]
+    config = compose_typed(["generator=saspa", "leakage=none", "generator.num_steps=4", *words, "seed=0"]).generator
+    assert isinstance(config, Pipeline)
+    config.label_policy = "copy"
+    config.check("classification")
+    variant = config.variant_of(data.train[0], 0, data, "w")
+    (ours,) = config.generate([variant], data, None, None)
+    images.unload()
+    source = data.train[0].open()
+    edges = cv2.Canny(np.asarray(source.convert("L")), 120, 200)
+    assert 0 < (edges > 0).mean() < 1
+    pipe = diffusers.StableDiffusionControlNetImg2ImgPipeline.from_pretrained(
+        path, controlnet=diffusers.ControlNetModel.from_pretrained(control)
+    )
+    theirs = pipe(
+        prompt="a photo of a cat", negative_prompt=config.negative_prompt, image=source, strength=1.0,
+        guidance_scale=7.5, control_image=Image.fromarray(edges).convert("RGB"), controlnet_conditioning_scale=0.75,
+        num_inference_steps=4, generator=torch.Generator().manual_seed(ours.about["seed"]),
+    ).images[0]  # fmt: skip
+    assert np.array_equal(np.asarray(ours.image), np.asarray(theirs))
+    assert "bad anatomy" in config.negative_prompt and ours.about["prompt"] == "a photo of a cat"
+
+
+def test_no_image_is_replaced_by_black_by_a_safety_checker(data: Dataset, tmp_path: Path) -> None:
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor
+
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**small, "image_size": 32, "patch_size": 8}
+    checker = StableDiffusionSafetyChecker(CLIPConfig(text_config=small, vision_config=vision, projection_dim=8))
+    nn.init.constant_(checker.concept_embeds_weights, -2.0)  # it finds something in every picture
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(
+        TINY, safety_checker=checker, feature_extractor=CLIPImageProcessor(size=32, crop_size=32)
+    )
+    pipe.save_pretrained(tmp_path)
+    assert np.asarray(pipe("a cat", num_inference_steps=1, height=32, width=32).images[0]).max() == 0
+    assert np.array_equal(drawn(pipeline(tmp_path), data), drawn(pipeline(), data))
+
+
+@pytest.mark.parametrize("family", ["sd", "sd2", "sdxl", "flux"])
 def test_a_lora_adds_its_scale_of_itself_to_the_weights(
     family: str, folders: dict[str, Path], data: Dataset, tmp_path: Path
 ) -> None:

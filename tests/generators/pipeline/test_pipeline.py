@@ -19,6 +19,7 @@ from tests.generators.conftest import make_dataset
 from tests.generators.pipeline.tiny_pipelines import FAMILIES, TINY, save
 
 SETTINGS: dict[str, dict[str, Any]] = {
+    "sd2": {},
     "sdxl": {},
     "sd3": {},
     "flux": {},

@@ -1,7 +1,6 @@
 """What conditions a pipeline or judges its images, with random weights in the layouts of the published ones."""
 
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
@@ -62,10 +61,13 @@ def awake(network: nn.Module) -> nn.Module:
 
 def save_controlnet(family: str, model: Path, folder: Path) -> Path:
     """A ControlNet for the pipeline in the folder ``model``."""
-    small: dict[str, Any] = {"num_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
     if family == "flux":
         transformer = diffusers.FluxTransformer2DModel.from_pretrained(model / "transformer")
-        network = diffusers.FluxControlNetModel.from_transformer(transformer, num_single_layers=1, **small)
+        small = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
+        network = diffusers.FluxControlNetModel.from_transformer(transformer, **small)
+    elif family == "sd3":
+        shape = diffusers.SD3Transformer2DModel.load_config(model / "transformer")
+        network = diffusers.SD3ControlNetModel.from_config(shape)
     else:
         unet = diffusers.UNet2DConditionModel.from_pretrained(model / "unet")
         channels = (16, 32, 64, 64) if family == "sd" else (16, 32)  # one halving less than the VAE's

@@ -16,6 +16,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -39,10 +40,11 @@ def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(TINY / "tokenizer")
 
 
-def clip(with_projection: bool = False) -> torch.nn.Module:
+def clip(with_projection: bool = False, **more: object) -> torch.nn.Module:
     config = CLIPTextConfig(
         vocab_size=1010, hidden_size=WIDTH, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=77, projection_dim=WIDTH, bos_token_id=1008, eos_token_id=1009, pad_token_id=1009,
+        **more,
     )  # fmt: skip
     return (CLIPTextModelWithProjection if with_projection else CLIPTextModel)(config).eval()
 
@@ -65,8 +67,19 @@ def unet(in_channels: int = 4, cross: int = WIDTH, **more: object) -> UNet2DCond
     return UNet2DConditionModel(
         block_out_channels=(16, 32), layers_per_block=1, sample_size=16, in_channels=in_channels, out_channels=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=8, cross_attention_dim=cross, norm_num_groups=8, **more,
+        cross_attention_dim=cross, norm_num_groups=8, **{"attention_head_dim": 8, **more},
     ).eval()  # fmt: skip
+
+
+def sd2() -> StableDiffusionPipeline:
+    """As 2.1 at 768 px: it predicts velocities, its heads are counted per level, its projections linear."""
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    return StableDiffusionPipeline(
+        vae=vae(), text_encoder=clip(hidden_act="gelu"), tokenizer=tokenizer(),
+        unet=unet(use_linear_projection=True, attention_head_dim=(2, 4)),
+        scheduler=DDIMScheduler(**schedule, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
 
 
 def sdxl() -> StableDiffusionXLPipeline:
@@ -83,8 +96,9 @@ def sdxl() -> StableDiffusionXLPipeline:
 
 
 def sd3() -> StableDiffusion3Pipeline:
+    """With two layers: a ControlNet adds nothing to the last one."""
     transformer = SD3Transformer2DModel(
-        sample_size=16, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=4,
+        sample_size=16, patch_size=1, in_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=4,
         caption_projection_dim=32, joint_attention_dim=2 * WIDTH, pooled_projection_dim=2 * WIDTH, out_channels=4,
     ).eval()  # fmt: skip
     encoder = t5_wide()
@@ -122,6 +136,7 @@ def instruct_pix2pix() -> StableDiffusionInstructPix2PixPipeline:
 
 
 FAMILIES: dict[str, Callable[[], object]] = {
+    "sd2": sd2,
     "sdxl": sdxl,
     "sd3": sd3,
     "flux": lambda: _flux(FluxPipeline),

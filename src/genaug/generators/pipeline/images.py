@@ -225,12 +225,18 @@ def call(
     accepted = inspect.signature(type(pipe).__call__).parameters
     sizes = {"height": height, "width": width, "max_area": width * height, "_auto_resize": False}
     given = {name: value for name, value in sizes.items() if name in accepted} | given
+    if "control_image" in given and "image" not in accepted:
+        del given["image"]  # it makes new images of the condition alone
     _check_arguments(pipe, given, accepted)
     if len(batch) == 1:  # pipelines that take no lists take one of each
         given = {
             key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in given.items()
         }
-    with boundary(f"{type(pipe).__name__} failed on {batch[0].source.id}"):
+    every = range(torch.cuda.device_count())
+    with boundary(f"{type(pipe).__name__} failed on {batch[0].source.id}"), torch.random.fork_rng(every):
+        torch.manual_seed(
+            _seed(batch[0])
+        )  # what some pipelines draw without their generator, e.g. for a condition's latents
         return list(pipe(**given).images)
 
 
