@@ -90,6 +90,13 @@ def test_predictions_of_another_shape_count_as_none(tmp_path, metric, rows, caps
     assert str(tmp_path / "predictions.json") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("metric", ["test/accuracy_macro", "test/map"])
+def test_a_run_that_kept_no_predictions_has_no_scores(tmp_path, metric, capsys):
+    assert _scores(metric)(SimpleNamespace(folder=tmp_path)) is None
+    write_json(tmp_path / "predictions.json", [])
+    assert _scores(metric)(SimpleNamespace(folder=tmp_path)) is None and capsys.readouterr().err == ""
+
+
 SCALARS = st.none() | st.booleans() | st.floats() | st.text(max_size=9) | st.integers()
 OBJECTS = st.recursive(
     SCALARS,

@@ -17,6 +17,8 @@ SECRETS = {
     "HF_TOKEN": "hf_5ecretTokenOfHuggingFace",
     "AWS_SECRET_ACCESS_KEY": "5ecret/access/key+of+aws",
     "AWS_SESSION_TOKEN": "5ecret-session-token",
+    "SMTP_PASSWORD": "5ecret-pass",
+    "COMETAPIKEY": "5ecret-key-of-a-tracker",
 }
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from genaug.choosing import choose
 from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
+from genaug.core.store import HASH
 from genaug.data.sources.hub import HubClassification, HubDetection, class_index
 from genaug.data.sources.leafy_spurge import LeafySpurge
 from genaug.data.sources.recognition import recognise
@@ -200,6 +201,24 @@ def test_an_export_whose_rows_are_not_those_that_were_written_is_written_again(t
     for about in ("{}", "[1]", ""):
         next(tmp_path.glob("set-*/export.json")).write_text(about)
         assert make() == [0, 1, 2]
+    path = next(tmp_path.glob("set-*/export.json"))
+    earlier = json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != HASH})
+    path.write_text(earlier)  # as earlier versions wrote it
+    assert make() == [0, 1, 2] and path.read_text() == earlier
+    rows.write_text(rows.read_text().splitlines(keepends=True)[0])
+    assert make() == [0, 1, 2]
+
+
+def test_what_a_killed_export_left_is_no_part_of_the_next(tmp_path: Path) -> None:
+    def dying() -> Iterator[Record]:
+        yield from [({"image": png()}, {"label": label}) for label in range(2)]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(tmp_path, "set", "three", {"train": dying()}, {})
+    done = export(tmp_path, "set", "three", {"train": [({"image": png()}, {"label": 7})]}, {})
+    assert [values["label"] for _, values in done.rows("train", "image")] == [7]
+    assert len(list(done.folder.glob("train/*.png"))) == 1
 
 
 def shard(path: Path, items: list[tuple[str, dict[str, bytes]]]) -> None:

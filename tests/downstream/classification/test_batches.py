@@ -1,6 +1,7 @@
 """Images are decoded once, exactly, and batches do not depend on workers or devices."""
 
 import resource
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 from PIL import Image
 
 from genaug.core.errors import GenaugError
+from genaug.core.files import write_text
 from genaug.core.store import Store
 from genaug.data.augmentation import Augment
 from genaug.data.mixing import Replace, Stream
 from genaug.data.sample import Sample, SyntheticSample
+from genaug.downstream import decoded
 from genaug.downstream.classification.batches import StreamBatches, class_weights, decode, step_loader
 from genaug.downstream.decoded import CHECKS, PIXELS, resized
 from genaug.downstream.trainer import TrainerConfig
@@ -88,6 +91,41 @@ def test_no_picture_is_taken_for_another_if_the_list_of_them_is_damaged(files, t
     for _ in range(2):
         found = decode(files[::-1], 16, "squash", store).values
         assert np.array_equal(found[:], [*reversed([*expected, resized(files[3].open(), 16, "squash")])])
+
+
+def test_two_that_add_pictures_at_once_both_keep_their_rows(files, tmp_path, monkeypatch):
+    """The list is read, added to and written under a lock: else one of them would write over the other's rows."""
+    store, waiting = Store(tmp_path / "store"), []
+
+    def slow(path, text):
+        if not waiting:
+            waiting.append(threads.submit(decode, files[2:], 16, "squash", Store(tmp_path / "store")))
+            wait(waiting, timeout=0.5)  # long enough for one that does not wait for us to end
+        write_text(path, text)
+
+    monkeypatch.setattr(decoded, "write_text", slow)
+    with ThreadPoolExecutor() as threads:
+        decode(files[:2], 16, "squash", store)
+        waiting[0].result()
+    assert len((tmp_path / "store/decoded/16-squash/index.txt").read_text().split()) == 4
+
+
+def test_a_row_is_compared_with_its_checksum_when_it_is_first_read_alone(files, tmp_path, monkeypatch):
+    inputs = decode(files, 16, "squash", Store(tmp_path / "store"))
+    expected, compared, checksum = inputs.values[:], [], decoded._checksum
+    monkeypatch.setattr(decoded, "_checksum", lambda pixels, key: compared.append(key) or checksum(pixels, key))
+    assert np.array_equal(inputs.values[:], expected) and compared == []
+    decode(files[:3], 16, "squash", Store(tmp_path / "store")).values[:]
+    assert len(compared) == 3
+
+
+def test_one_file_at_two_white_points_is_two_pictures(tmp_path):
+    pixels = np.full((8, 8), 100, dtype=np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "deep.png")
+    for white in (255.0, 1000.0, 255.0):
+        sample = Sample(id="0", digest="one", image=tmp_path / "deep.png", label={0: 1.0}, white=white)
+        found = decode([sample], 8, "squash", Store(tmp_path / "store")).values[:]
+        assert found.max() == pytest.approx(100 * 255 / white, abs=1)
 
 
 def test_a_disk_that_is_full_is_an_error_and_ends_no_process(files, tmp_path):

@@ -85,6 +85,20 @@ def test_the_step_goes_up_the_score_within_its_bounds(prior, dataset, clip):
     assert torch.allclose(free, moved[-1].detach(), atol=1e-5)
 
 
+def test_each_image_is_guided_by_what_clip_says_of_its_own_source(prior, dataset, clip, monkeypatch):
+    made, seen = gif(clip), []
+    monkeypatch.setattr(imagination, "_guided", lambda config, prior, clip, f, known, seed: seen.append(known) or f)
+    variants = [made.variant_of(source, 0, dataset, "f") for source in dataset.train[:3]]
+    imagination.imagined(made, prior, torch.zeros((3, 4, 4, 4)), variants, dataset.class_names)
+    judge = Judge(clip, tuple(f"This is a photo of a {name}" for name in dataset.class_names), "cpu")
+    logs = []
+    for known, variant in zip(seen, variants, strict=True):
+        picture = torch.from_numpy(np.array(variant.source.open())).permute(2, 0, 1)[None] / 127.5 - 1
+        logs.append(judge.probabilities(judge.features(picture))[0].log())
+        assert torch.allclose(known.log(), logs[-1], atol=1e-2)
+    assert (logs[0] - logs[1]).abs().max() > 0.5  # sources that CLIP tells apart
+
+
 def test_images_do_not_depend_on_their_batch_and_differ_from_plain_edits(prior, dataset, clip):
     made = gif(clip)
     variants = [made.variant_of(source, j, dataset, "f") for source in dataset.train[:2] for j in range(2)]

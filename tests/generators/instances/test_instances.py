@@ -115,6 +115,7 @@ def test_each_object_has_its_own_draws_and_the_image_its_own_identity() -> None:
     drawn = [settings.variant_of(sample, j, data(sample), "w").draws for j in range(200)]
     share = sum(len(d["objects"]) for d in drawn) / 400
     assert 0.42 < share < 0.58
+    assert 70 < sum(len(d["objects"]) == 1 for d in drawn) < 130  # each object by its own draw
     both = [d for d in drawn if len(d["objects"]) == 2]
     assert {tuple(d["prompts"]) for d in both} == {(a, b) for a in texts.texts for b in texts.texts}
     assert {g for d in drawn for g in d["guidances"]} == {6.0, 7.0}

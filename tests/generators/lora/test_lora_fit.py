@@ -109,6 +109,16 @@ def test_the_first_loss_is_the_priors_own_and_gradients_are_those_of_finite_diff
         assert (losses[0] - losses[1]) / 2e-2 == pytest.approx(up.grad.view(-1)[place].item(), rel=0.05), name
 
 
+def test_half_of_what_is_drawn_is_mirrored_where_there_is_a_mirror_image(prior, dataset):
+    one, tokens = lora(batch_size=1), fitting.LearnedTokens.of(initial_tokens(prior, dataset))
+    images = fitting._images(prior, dataset, one, TextualInversion(seed=0, num_steps=0, flip=True), tokens)
+    images.mean[:, 1] = torch.nan  # found in the loss
+    mirrored = [bool(lora_loss(prior, images, tokens.rows, one, step).isnan()) for step in range(60)]
+    assert 20 <= sum(mirrored) <= 40
+    images.mean, images.std = images.mean[:, :1], images.std[:, :1]
+    assert not any(lora_loss(prior, images, tokens.rows, one, step).isnan() for step in range(5))
+
+
 def test_tokens_move_with_the_lora_unless_their_rate_is_zero(prior, dataset, tmp_path):
     names, found = list(dataset.class_names), {}
     for rate in (0.0, 1e-2):
