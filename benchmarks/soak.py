@@ -160,6 +160,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further run after this time")
     parser.add_argument("--per-run", type=int, default=5)
     parser.add_argument("--twins", action="store_true", help="two processes in every run, not in every second one")
+    names = [signum.name for signum in CODES]
+    parser.add_argument("--signals", nargs="*", default=names, choices=names, help="those that kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--out", type=Path, help="a JSON file for the sums; those in it are added to")
@@ -220,7 +222,7 @@ def main() -> None:
                     left - moment, 0.2 * seconds
                 )  # what is done is not done again, but the next attempt starts, too
                 work_for(processes, moment)
-                signum = draw.choice(list(CODES))
+                signum = signal.Signals[draw.choice(options.signals)]
                 for process in processes:
                     if process.is_alive():
                         os.kill(process.pid, signum)  # type: ignore[arg-type]

@@ -81,6 +81,16 @@ def test_alpha_zero_and_no_generator_are_one_cell(train):
     assert "complete already" in said and len(results(train)) == 1
 
 
+def test_a_result_that_was_edited_is_named_and_the_run_made_again(train):
+    run = ("generator=none", "dataset.shots=1", "downstream.num_steps=4", "tracking=local")
+    train(*run)
+    [whole] = results(train).values()
+    [path] = train.outputs.glob("runs/*/result.json")
+    path.write_text(json.dumps(whole | {"metrics": dict.fromkeys(whole["metrics"], 0.99)}))
+    assert "its content has changed" in train(*run)
+    assert [result["metrics"] for result in results(train).values()] == [whole["metrics"]]
+
+
 def test_fixed_and_drawn_strengths_share_images(train):
     run = ("-m", "generator=real_guidance_da_fusion", "mix.m=4", "generator.t0=0.5,[0.5,1.0]", "generator.num_steps=4")
     train(*run, "dataset.shots=1", "downstream.num_steps=2", "tracking=local")

@@ -1,9 +1,11 @@
 """Secrets of the environment are in nothing that a run writes or says, and are refused where somebody types them."""
 
 import re
+import sys
 
 import pytest
 
+from genaug import app
 from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.core.paths import presets
@@ -44,6 +46,24 @@ def test_a_secret_that_is_typed_is_refused_before_anything_is_written(name, monk
     assert SECRETS[name] not in str(caught.value)
     with pytest.raises(GenaugError, match=rf"dataset\.root holds the value of {name}"):
         check_words([f"dataset.root=${{oc.env:{name}}}"])  # else the message would say that there is no such folder
+    with pytest.raises(GenaugError, match=rf"… holds the value of {name}") as caught:
+        check_words([f"+{SECRETS[name]}=1"])
+    assert SECRETS[name] not in str(caught.value)
+    monkeypatch.setenv(name, "seed")  # too short for a secret, and a word of every command line
+    check_words(["seed=0"])
+
+
+def test_the_command_line_is_looked_at_before_anything_else_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
+    words = ["dataset=image_folder", "dataset.root=${oc.env:HF_TOKEN}", f"paths.outputs_dir={tmp_path / 'outputs'}"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    with pytest.raises(SystemExit) as end:
+        app.main()
+    said = "".join(capsys.readouterr())
+    assert (
+        end.value.code == 2 and "dataset.root holds the value of HF_TOKEN" in said and SECRETS["HF_TOKEN"] not in said
+    )
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_configuration_that_holds_a_secret_is_refused_before_anything_is_written(tmp_path, monkeypatch):
