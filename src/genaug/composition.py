@@ -28,6 +28,9 @@ from genaug.core.registry import COMPONENTS, load_components
 from genaug.core.words import readable
 from genaug.explanation import explain, explain_key
 
+OF_HYDRA = ("output", "help", "hydra_help", "env", "hydra_logging", "job_logging", "sweeper", "launcher")
+"""The groups of Hydra's own part of a configuration."""
+
 
 def sets_value(override: str) -> bool:
     """Whether an override (``mix.alpha=0.7``, ``seed=3``) sets a value and chooses no preset, experiment or group.
@@ -215,6 +218,14 @@ def _parse(override: str) -> Override:
     return OverridesParser.create().parse_override(override)
 
 
+def without_hydra(words: Sequence[str], *kept: str) -> list[str]:
+    """Words of a composition of which Hydra's own part is thrown away: without its groups but ``kept``, it takes a quarter less
+    time. Words that speak of Hydra's part stay as they are."""
+    if any("hydra" in word.partition("=")[0] for word in words):
+        return list(words)
+    return [*words, *(f"~hydra/{group}" for group in OF_HYDRA if group not in kept)]
+
+
 def composer_of(loader: ConfigLoader, master: DictConfig) -> Composer:
     """The composer of a sweep's jobs, as its sweeper and its launcher see them."""
 
@@ -232,7 +243,7 @@ def compose_typed(overrides: list[str]) -> RunConfig:
     conf = register()
     try:
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            config = hydra.compose("config", checked(overrides))
+            config = hydra.compose("config", without_hydra(checked(overrides)))
             with open_dict(config):
                 config.pop("hydra", None)
             return typed(config)

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from genaug.choosing import choose
-from genaug.composition import Composer, checked, sets_value
+from genaug.composition import Composer, checked, sets_value, without_hydra
 from genaug.config import RunConfig
 from genaug.config_source import register
 from genaug.core.combinations import combinations, parameters
@@ -92,7 +92,8 @@ def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None =
         choice = choose(item, [*extra, *place])
         fixed = [*choice.overrides, *extra, *place]
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            master = hydra.compose("config", [f"experiment={item}", *_plain(fixed)], return_hydra_config=True)
+            words = without_hydra([f"experiment={item}", *_plain(fixed)], "sweeper")
+            master = hydra.compose("config", words, return_hydra_config=True)
             params = parameters(master.hydra.sweeper.params)
             jobs = combinations([*params, f"experiment={item}", *(o for o in fixed if not o.startswith("hydra."))])
             cells, notes = _compose(jobs)
@@ -129,7 +130,7 @@ def _plain(overrides: Sequence[str]) -> list[str]:
 
 def _compose(jobs: list[list[str]]) -> tuple[list[PlannedCell], list[str]]:
     """The runs of a sweep, and what is to be said of keys that only some of them have."""
-    composer = Composer(lambda choices: hydra.compose("config", choices))
+    composer = Composer(lambda choices: hydra.compose("config", without_hydra(choices)))
     jobs, notes = composer.fitting(jobs)
     texts, cells = Texts(), []
     for job in jobs:
