@@ -76,15 +76,7 @@ def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None =
         GenaugError: if the experiment does not compose.
     """
     if (names := members(item)) != [item]:
-        parts = tuple(expand(name, extra, outputs) for name in names)
-        return Sweep(
-            item=item,
-            extra=tuple(dict.fromkeys(chain.from_iterable(part.extra for part in parts))),
-            cells=list(chain.from_iterable(part.cells for part in parts)),
-            outputs=parts[0].outputs,
-            notes=tuple(dict.fromkeys(chain.from_iterable(part.notes for part in parts))),
-            parts=parts,
-        )
+        return together(item, [expand(name, extra, outputs) for name in names])
     conf = register()
     try:
         extra = last_extra(outputs or Path("outputs"), item) if extra is None else checked(extra)
@@ -102,6 +94,18 @@ def expand(item: str, extra: Sequence[str] | None = None, outputs: Path | None =
         raise GenaugError(explain(error)) from error
     look_up(cells, folder / "runs")
     return Sweep(item=item, extra=tuple(extra), cells=cells, outputs=folder, notes=(*choice.lines, *notes))
+
+
+def together(item: str, parts: Sequence[Sweep]) -> Sweep:
+    """The sweep of an experiment that takes the mean of others, from theirs."""
+    return Sweep(
+        item=item,
+        extra=tuple(dict.fromkeys(chain.from_iterable(part.extra for part in parts))),
+        cells=list(chain.from_iterable(part.cells for part in parts)),
+        outputs=parts[0].outputs,
+        notes=tuple(dict.fromkeys(chain.from_iterable(part.notes for part in parts))),
+        parts=tuple(parts),
+    )
 
 
 def plan_jobs(overrides: Sequence[str]) -> list[PlannedCell]:
