@@ -100,6 +100,30 @@ def test_a_sweep_over_what_names_no_preset_is_refused_at_once(words):
         plan_jobs(words)
 
 
+OWN_FILES = {
+    "generator": (
+        "defaults: [_none, _self_]\nstrength: 1\n",
+        "^In generator=mine: NoGenerator has no field strength. It has name, seed.$",
+    ),
+    "mix": ("defaults: [_replace, _self_]\nm: many\n", "^In mix=mine, mix.m: Value 'many' .*Integer.$"),
+    "experiment": (
+        "# @package _global_\ndataset: {shotz: 4}\n",
+        "^In experiment=my/own: There is no key dataset.shotz. Did you mean dataset.shots",
+    ),
+}
+
+
+@pytest.mark.parametrize("group", OWN_FILES)
+def test_a_wrong_key_of_a_file_of_ones_own_is_answered_with_the_file(tmp_path, monkeypatch, group):
+    monkeypatch.chdir(tmp_path)
+    content, said = OWN_FILES[group]
+    file, choice = ("experiments/my/own", "my/own") if group == "experiment" else (f"conf/{group}/mine", "mine")
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / f"{file}.yaml").write_text(content)
+    with pytest.raises(GenaugError, match=said):
+        compose_typed([f"{group}={choice}"])
+
+
 LAUNCHERS = sorted((ROOT / "conf/hydra/launcher").glob("[!c]*.yaml"))
 
 

@@ -7,6 +7,7 @@ What was read is kept pickled, which loads six times faster than a ``DictConfig`
 
 import functools
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +29,10 @@ EXPERIMENT, SMOKE = "experiment", "reduced/smoke"
 """Groups that ``experiments/`` fills: what an experiment sets, and what ``preset=smoke`` changes in it (its ``smoke:``)."""
 SMALLEST = "smallest/debug"
 """Group that ``Generator.smallest`` fills, by the generator's presets: what ``preset=debug`` changes in it."""
+
+
+# a launcher's preset of ours is meant to be checked against the plugin's of the same name
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
 class GenaugSource(ConfigSource):

@@ -54,7 +54,7 @@ def message(error: BaseException) -> str | None:
                 f"There is not enough memory ({first_line(link)}). In training, write a smaller downstream.batch_size or "
                 "trainer.precision=bf16-mixed; what is made already is kept, and the same command goes on from there."
             )
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, HydraException | OmegaConfBaseException) or "Invalid defaults list" in str(error):
         return explain(error)
     if match := re.search(r"Unknown plugin class : '[\w.]+\.(\w+)'", str(error)):
         extra = EXTRAS.get(match.group(1), "")
@@ -103,10 +103,13 @@ def explain(error: BaseException) -> str:
             f"with each, or write {key}=[{value}] for one list."
         )
     if match := re.search(r"full_key: ([\w.]+)", text):
+        key = match.group(1)
         reason = next(message for message in said if "full_key:" in message).splitlines()[0]
         if "missing mandatory value" in reason.lower():
-            return f"{match.group(1)} is needed here: write {match.group(1)}=VALUE."
-        return f"{match.group(1)}: {reason}."
+            return f"{key} is needed here: write {key}=VALUE."
+        if preset := re.search(r"In '([\w/]+)': \w+ raised while composing config:\n(.*)", text):
+            return explain_wrong_preset(preset.group(1), key, preset.group(2))
+        return f"{key}: {reason}."
     return text
 
 
@@ -127,6 +130,18 @@ def explain_key(key: str) -> str:
         f"{key} belongs to {group}={', '.join(owners[:6])}{others}, and another {group} is chosen: "
         f"choose one of these too, or leave {key} out.{hint}"
     )
+
+
+def explain_wrong_preset(preset: str, key: str, reason: str) -> str:
+    """What is wrong with a key that a preset's or an experiment's own file sets."""
+    group, _, name = preset.partition("/") if preset.startswith("experiment/") else preset.rpartition("/")
+    if not reason.startswith("Key "):
+        return f"In {group}={name}, {key}: {reason}."
+    if group not in COMPONENTS:
+        return f"In {group}={name}: {explain_key(key)}"
+    component = COMPONENTS[group][component_of(group, name)]
+    has = ", ".join(f.name for f in fields(component))  # type: ignore[arg-type]
+    return f"In {group}={name}: {component.__name__} has no field {key.partition('.')[2]}. It has {has}."
 
 
 def _is_mapping(component: type, name: str) -> bool:

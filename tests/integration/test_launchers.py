@@ -45,6 +45,7 @@ def test_a_sweep_gives_the_same_by_every_launcher(train, expected, name):
     said = train(*sweep, f"hydra/launcher={name}", *LAUNCHERS[name], code=2, env={**OFFLINE, **cores})
     results = [json.loads(path.read_text()) for path in train.outputs.glob("runs/*/result.json")]
     assert f"{len(shots)} runs: {len(shots) - 1} ok, 1 failed" in said
+    assert "UserWarning" not in said
     assert "log.txt)" in said, "the summary names the log of what failed"
     metrics = {result["config"]["dataset"]["shots"]: result["metrics"] for result in results}
     assert tuple(sorted(metrics)) == shots[:-1]
