@@ -27,7 +27,7 @@ def make_slowly(root: Path, log: Path) -> None:
 
 def test_two_processes_that_ask_for_one_artefact_make_it_once(tmp_path):
     log = tmp_path / "log"
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     workers = [context.Process(target=make_slowly, args=(tmp_path / "store", log)) for _ in range(2)]
     for worker in workers:
         worker.start()
@@ -140,7 +140,7 @@ def hold_and_die(root: Path) -> None:
 
 
 def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
-    process = multiprocessing.get_context("spawn").Process(target=hold_and_die, args=(tmp_path,))
+    process = multiprocessing.get_context("fork").Process(target=hold_and_die, args=(tmp_path,))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL and (tmp_path / "locks" / f"{'a' * 16}.owner").exists()

@@ -155,7 +155,7 @@ def fill(root: Path, log: Path, count: int, m: int) -> None:
 @pytest.mark.slow
 def test_processes_fill_overlapping_pools_together_and_make_each_image_once(tmp_path):
     log = tmp_path / "log"
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     workers = [context.Process(target=fill, args=(tmp_path / "store", log, n, 10)) for n in (20, 10, 20)]
     for worker in workers:
         worker.start()
@@ -176,7 +176,7 @@ def claim_and_die(root: Path) -> None:
 
 
 def test_the_images_of_a_process_that_was_killed_are_made_by_others(tmp_path):
-    process = multiprocessing.get_context("spawn").Process(target=claim_and_die, args=(tmp_path,))
+    process = multiprocessing.get_context("fork").Process(target=claim_and_die, args=(tmp_path,))
     process.start()
     process.join()
     assert len(list((tmp_path / "locks" / "claims").glob("*.json"))) == 1

@@ -120,7 +120,7 @@ def until_killed(root: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_writer_leaves_a_shard_whose_images_count_and_that_is_sealed_later(tmp_path):
-    process = multiprocessing.get_context("spawn").Process(target=until_killed, args=(tmp_path,))
+    process = multiprocessing.get_context("fork").Process(target=until_killed, args=(tmp_path,))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -234,7 +234,7 @@ def fill(root: Path, log: Path, count: int, packed: int) -> None:
 
 @pytest.mark.slow
 def test_processes_fill_overlapping_pools_of_both_forms_together(tmp_path):
-    log, context = tmp_path / "log", multiprocessing.get_context("spawn")
+    log, context = tmp_path / "log", multiprocessing.get_context("fork")
     jobs = ((20, 1), (10, 10**6), (20, 1))
     workers = [context.Process(target=fill, args=(tmp_path / "store", log, *job)) for job in jobs]
     for worker in workers:
