@@ -9,8 +9,7 @@ from torch import nn
 
 from genaug.core.errors import GenaugError
 from genaug.priors.config import PriorConfig
-from genaug.priors.loading import _lora_file
-from genaug.priors.lora import merge_lora
+from genaug.priors.lora import lora_file, merge_lora
 from genaug.priors.random_weights import random_parts
 
 RANK = 2
@@ -167,12 +166,13 @@ def test_a_file_that_is_not_there_is_named_before_any_work(tmp_path):
             PriorConfig(lora_path=str(path), image_size=32).check_available()
 
 
-def test_the_file_of_a_folder_is_found_where_there_is_one(tmp_path):
-    with pytest.raises(GenaugError, match=r"holds no \.safetensors file"):
-        _lora_file(str(tmp_path))
+@pytest.mark.parametrize("key", ["prior.lora_path", "generator.lora.path"])
+def test_the_file_of_a_folder_is_found_where_there_is_one(tmp_path, key):
+    with pytest.raises(GenaugError, match=rf"{key}=.* holds no \.safetensors file"):
+        lora_file(key, str(tmp_path))
     for name in ("a.safetensors", "b.safetensors"):
         save_file({"x": torch.zeros(1)}, tmp_path / name)
-    with pytest.raises(GenaugError, match=r"holds a.safetensors, b.safetensors"):
-        _lora_file(str(tmp_path))
+    with pytest.raises(GenaugError, match=rf"{key}=.* holds a.safetensors, b.safetensors"):
+        lora_file(key, str(tmp_path))
     save_file({"x": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
-    assert _lora_file(str(tmp_path)).name == "adapter_model.safetensors"
+    assert lora_file(key, str(tmp_path)).name == "adapter_model.safetensors"

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from genaug.core.errors import GenaugError, boundary
 from genaug.priors.config import PriorConfig
 from genaug.priors.hub import check_unet, model_folder, other_folder
 from genaug.priors.layout import check_folder
-from genaug.priors.lora import FILES, merge_lora
+from genaug.priors.lora import lora_file, merge_lora
 from genaug.priors.model import Prior
 
 
@@ -70,7 +69,9 @@ def load_prior(config: PriorConfig, device: str) -> Prior:
     if config.vae_path is not None:
         vae = _other_vae(config.vae_path, vae_dtype)
     if config.lora_path is not None:
-        merge_lora({"unet": unet, "text_encoder": text}, _lora_file(config.lora_path), config.lora_scale)
+        merge_lora(
+            {"unet": unet, "text_encoder": text}, lora_file("prior.lora_path", config.lora_path), config.lora_scale
+        )
     with boundary(
         f"prior.path={config.path}: its parts do not work together",
         "They are parts of different models, or incomplete: copy or download the model again, or name another folder.",
@@ -124,15 +125,3 @@ def _other_vae(path: str, dtype: torch.dtype) -> Any:
         name = json.loads((folder / "config.json").read_text())["_class_name"]
         kind = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}[name]
         return kind.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
-
-
-def _lora_file(path: str) -> Path:
-    file = Path(path).expanduser()
-    if file.is_file():
-        return file
-    folder = other_folder("prior.lora_path", path, ("*.safetensors", "adapter_config.json"), "prior.lora_path=null")
-    found = [folder / name for name in FILES if (folder / name).is_file()] or sorted(folder.glob("*.safetensors"))
-    if len(found) != 1:
-        listed = ", ".join(file.name for file in found) or "no .safetensors file"
-        raise GenaugError(f"prior.lora_path={path} holds {listed}: write prior.lora_path={path}/FILE.safetensors.")
-    return found[0]

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from genaug.core.errors import GenaugError, boundary
 from genaug.priors.deltas import applied
+from genaug.priors.hub import other_folder
 
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """Names under which diffusers and PEFT write a LoRA into a folder."""
@@ -43,6 +44,23 @@ OTHER_KINDS = {
     "lora_mid": "LoCon with CP",
 }
 """Pieces of names that belong to other adapters than LoRA."""
+
+
+def lora_file(key: str, path: str) -> Path:
+    """The file of the LoRA that ``key`` names: itself, or the one in a folder or in the Hub's ``owner/model@revision``.
+
+    Raises:
+        GenaugError: if there is none, or one of several is meant.
+    """
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    folder = other_folder(key, path, ("*.safetensors", "adapter_config.json"), f"{key}=null")
+    found = [folder / name for name in FILES if (folder / name).is_file()] or sorted(folder.glob("*.safetensors"))
+    if len(found) != 1:
+        listed = ", ".join(file.name for file in found) or "no .safetensors file"
+        raise GenaugError(f"{key}={path} holds {listed}: write {key}={path}/FILE.safetensors.")
+    return found[0]
 
 
 @dataclass(kw_only=True, slots=True)

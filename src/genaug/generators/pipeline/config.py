@@ -43,7 +43,7 @@ class Lora:
     """A LoRA in any layout that ``load_lora_weights`` of diffusers reads."""
 
     path: str | None = field(default=None, metadata=CONTENT)
-    """A .safetensors file, a folder, or a Hub id; null loads none."""
+    """A .safetensors file, a folder with one, or a Hub id with or without ``@revision``; null loads none."""
     scale: float = bounded(1.0, 0, 10)
     """Weight of the LoRA."""
 

@@ -27,7 +27,7 @@ from genaug.generators.pipeline.config import Pipeline
 from genaug.generators.pipeline.control import control_picture
 from genaug.generators.sdedit.edit_region import edit_region
 from genaug.generators.tokens.prompts import readable
-from genaug.priors.lora import FILES
+from genaug.priors.lora import FILES, lora_file
 
 PROBE_STEPS = 2
 """Denoising steps of the calls that ``batches_agree`` compares."""
@@ -165,11 +165,9 @@ def _add_adapters(pipe: Any, config: Pipeline, learned: Path | None) -> None:
             pipe.load_lora_weights(str(learned), weight_name=FILES[0], adapter_name="learned")
         scales["learned"] = 1.0
     if config.lora.path is not None:
-        with boundary(
-            f"generator.lora.path={config.lora.path} cannot be loaded",
-            "Write a LoRA for this model.",
-        ):
-            pipe.load_lora_weights(config.lora.path, adapter_name="genaug")
+        file = lora_file("generator.lora.path", config.lora.path)
+        with boundary(f"generator.lora.path={config.lora.path} cannot be loaded", "Write a LoRA for this model."):
+            pipe.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="genaug")
         scales["genaug"] = config.lora.scale
     if scales:
         pipe.set_adapters(list(scales), list(scales.values()))
