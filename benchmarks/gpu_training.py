@@ -116,6 +116,7 @@ def classifier_row(backbone: str, size: int, batch: int, steps: int, device: str
             mean=mean,
             std=std,
             num_workers=cfg.trainer.workers(),
+            persistent_workers=cfg.trainer.workers() > 0,
             pin_memory=gpu,
             device=torch.device(device),
         )

@@ -261,14 +261,18 @@ def test_depth_is_estimated_by_a_model_of_transformers(data: Dataset, tmp_path: 
     assert not np.array_equal(grey, np.asarray(control_picture(data.train[1], config, (48, 32))))
 
 
-def test_a_variant_of_the_files_is_read_and_precision_changes_little(data: Dataset, tmp_path: Path) -> None:
+def test_a_variant_of_the_files_is_read(data: Dataset, tmp_path: Path) -> None:
     half = diffusers.StableDiffusionPipeline.from_pretrained(TINY, torch_dtype=torch.float16)
     half.save_pretrained(tmp_path, variant="fp16")
-    plain = drawn(pipeline(), data)
-    assert np.abs(drawn(pipeline(tmp_path, variant="fp16"), data) - plain).mean() < 1
-    assert 0 < np.abs(drawn(pipeline(dtype="bfloat16"), data) - plain).mean() < 4
+    assert np.abs(drawn(pipeline(tmp_path, variant="fp16"), data) - drawn(pipeline(), data)).mean() < 1
     with pytest.raises(GenaugError, match=rf"generator\.path={tmp_path} cannot be loaded"):
         drawn(pipeline(tmp_path), data)
+
+
+@pytest.mark.skipif(torch.__version__ < (2, 14), reason="torch 2.10 draws other noise in half precision, 2.14 the same")
+def test_precision_changes_little(data: Dataset) -> None:
+    plain = drawn(pipeline(), data)
+    assert 0 < np.abs(drawn(pipeline(dtype="bfloat16"), data) - plain).mean() < 4
 
 
 @pytest.mark.parametrize(
