@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import weakref
 
 import pytest
 import torch
@@ -14,11 +13,12 @@ import genaug as genaug_package
 from genaug import app as genaug_app
 from genaug.cli import app
 from genaug.composition import compose_typed, compose_whole
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, release_memory
 from genaug.explanation import explain_presets, message
 from genaug.runs.cell import Cell, cell_fingerprint
 from genaug.tables.sweep import plan_jobs
 from tests.conftest import ROOT, genaug
+from tests.leftovers import Leftover
 
 WRONG = {
     "seed=-1": r"seed=-1 must be at least 0",
@@ -208,13 +208,8 @@ def test_a_run_of_a_sweep_that_fails_gives_its_memory_back(tmp_path, monkeypatch
     """Lightning's trainer and model hold each other, so a later run would find the device full."""
     held = []
 
-    class Model:
-        def __init__(self):
-            self.trainer = self  # a circle
-            held.append(weakref.ref(self))
-
     def fail(cell):
-        model = Model()
+        model = Leftover(held)
         raise torch.OutOfMemoryError(f"CUDA out of memory of {model}")
 
     gc.disable()
@@ -228,6 +223,14 @@ def test_a_run_of_a_sweep_that_fails_gives_its_memory_back(tmp_path, monkeypatch
         assert len(held) == 2 and [model() for model in held] == [None, None]
     finally:
         gc.enable()
+
+
+def test_what_torch_keeps_of_a_devices_memory_is_given_back_with_the_rest(monkeypatch):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    release_memory()
+    assert emptied == [True]
 
 
 def test_the_console_says_its_version_and_what_it_is_for():

@@ -1,5 +1,6 @@
 """Faults while a pool is made: damage on disk, several writers, kills, too little memory."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from genaug.core.store import SEAL, Store
 from genaug.data.pool import ACCEPTED, manifest_rows
 from genaug.generators import forms, publishing
 from tests.generators.test_publishing import Noise, build, contents, dataset
+from tests.leftovers import Leftover
 
 
 @pytest.fixture(autouse=True)
@@ -223,12 +225,15 @@ class Hungry(Noise):
 
     batch_size: int = field(default=16, metadata=NOT_IDENTITY)
     fits_in_memory: ClassVar[int] = 2
+    left: ClassVar[list] = []
+    """What failed batches have left."""
 
     def generate(self, variants, dataset, prior, fitted, device):
+        assert [leftover() for leftover in self.left if leftover() is not None] == []
         for start in range(0, len(variants), self.batch_size):
             batch = variants[start : start + self.batch_size]
             if (start or not self.fits_in_memory) and self.batch_size > self.fits_in_memory:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+                raise torch.OutOfMemoryError(f"CUDA out of memory of {Leftover(self.left)}")
             yield from Noise.generate(self, batch, dataset, prior, fitted, device)
 
 
@@ -236,7 +241,12 @@ def test_without_memory_for_a_batch_it_is_halved_and_the_images_stay_the_same(tm
     said: list[str] = []
     hungry = Hungry(seed=0, batch_size=8)
     args = (None, "fitted", lambda: None, 6)
-    pool = publishing.make_pool(Store(tmp_path / "a"), hungry, dataset(), *args, said.append)
+    gc.disable()
+    try:
+        pool = publishing.make_pool(Store(tmp_path / "a"), hungry, dataset(), *args, said.append)
+    finally:
+        gc.enable()
+    assert len(Hungry.left) == 2
     Hungry.fits_in_memory = 16
     try:
         whole = publishing.make_pool(Store(tmp_path / "b"), Hungry(seed=0), dataset(), *args)

@@ -1,6 +1,7 @@
 """Joint textual inversion: one run over all classes equals one run per class, and touches nothing but its rows."""
 
 import dataclasses
+import gc
 import re
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from genaug.generators.tokens.textual_inversion import State, adamw_rows, draw, 
 from genaug.generators.tokens.token_files import write_tokens
 from genaug.priors.model import LearnedTokens
 from tests.generators.conftest import make_dataset
+from tests.leftovers import Leftover
 
 
 def settings(**changes) -> TextualInversion:
@@ -136,17 +138,22 @@ def test_joint_equals_independent(prior, dataset, tmp_path, groups_per_batch):
 
 
 def test_without_memory_for_all_classes_fewer_share_a_call(prior, dataset, tmp_path, monkeypatch):
-    sizes = []
+    sizes, left = [], []
 
     def hungry(prior, groups, *rest):
         sizes.append(len(groups))
+        assert [leftover() for leftover in left if leftover() is not None] == []
         if len(groups) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise torch.OutOfMemoryError(f"CUDA out of memory of {Leftover(left)}")
         return step_groups(prior, groups, *rest)
 
     _, _, expected = learn(prior, dataset, settings(num_steps=2, groups_per_batch=1), tmp_path / "one")
     monkeypatch.setattr(textual_inversion, "step_groups", hungry)
-    groups, _, found = learn(prior, dataset, settings(num_steps=2, groups_per_batch=3), tmp_path / "halved")
+    gc.disable()
+    try:
+        groups, _, found = learn(prior, dataset, settings(num_steps=2, groups_per_batch=3), tmp_path / "halved")
+    finally:
+        gc.enable()
     assert sizes == [3, 2] + [1] * (2 * len(groups))
     assert torch.equal(found.embeddings, expected.embeddings) and torch.equal(found.losses, expected.losses)
 
