@@ -2,6 +2,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -90,10 +91,27 @@ def test_an_artefact_whose_content_changed_in_place_is_made_again(tmp_path, caps
         return {}
 
     folder, _ = store.folder("fitted", "thing", "b" * 16, make)
-    (folder / "weights").write_bytes(b"12345679")
-    folder, made = store.folder("fitted", "thing", "b" * 16, make)
-    assert made and (folder / "weights").read_bytes() == b"12345678"
+    for _ in range(2):  # the second time after it was found whole
+        (folder / "weights").write_bytes(b"12345679")
+        folder, made = store.folder("fitted", "thing", "b" * 16, make)
+        assert made and (folder / "weights").read_bytes() == b"12345678"
+        assert store.folder("fitted", "thing", "b" * 16, make) == (folder, False)
     assert "the content of weights has changed" in capsys.readouterr().err
+
+
+def test_an_artefact_that_lacks_a_file_is_made_again(tmp_path, capsys):
+    store = Store(tmp_path)
+
+    def make(work: Path) -> dict:
+        (work / "weights").write_bytes(b"12345678")
+        return {}
+
+    folder, _ = store.folder("fitted", "thing", "b" * 16, make)
+    for _ in range(2):
+        (folder / "weights").unlink()
+        assert store.folder("fitted", "thing", "b" * 16, make) == (folder, True)
+        assert store.folder("fitted", "thing", "b" * 16, make) == (folder, False)
+    assert "weights is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("about", [b"", b"{}", b"[]", b'{"fingerprint": "b", "files": {"weights": "x"}}', bytes(256)])
@@ -120,6 +138,9 @@ def test_an_image_whose_pixels_are_not_those_published_is_named(tmp_path):
         chunk.add_text("genaug", image.text["genaug"])
         changed.save(path, format="PNG", pnginfo=chunk)
     with pytest.raises(GenaugError, match=f"{path.name} is damaged .its pixels have changed"):
+        store.about_image("e" * 16)
+    shutil.copy(other, path)
+    with pytest.raises(GenaugError, match=f"{path.name} is damaged .it is the image {'f' * 16}"):
         store.about_image("e" * 16)
 
 

@@ -20,6 +20,10 @@ def test_whatever_is_damaged_is_named_removed_and_made_again(tmp_path):
     count, found = verify(tmp_path)
     assert found == [] and count == 1 + 8 + 1 + 2
 
+    (folder / "w").rename(tmp_path / "w")
+    assert [(damage.path, damage.why) for damage in verify(tmp_path)[1]] == [(folder, "w is missing")]
+    (tmp_path / "w").rename(folder / "w")
+
     (folder / "w").write_bytes(b"13")
     image = store.image_path(pool.samples[0].digest)
     data = image.read_bytes()
