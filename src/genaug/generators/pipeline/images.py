@@ -230,11 +230,9 @@ def call(
         given = {
             key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in given.items()
         }
-    every = range(torch.cuda.device_count())
-    with boundary(f"{type(pipe).__name__} failed on {batch[0].source.id}"), torch.random.fork_rng(every):
-        torch.manual_seed(
-            _seed(batch[0])
-        )  # what some pipelines draw without their generator, e.g. for a condition's latents
+    gpus = range(torch.cuda.device_count())
+    with boundary(f"{type(pipe).__name__} failed on {batch[0].source.id}"), torch.random.fork_rng(gpus):
+        torch.manual_seed(_seed(batch[0]))  # for what some pipelines draw without their generator
         return list(pipe(**given).images)
 
 
