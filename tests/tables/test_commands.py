@@ -2,6 +2,7 @@
 
 import errno
 import inspect
+import json
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,15 @@ def test_a_full_disk_is_one_sentence_and_a_fault_of_ours_keeps_its_traceback(mon
     monkeypatch.setattr(cli, "app", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+def test_an_experiment_says_with_what_it_was_last_run_where_that_is_shown(sweep_of):
+    sweep = sweep_of("mix.m=2")
+    finish_all(sweep)
+    record = sweep.outputs / "sweeps" / "1" / "cells.jsonl"
+    record.parent.mkdir(parents=True)
+    words = ["experiment=paper/item", "mix.m=2", "seed=0", "generator=none"]
+    record.write_text(json.dumps({"overrides": words}) + "\n")
+    place = ["--outputs", str(sweep.outputs)]
+    assert "paper/item as it was last run, with mix.m=2:" in said("verdict", "paper/item", *place)
+    assert "last run" not in said("verdict", "paper/item", "mix.m=2", *place)

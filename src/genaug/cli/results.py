@@ -177,7 +177,10 @@ def _tables(
     if names_one and not where and not last:
         spec = read_spec(item)
         spec.metric = metric or spec.metric
-        found = collect(expand(item, words[1:] or None, outputs), spec)
+        sweep = expand(item, words[1:] or None, outputs)
+        if sweep.extra and not words[1:]:
+            typer.echo(f"{item} as it was last run, with {shlex.join(sweep.extra)}:", err=True)
+        found = collect(sweep, spec)
         if command in ("verdict", "compare") and not found.results:
             raise GenaugError(_none_complete(item, words[1:], outputs))
         return [found]
