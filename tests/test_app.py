@@ -249,7 +249,7 @@ def test_a_key_is_never_proposed_for_itself():
         with pytest.raises(GenaugError) as raised:
             compose_typed(overrides)
         assert "Did you mean" not in str(raised.value)
-    with pytest.raises(GenaugError, match="no key generator.tO. Did you mean generator.t0 or generator.eta.$"):
+    with pytest.raises(GenaugError, match=r"no key generator.tO. Did you mean generator.t0 or generator.eta.$"):
         compose_typed(["generator.tO=0.5"])
 
 

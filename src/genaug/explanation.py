@@ -181,7 +181,8 @@ def _explain_unknown_key(key: str) -> str:
     if ELSEWHERE.get(leaf) in siblings:
         return f"There is no key {key}. Did you mean {parent}.{ELSEWHERE[leaf]}?"
     near = [f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(leaf, siblings, n=3)]
-    near += [k for k in difflib.get_close_matches(key, everything, n=3, cutoff=0.75) if k not in near and not key.startswith(f"{k}.")]
+    similar = difflib.get_close_matches(key, everything, n=3, cutoff=0.75)
+    near += [k for k in similar if k not in near and not key.startswith(f"{k}.")]
     if not near:
         near = [k for k in sorted(everything) if k.rpartition(".")[2] == leaf]
     hint = f" Did you mean {' or '.join(near[:3])}?" if near else ""
