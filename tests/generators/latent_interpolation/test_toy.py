@@ -15,7 +15,7 @@ from genaug.generators.latent_interpolation.networks import AdversarialAutoencod
 from genaug.generators.latent_interpolation.sections import Networks, Training
 
 SEED = 2
-NUM_STEPS = 2000
+NUM_STEPS = 1200
 
 
 def network(inputs: int, outputs: int, *last: nn.Module) -> nn.Module:
