@@ -85,7 +85,7 @@ def test_settings_are_kept_in_a_file_that_may_be_changed_for_a_data_set_and_its_
 def test_a_verdict_before_any_run_says_what_to_run(own):
     root, outputs = own[0], own[1].partition("=")[2]
     said = genaug("verdict", ITEM, root, "--outputs", outputs, code=2)
-    assert f"is complete below {outputs}. Run it first: genaug sweep experiment={ITEM}" in said
+    assert f"is complete below {outputs}. Run it first: python train.py -m experiment={ITEM}" in said
 
 
 @pytest.mark.slow

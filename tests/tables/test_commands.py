@@ -75,6 +75,8 @@ def test_an_experiment_is_named_as_for_train_py_and_alone(elsewhere, command):
     place = ["--outputs", str(elsewhere)]
     named = said(command, "experiment=paper/item", *place)
     assert named == said(command, "paper/item", *place) and "No finished run" not in named
+    if command == "plan":
+        assert "generator=none is no experiment, which comes first here" in said(command, "generator=none", *place)
     assert "no experiment paper/itme. Did you mean paper/item" in said(command, "experiment=paper/itme", *place)
 
 

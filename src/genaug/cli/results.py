@@ -153,6 +153,7 @@ def experiments(
 
 def _none_complete(item: str, overrides: list[str], outputs: Path) -> str:
     """Why there is nothing to show of an experiment, and what to write."""
+    from genaug.core.paths import sweep_command
     from genaug.tables.sweep import last_extra, was_run
 
     with_these = f" with {shlex.join(overrides)}" if overrides else ""
@@ -160,7 +161,7 @@ def _none_complete(item: str, overrides: list[str], outputs: Path) -> str:
     if overrides and was_run(outputs, item):
         return f"{said} It was last run with {shlex.join(last_extra(outputs, item))}: without any, these are taken."
     place = [] if outputs == Path("outputs") else [f"{OUTPUTS}={outputs}"]
-    return f"{said} Run it first: {shlex.join(['genaug', 'sweep', f'experiment={item}', *overrides, *place])}"
+    return f"{said} Run it first: {shlex.join([*sweep_command(), f'experiment={item}', *overrides, *place])}"
 
 
 def _tables(

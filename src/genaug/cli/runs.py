@@ -206,7 +206,7 @@ def verify(
     with Progress("verifying", None, unit="files") as progress:
         count, found = look(outputs, progress.update)
     for damage in found:
-        typer.echo(f"{damage.path}: {damage.why}")
+        typer.echo(f"{damage.path}: {damage.why.removeprefix(f'{damage.path} ')}")
     then = "" if not found else "; removed, runs make them again" if repair else "; remove them with --repair"
     typer.echo(f"{count} verified, {len(found)} damaged{then}")
     if repair:

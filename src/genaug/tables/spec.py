@@ -132,6 +132,8 @@ def read_experiment(item: str) -> dict[str, Any]:
         GenaugError: for an item that does not exist, with the nearest that do.
     """
     path = experiment_files().get(item)
+    if path is None and "=" in item:
+        raise GenaugError(f"{item} is no experiment, which comes first here, e.g. demo/compare.")
     if path is None:
         near = difflib.get_close_matches(item, items(), n=3, cutoff=0.5) or items()
         raise GenaugError(f"There is no experiment {item}. Did you mean {' or '.join(near[:3])}?")
