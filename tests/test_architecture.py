@@ -4,6 +4,7 @@ Imports are read from the source, wherever they stand in it; those for type chec
 """
 
 import ast
+import functools
 import importlib
 import importlib.util
 from collections.abc import Iterator
@@ -21,11 +22,13 @@ ROOMS = (
 MOST_LINES = 350
 PRIVATE = {
     "hydra._internal.core_plugins.basic_sweeper": "genaug.core.combinations",
+    "hydra._internal.defaults_list": "genaug.config_source",
     "omegaconf._utils.get_yaml_loader": "genaug.core.foreign",
 }
 """Foreign names that are not public, and the only module that uses each, for want of a public way."""
 
 
+@functools.cache
 def sources() -> dict[str, ast.Module]:
     """Every module of ours by its name."""
     modules = {}
@@ -55,16 +58,14 @@ def room(module: str) -> str:
     return parts[1] if len(parts) > 1 and parts[1] in ROOMS else ""
 
 
-MODULES = sources()
-
-
+@functools.cache
 def graph() -> dict[str, set[str]]:
     """Modules of ours that each module of ours imports."""
     edges: dict[str, set[str]] = {}
-    for module, tree in MODULES.items():
+    for module, tree in sources().items():
         found = set()
         for name in imports(tree):
-            while name and name not in MODULES:  # from a.b import c: a.b.c is a module, or a.b is
+            while name and name not in sources():  # from a.b import c: a.b.c is a module, or a.b is
                 name = name.rpartition(".")[0]
             if name:
                 found.add(name)
@@ -72,14 +73,11 @@ def graph() -> dict[str, set[str]]:
     return edges
 
 
-GRAPH = graph()
-
-
 def test_imports_point_down_the_list_of_rooms():
     height = {name: place for place, name in enumerate((*ROOMS, ""))}
     upwards = {
         (module, other)
-        for module, others in GRAPH.items()
+        for module, others in graph().items()
         for other in others
         if module.startswith("genaug.") and height[room(other)] > height[room(module)] and other != "genaug"
     }
@@ -94,8 +92,8 @@ def test_the_only_circles_are_a_config_with_its_implementation_in_one_package():
 
 def circles() -> list[set[str]]:
     """Groups of modules that reach each other."""
-    reached = {module: _reachable(module) for module in GRAPH}
-    groups = [{other for other in reached[module] if module in reached[other]} | {module} for module in GRAPH]
+    reached = {module: _reachable(module) for module in graph()}
+    groups = [{other for other in reached[module] if module in reached[other]} | {module} for module in graph()]
     return [group for i, group in enumerate(groups) if len(group) > 1 and group not in groups[:i]]
 
 
@@ -103,7 +101,7 @@ def _reachable(module: str) -> set[str]:
     seen: set[str] = set()
     waiting = [module]
     while waiting:
-        for other in GRAPH[waiting.pop()] - seen:
+        for other in graph()[waiting.pop()] - seen:
             seen.add(other)
             waiting.append(other)
     return seen
@@ -121,7 +119,7 @@ OF_NODES = ("_get_node", "_is_missing", "_is_none", "_is_interpolation", "_metad
 def private_names() -> set[tuple[str, str]]:
     """(foreign private name, module of ours that uses it), of Hydra and OmegaConf."""
     used = set()
-    for module, tree in MODULES.items():
+    for module, tree in sources().items():
         for name in imports(tree):
             if name.startswith(("hydra.", "omegaconf.")) and any(part.startswith("_") for part in name.split(".")):
                 used.add((name, module))
