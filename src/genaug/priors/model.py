@@ -19,6 +19,7 @@ from torch import Tensor
 from genaug.core.errors import GenaugError
 from genaug.priors.deltas import DELTA, applied, load_delta
 from genaug.priors.kept import kept_projections
+from genaug.priors.quick_gelu import fuse_quick_gelu
 
 PLACEHOLDER = re.compile(r"<[^<>\s]+>")
 
@@ -65,6 +66,7 @@ class Prior:
         self.unet = unet.to(device=device, memory_format=layout).eval().requires_grad_(False)
         self.vae = vae.to(device=device, memory_format=layout).eval().requires_grad_(False)
         self.text_encoder = text_encoder.to(device=device).eval().requires_grad_(False)
+        fuse_quick_gelu(self.text_encoder)
         self.tokenizer = tokenizer
         self.device = torch.device(device)
         self.image_size = image_size
