@@ -5,6 +5,7 @@ import torch
 
 from genaug.core.device import best_device
 from genaug.downstream import trainer
+from genaug.downstream.classification.module import LightningClassifier
 from genaug.downstream.trainer import TrainerConfig
 
 
@@ -51,3 +52,36 @@ def test_a_gpu_is_fed_by_the_other_cores(monkeypatch, cores, devices, expected):
     monkeypatch.setattr(trainer.os, "cpu_count", lambda: cores)
     assert TrainerConfig(devices=devices).workers() == expected
     assert TrainerConfig(devices=devices, num_workers=2).workers() == 2
+
+
+@pytest.mark.parametrize(("device", "asked", "expected"), [
+    ("cuda", None, torch.channels_last),
+    ("cuda", False, torch.preserve_format),
+    ("cpu", None, torch.preserve_format),
+    ("cpu", True, torch.channels_last),
+    ("mps", None, torch.preserve_format),
+])  # fmt: skip
+def test_channels_are_innermost_on_a_gpu_and_elsewhere_if_asked_for(monkeypatch, device, asked, expected):
+    monkeypatch.setattr(trainer, "best_device", lambda accelerator: device)
+    assert TrainerConfig(channels_last=asked).memory_format() is expected
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.5}])
+def test_the_layout_in_memory_changes_a_training_by_rounding_alone(classify, monkeypatch, tmp_path, settings):
+    layouts, found = [], []
+    step = LightningClassifier.training_step
+
+    def watched(self, *arguments):
+        weights = [weight for weight in self.scored.parameters() if weight.ndim == 4 and min(weight.shape[1:]) > 1]
+        layouts.append(all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights))
+        return step(self, *arguments)
+
+    monkeypatch.setattr(LightningClassifier, "training_step", watched)
+    for innermost in (True, None):
+        # Adam divides by small numbers and so enlarges the last digits
+        result = classify(
+            trainer={"channels_last": innermost}, folder=tmp_path / str(innermost), optimizer="sgd", **settings
+        )
+        found.append(torch.tensor([row["probability"] for row in result["predictions"]]))
+    assert layouts == [True] * 6 + [False] * 6
+    torch.testing.assert_close(*found, rtol=0, atol=1e-4)

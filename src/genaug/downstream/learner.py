@@ -45,8 +45,7 @@ class LightningLearner(pl.LightningModule):
         return self.network if self.average is None else self.average.module
 
     def on_fit_start(self) -> None:
-        if self.device.type == "cuda" and self.trainer_config.channels_last:
-            self.to(memory_format=torch.channels_last)  # in place: the optimiser's weights are these
+        self.to(memory_format=self.trainer_config.memory_format())  # in place: the optimiser's weights are these
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

@@ -39,8 +39,10 @@ class TrainerConfig:
     """On a GPU: products of float32 numbers by TF32, several times as fast, with mantissas of 10 bits."""
     cudnn_benchmark: bool = field(default=True, metadata=NOT_IDENTITY)
     """On a GPU: try several convolutions for each shape first. Write false where nearly every batch has a shape of its own."""
-    channels_last: bool = field(default=True, metadata=NOT_IDENTITY)
-    """On a GPU: train with channels innermost in memory, as tensor cores read them."""
+    channels_last: bool | None = field(default=None, metadata=NOT_IDENTITY)
+    """Train with channels innermost in memory, as tensor cores read them; null does so on a GPU alone. On a CPU true makes
+    small convolutional networks 1.2 to 1.4 times as fast. It rounds differently, which a short training enlarges to some
+    hundredths of a probability: write it for all runs that are compared, or for none."""
     checkpoint_every: int = count(1000, metadata=NOT_IDENTITY)
     """Optimiser steps between checkpoints from which an interrupted run resumes."""
 
@@ -55,6 +57,14 @@ class TrainerConfig:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
             torch.backends.cudnn.benchmark = self.cudnn_benchmark
         return device
+
+    def memory_format(self) -> Any:
+        """Torch's name for how the weights of a downstream model lie in memory."""
+        import torch
+
+        on_gpu = best_device(self.accelerator) == "cuda"
+        innermost = on_gpu if self.channels_last is None else self.channels_last
+        return torch.channels_last if innermost else torch.preserve_format
 
     def workers(self) -> int:
         """Processes that prepare batches."""

@@ -261,6 +261,7 @@ def _train(
     )
     trainer = build_trainer(trainer_config, config.num_steps, folder, record, config.name, [evaluations])
     if learner is None and caches_features(config, data):
+        network.to(memory_format=trainer_config.memory_format())  # type: ignore[call-overload]
         for read in (inputs, *(split.inputs for split in splits.values())):
             encode(read, network, network.features, trainer)
         record.say(f"the frozen backbone's features of {len(inputs.rows)} training images are computed once")
