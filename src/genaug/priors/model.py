@@ -248,7 +248,8 @@ class Prior:
             eps_hat, float32 [b, 4, h, w], also where the U-Net predicts v.
         """
         b = len(z)
-        t = torch.as_tensor(t, device=self.device).expand(b)
+        # a number is filled in by the device; a copy of it would wait for the CPU
+        t = torch.full((b,), t, device=self.device) if isinstance(t, int) else t.to(self.device).expand(b)
         guided = uncond is not None and guidance != 1.0
         self.num_evaluations += 2 * b if guided else b
         size = -(-b // self._batch_size) * self._batch_size if self.compiled and self._batch_size else b

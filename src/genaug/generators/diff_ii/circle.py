@@ -86,7 +86,7 @@ def inversions(
         set_alpha_to_one=False,
     )
     schedule.set_timesteps(config.inversion_steps)
-    timesteps = schedule.timesteps[: steps_taken(config.inversion_steps, level)]
+    timesteps = schedule.timesteps[: steps_taken(config.inversion_steps, level)].tolist()
     names = [dataset.class_names[sample.class_index] for sample in samples]
     prompts, tokens = config.prompts(names, prior, fitted)
     features = embed_distinct(prior, prompts, tokens, config.batch_size)
@@ -98,7 +98,7 @@ def inversions(
         z = prior.encode(torch.stack(pictures))
         with prior.sampling(config.batch_size):
             for t in timesteps:
-                z = schedule.step(prior.predict_noise(z, t, cond), int(t), z, return_dict=False)[0]
+                z = schedule.step(prior.predict_noise(z, t, cond), t, z, return_dict=False)[0]
         found.update(zip([sample.digest for sample in batch], z.cpu(), strict=True))
     return found
 
@@ -137,7 +137,7 @@ def denoise(
     schedule.set_timesteps(config.num_steps)
     change = len(prior.betas) * (1 - config.first_stage)
     with prior.sampling(config.batch_size):
-        for t in schedule.timesteps[config.num_steps - steps_taken(config.num_steps, level) :]:
+        for t in schedule.timesteps[config.num_steps - steps_taken(config.num_steps, level) :].tolist():
             cond = sentences_bld if t >= change else prompts_bld
             eps_hat = prior.predict_noise(z, t, cond, uncond_1ld, config.guidance)
             z = schedule.step(eps_hat, t, z, return_dict=False)[0]
