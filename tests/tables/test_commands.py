@@ -108,3 +108,20 @@ def test_an_experiment_says_with_what_it_was_last_run_where_that_is_shown(sweep_
     place = ["--outputs", str(sweep.outputs)]
     assert "paper/item as it was last run, with mix.m=2:" in said("verdict", "paper/item", *place)
     assert "last run" not in said("verdict", "paper/item", "mix.m=2", *place)
+
+
+def test_a_report_of_everything_leaves_out_and_names_what_no_longer_composes(sweep_of, project):
+    sweep = sweep_of()
+    finish_all(sweep)
+    file = project / "experiments" / "paper" / "edited.yaml"
+    file.write_text(
+        file.with_name("item.yaml").read_text().replace("# @package", "# edited\n# @package") + "\nnowhere: 1\n"
+    )
+    for number, item in enumerate(("paper/item", "paper/edited")):
+        record = sweep.outputs / "sweeps" / str(number) / "cells.jsonl"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"overrides": [f"experiment={item}"]}) + "\n")
+    place = ["--outputs", str(sweep.outputs), "--out", str(project / "page.html")]
+    everything = said("report", *place)
+    assert "paper/edited is left out: " in everything and "page.html: paper/item" in everything
+    assert "nowhere" in said("report", "paper/edited", *place)

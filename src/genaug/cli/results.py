@@ -127,12 +127,21 @@ def report(
 
     words, outputs = placed(select, outputs)
     if not words and not where and not last:
-        words = [item for item in items() if was_run(outputs, item)]
-        if not words:
+        run = [item for item in items() if was_run(outputs, item)]
+        if not run:
             raise GenaugError(f"No experiment has been run below {outputs}: name one, e.g. genaug report demo/compare.")
-    items_alone = words and all(is_experiment(word.removeprefix(EXPERIMENT)) for word in words)
-    groups = [[word] for word in words] if items_alone else [words]
-    tables = [found for group in groups for found in _tables("report", group, where or [], last, metric, outputs)]
+        tables = []
+        for item in run:
+            try:
+                tables += _tables("report", [item], [], False, metric, outputs)
+            except GenaugError as error:  # its file was edited since, or its data set is gone
+                typer.echo(f"{item} is left out: {error}", err=True)
+        if not tables:
+            raise GenaugError("No experiment that was run can be shown.")
+    else:
+        items_alone = words and all(is_experiment(word.removeprefix(EXPERIMENT)) for word in words)
+        groups = [[word] for word in words] if items_alone else [words]
+        tables = [found for group in groups for found in _tables("report", group, where or [], last, metric, outputs)]
     path = out or outputs / "report.html"
     write_report(tables, outputs, path)
     told = (found.item + ("" if found.results else " (no run is complete)") for found in tables)
