@@ -26,6 +26,9 @@ sys.modules["wandb"] = None  # timm would import it, and its temporary folder wo
 for name in json.loads(sys.argv[1]):
     importlib.import_module(name)
 del sys.modules["wandb"]
+if "genaug.app" in sys.modules:  # plug-ins are found, components loaded and files of presets parsed, too
+    from genaug.composition import compose_typed
+    compose_typed([])
 gc.freeze()  # else the first collection of each child would write to, and so copy, every page that it shares
 here = os.environ.get("PYTHONPATH", "")
 for line in sys.stdin:
@@ -45,7 +48,7 @@ for line in sys.stdin:
         os.environ.update(order["environment"])
         if (path := os.environ.get("PYTHONPATH", "")) != here:  # another checkout, whose genaug is to be imported
             sys.path[1:1] = path.split(os.pathsep)
-            for name in [name for name in sys.modules if name.partition(".")[0] in ("genaug", "hydra_plugins")]:
+            for name in [name for name in sys.modules if name.partition(".")[0] in ("genaug", "hydra", "hydra_plugins")]:
                 del sys.modules[name]
         os.chdir(order["folder"])
         sys.argv = order["words"]
