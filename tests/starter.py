@@ -105,7 +105,8 @@ class Starter:
         """A Python program, started in ``folder``."""
         if self.process is None:
             start = [sys.executable, "-c", PROGRAM, json.dumps(IMPORTED)]
-            self.process = subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            root = Path(__file__).parents[1]  # whatever folder a test stands in, with presets of its own
+            self.process = subprocess.Popen(start, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdin is not None and self.process.stdout is not None
         logs = tempfile.TemporaryDirectory()
         order: dict[str, object] = {"words": words, "folder": str(folder), "environment": environment}
