@@ -214,6 +214,20 @@ def test_verify_names_a_damaged_shard_and_repair_leaves_what_is_whole(tmp_path):
     assert again.counts["images_generated"] == 1 and contents(again) == expected and verify(tmp_path)[1] == []
 
 
+def test_verify_names_a_packed_pool_whose_images_are_gone(tmp_path):
+    store = packing(tmp_path / "store")
+    pool = build(store, Picky(seed=0), dataset(), 3)
+    expected = contents(pool)
+    for tar in shards_of(pool.folder):
+        tar.unlink()
+    damages = verify(tmp_path)[1]
+    assert [(damage.path, damage.why) for damage in damages] == [
+        (pool.folder / SHARDED, "images of its manifest are in no shard")
+    ]
+    repair(damages)
+    assert contents(build(store, Picky(seed=0), dataset(), 3)) == expected and verify(tmp_path)[1] == []
+
+
 def test_garbage_is_a_packed_pool_that_no_run_needs(tmp_path):
     store, later = packing(tmp_path / "store"), time.time() + 2 * YOUNG
     used, unused = build(store, Noise(seed=0), dataset(), 2), build(store, Noise(seed=1), dataset(), 2)
