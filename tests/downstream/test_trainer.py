@@ -1,11 +1,15 @@
 """The trainer's keys reach torch, and those of a GPU leave a CPU alone."""
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
+from genaug.composition import compose_typed
 from genaug.core.device import best_device
+from genaug.core.identity import canonical, fingerprint
 from genaug.downstream import trainer
-from genaug.downstream.classification.module import LightningClassifier
+from genaug.downstream.classification.module import LightningClassifier, Network
 from genaug.downstream.trainer import TrainerConfig
 
 
@@ -85,3 +89,30 @@ def test_the_layout_in_memory_changes_a_training_by_rounding_alone(classify, mon
         found.append(torch.tensor([row["probability"] for row in result["predictions"]]))
     assert layouts == [True] * 6 + [False] * 6
     torch.testing.assert_close(*found, rtol=0, atol=1e-4)
+
+
+def test_a_layout_that_is_asked_for_counts_for_the_identity_and_none_leaves_it_as_it_was():
+    identities = {fingerprint(TrainerConfig(channels_last=asked)) for asked in (None, False, True)}
+    assert len(identities) == 3 and fingerprint(TrainerConfig()) in identities
+    assert "channels_last" not in canonical(TrainerConfig())
+
+
+def test_the_layout_decides_ties_of_pooling_and_nothing_else():
+    config = compose_typed(["generator=none", "mix=real_only", "dataset.shots=1"])
+    digits = torch.stack(
+        [torch.from_numpy(np.array(sample.open())).permute(2, 0, 1) for sample in config.dataset.load().train]
+    )
+    targets = torch.arange(len(digits))
+
+    def gradient(images, layout):
+        torch.manual_seed(0)
+        network = Network(config.downstream, len(digits)).to(memory_format=layout)
+        functional.cross_entropy(network(images.contiguous(memory_format=layout)), targets).backward()
+        return torch.cat([weight.grad.flatten() for weight in network.parameters()])
+
+    def difference(images):
+        usual, innermost = gradient(images, torch.contiguous_format), gradient(images, torch.channels_last)
+        return float((usual - innermost).norm() / usual.norm())
+
+    noise = torch.rand(digits.shape, generator=torch.Generator().manual_seed(0))
+    assert difference(noise) < 1e-5 < 1e-4 < difference(digits)

@@ -7,7 +7,7 @@ from typing import Any
 from genaug.core.device import ACCELERATORS, best_device
 from genaug.core.errors import GenaugError
 from genaug.core.fields import choice, count
-from genaug.core.identity import NOT_IDENTITY
+from genaug.core.identity import NOT_IDENTITY, OPTIONAL
 from genaug.core.registry import component
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
@@ -18,7 +18,7 @@ MOST_PROCESSES = 1024
 @component("trainer", "default")
 @dataclass(kw_only=True, slots=True)
 class TrainerConfig:
-    """Hardware and numerics. Only ``precision`` can change a result."""
+    """Hardware and numerics. Only ``precision`` and ``channels_last`` can change a result."""
 
     accelerator: str = choice("auto", ACCELERATORS, metadata=NOT_IDENTITY)
     """``auto``, ``cpu``, ``gpu`` (or ``cuda``) or ``mps``; the generators' device follows it. Which GPU:
@@ -39,10 +39,10 @@ class TrainerConfig:
     """On a GPU: products of float32 numbers by TF32, several times as fast, with mantissas of 10 bits."""
     cudnn_benchmark: bool = field(default=True, metadata=NOT_IDENTITY)
     """On a GPU: try several convolutions for each shape first. Write false where nearly every batch has a shape of its own."""
-    channels_last: bool | None = field(default=None, metadata=NOT_IDENTITY)
+    channels_last: bool | None = field(default=None, metadata=OPTIONAL)
     """Train with channels innermost in memory, as tensor cores read them; null does so on a GPU alone. On a CPU true makes
-    small convolutional networks 1.2 to 1.4 times as fast. It rounds differently, which a short training enlarges to some
-    hundredths of a probability: write it for all runs that are compared, or for none."""
+    small convolutional networks 1.2 to 1.4 times as fast. It rounds differently, which decides ties of pooling windows and
+    moves probabilities of a short training by some hundredths: where it is written, it counts for the identity."""
     checkpoint_every: int = count(1000, metadata=NOT_IDENTITY)
     """Optimiser steps between checkpoints from which an interrupted run resumes."""
 
