@@ -40,7 +40,7 @@ def test_it_is_learned_saved_as_diffusers_reads_it_and_changes_the_images(model:
     (adapted,) = config.generate([variant], data, None, tmp_path)
     theirs = images.load(pipeline(model, strength=1.0, num_steps=2), "cpu")
     plain = images.call(theirs, config, [variant], data)[0]
-    theirs.load_lora_weights(tmp_path)
+    theirs.load_lora_weights(tmp_path, weight_name=FILES[0])
     own = images.call(theirs, config, [variant], data)[0]
     images.unload()
     assert np.array_equal(np.asarray(adapted.image), np.asarray(own))

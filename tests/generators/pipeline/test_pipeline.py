@@ -209,7 +209,7 @@ def test_a_path_that_is_no_pipeline_is_refused_before_anything_is_loaded(tmp_pat
 
 
 def test_a_lora_that_is_not_there_is_named() -> None:
-    with pytest.raises(GenaugError, match=r"generator.lora.path=/nowhere.safetensors cannot be loaded"):
+    with pytest.raises(GenaugError, match=r"generator.lora.path=/nowhere.safetensors: there is no such file"):
         images.load(pipeline(lora=Lora(path="/nowhere.safetensors")), "cpu")
 
 
