@@ -113,3 +113,11 @@ def genaug(*arguments: str, code: int = 0) -> str:
     ended, said = STARTER.run([str(ROOT / "tests" / "console.py"), *arguments], ROOT, dict(os.environ))
     assert ended == code, said
     return said
+
+
+def printed(*arguments: str) -> str:
+    """Standard output of the console command alone: libraries may say something beside it when they end."""
+    started = STARTER.start([str(ROOT / "tests" / "console.py"), *arguments], ROOT, dict(os.environ))
+    said = started.wait()
+    assert started.returncode == 0, said
+    return started.printed

@@ -91,6 +91,11 @@ class Started:
         return self.said
 
     @property
+    def printed(self) -> str:
+        """What it wrote to standard output so far."""
+        return (Path(self.logs.name) / "out").read_text()
+
+    @property
     def said(self) -> str:
         """What it wrote so far."""
         return "".join((Path(self.logs.name) / name).read_text() for name in ("out", "err"))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, genaug
+from tests.conftest import ROOT, genaug, printed
 
 pytestmark = pytest.mark.slow
 LONG = (
@@ -47,7 +47,7 @@ def submit(tmp_path, monkeypatch):
 
     def submitted(*words: str) -> str:
         script = tmp_path / "array.sh"
-        script.write_text(genaug("slurm", *words, *TASK, "--outputs", str(tmp_path)))
+        script.write_text(printed("slurm", *words, *TASK, "--outputs", str(tmp_path)))
         jobs.append(ask("sbatch", "--parsable", str(script)).strip())
         return jobs[-1]
 

@@ -13,7 +13,7 @@ from genaug.core.errors import GenaugError
 from genaug.runs.cell import cell_fingerprint
 from genaug.runs.slurm import Resources, array_script
 from genaug.tables.sweep import plan_jobs
-from tests.conftest import ROOT, genaug
+from tests.conftest import ROOT, genaug, printed
 from tests.runs.finished_run import write_finished
 
 SWEEP = ["experiment=demo/compare", "seed=0", "mix.m=1,2", "dataset.shots=1"]
@@ -39,7 +39,7 @@ def srun(tmp_path):
 
 @pytest.mark.slow
 def test_the_tasks_of_the_array_are_the_runs_of_the_sweep_each_once(srun, tmp_path):
-    script = genaug("slurm", *SWEEP, "--outputs", str(tmp_path), "--gpus", "0")
+    script = printed("slurm", *SWEEP, "--outputs", str(tmp_path), "--gpus", "0")
     options = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", script, re.MULTILINE))
     assert options["array"] == "0-4%64", "a run without generated images is one whatever M"
     assert "requeue" in options and options["signal"] == "USR1@120" and options["open-mode"] == "append"
