@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from genaug.core.cost import duration
 from genaug.evaluation.verdict import (
     Arm,
     agreement_warnings,
-    duration,
     judge,
     leak_warning,
     rejected_warning,
@@ -103,7 +103,9 @@ def test_costs_and_missing_seeds_are_stated():
     assert verdict.warnings == ["Seeds are missing: m 1 of 8."]
     alike = [Arm(name=name, values={0: 0.6}, generated=name == "m", wanted=8) for name in ("none, flip_crop", "m")]
     assert judge(alike, "accuracy").warnings == ["Seeds are missing: each row has 1 of 8."]
-    assert (duration(2.5), duration(0.001)) == ("2.5 hours", "4 seconds")
+    assert [duration(hours) for hours in (2.5, 0.5, 0.001, 0.0001)] == [
+        "2.5 hours", "30.0 minutes", "4 seconds", "a second at most",
+    ]  # fmt: skip
 
 
 def test_percentages_are_points():

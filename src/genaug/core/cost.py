@@ -96,3 +96,12 @@ def hours(tflop: float, gpu: str, use: float) -> float:
     if not 0 < use <= 1:
         raise GenaugError(f"use={use} is the share of the GPU's rate that is reached: write a number in (0, 1].")
     return tflop / (GPUS[gpu.lower()] * use) / 3600
+
+
+def duration(hours: float) -> str:
+    """``3.2 hours``, or minutes or seconds where those read better."""
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    if 60 * hours >= 1:
+        return f"{60 * hours:.1f} minutes"
+    return f"{3600 * hours:.0f} seconds" if 3600 * hours > 1 else "a second at most"

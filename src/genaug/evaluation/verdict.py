@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from genaug.core.cost import duration
 from genaug.evaluation.statistics import (
     LEVEL,
     POWER,
@@ -197,13 +198,6 @@ def _meaning(verdict: Verdict) -> str:
 def _cost(verdict: Verdict) -> str:
     images = f"{verdict.images:,} generated images were" if verdict.images != 1 else "1 generated image was"
     return f"{images} used and all runs took {duration(verdict.hours)}."
-
-
-def duration(hours: float) -> str:
-    """``3.2 hours``, or minutes or seconds where those read better."""
-    if hours >= 1:
-        return f"{hours:.1f} hours"
-    return f"{60 * hours:.1f} minutes" if hours * 60 >= 1 else f"{3600 * hours:.0f} seconds"
 
 
 def _incomplete(arms: Sequence[Arm]) -> list[str]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from genaug.choosing import Choice
-from genaug.core.cost import TRAIN_USE, USE, unet_gflop
+from genaug.core.cost import TRAIN_USE, USE, duration, unet_gflop
 from genaug.data.sources.layout import Layout
 from genaug.data.sources.recognition import LAYOUTS
 from genaug.data.summary import counted, per_class, short
@@ -104,13 +104,9 @@ def cost_lines(cost: Cost, gpu: str, gflops: float | None) -> list[str]:
     lines = [f"cost of all of it: {work}"]
     if gflops is not None:
         lines.append(
-            f"here: about {_duration(tflop * 1000 / gflops)}, at {gflops:,.3g} GFLOP/s measured in the prior's U-Net"
+            f"here: about {duration(tflop * 1000 / gflops / 3600)}, at {gflops:,.3g} GFLOP/s measured in the prior's U-Net"
         )
-    spent = sum(cost.hours(gpu).values()) * 3600
+    spent = sum(cost.hours(gpu).values())
     shares = f"at {USE:.0%} of its half-precision rate, {TRAIN_USE:.0%} in training"
     rest = "starting the runs, reading and scoring images come on top"
-    return [*lines, f"on one {gpu.upper()}: about {_duration(spent)} of arithmetic, {shares}; {rest}"]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(math.ceil(seconds / 60), 1)} min"
+    return [*lines, f"on one {gpu.upper()}: about {duration(spent)} of arithmetic, {shares}; {rest}"]

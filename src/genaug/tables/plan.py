@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from genaug.config import RunConfig
-from genaug.core.cost import GPUS, TRAIN_USE, USE, ForwardPasses, hours
+from genaug.core.cost import GPUS, TRAIN_USE, USE, ForwardPasses, duration, hours
 from genaug.core.errors import GenaugError
 from genaug.core.identity import Texts, canonical, fingerprint
 from genaug.core.paths import Paths
@@ -272,9 +272,9 @@ def report_plan(found: Plan, gpu: str, use: float = USE, train_use: float = TRAI
         lines.append(f"{title:<13}{text}")
         counts = ", ".join(f"{count:,} through {name}" for name, count in cost.passes[stage].items())
         if counts:
-            lines.append(f"{'':<13}{counts}: {spent[stage]:.1f} h")
+            lines.append(f"{'':<13}{counts}: {duration(spent[stage])}")
     lines.append(
-        f"time         {sum(spent.values()):.1f} h on one {gpu.upper()}, at {use:.0%} of its {GPUS[gpu.lower()]:.0f} "
+        f"time         {duration(sum(spent.values()))} on one {gpu.upper()}, at {use:.0%} of its {GPUS[gpu.lower()]:.0f} "
         f"half-precision TFLOP/s (--use), {train_use:.0%} in training (--train-use); evaluations are not counted"
     )
     lines += [f"stand-in     {text}" for text in found.stand_ins]
