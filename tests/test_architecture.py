@@ -22,7 +22,6 @@ ROOMS = (
 MOST_LINES = 350
 PRIVATE = {
     "hydra._internal.core_plugins.basic_sweeper": "genaug.core.combinations",
-    "hydra._internal.defaults_list": "genaug.config_source",
     "omegaconf._utils.get_yaml_loader": "genaug.core.foreign",
 }
 """Foreign names that are not public, and the only module that uses each, for want of a public way."""

@@ -11,7 +11,6 @@ import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hydra._internal import defaults_list
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
@@ -34,17 +33,6 @@ SMALLEST = "smallest/debug"
 
 # a launcher's preset of ours is meant to be checked against the plugin's of the same name
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
-
-_choices = defaults_list._create_interpolation_map
-
-
-def _choices_if_asked_for(overrides: Any, defaults: list[Any], *self_added: Any) -> DictConfig | None:
-    """Hydra makes a ``DictConfig`` of all choices for each file that it reads, a sixth of a composition; only defaults that
-    refer to a choice, ``${preset}/${experiment}``, look at it."""
-    return _choices(overrides, defaults, *self_added) if any(one.is_interpolation() for one in defaults) else None
-
-
-defaults_list._create_interpolation_map = _choices_if_asked_for  # type: ignore[assignment]
 
 
 class GenaugSource(ConfigSource):
