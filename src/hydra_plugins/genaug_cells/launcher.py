@@ -37,8 +37,8 @@ class CellLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if self.processes is not None and self.processes < 1:
             raise GenaugError(f"hydra.launcher.processes={self.processes} must be at least 1, or null.")
-        configs = [self._compose(overrides) for overrides in job_overrides]
-        number = min(self.processes or fitting(configs), len(configs))
+        configs = [] if self.processes == 1 else [self._compose(overrides) for overrides in job_overrides]
+        number = min(self.processes or fitting(configs), len(job_overrides))
         if number <= 1:  # none is left where all are complete
             here = functools.partial(run_one, self.hydra_context, self.config, self.task_function)
             return [here(initial_job_idx + place, words) for place, words in enumerate(job_overrides)]
