@@ -2,11 +2,12 @@
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.starter import Started, Starter
+from tests.starter import CONSOLE, Started, Starter
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -38,6 +39,23 @@ def pytest_addoption(parser):
         type=float,
         help="Run the quickest tests alone: as many as took these seconds together in earlier runs.",
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config, specs):
+    """The processes that run tests side by side are started as quickly as what they start."""
+    for spec in specs:
+        spec.python = str(STARTER.folder / "python")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["python"] = sys.executable
+
+
+def pytest_configure(config):
+    if hasattr(config, "workerinput"):
+        sys.executable = config.workerinput["python"]  # tests of what is imported start the interpreter itself
 
 
 def pytest_itemcollected(item):
@@ -110,14 +128,14 @@ def train(tmp_path):
 
 def genaug(*arguments: str, code: int = 0) -> str:
     """The console command, as installed."""
-    ended, said = STARTER.run([str(ROOT / "tests" / "console.py"), *arguments], ROOT, dict(os.environ))
+    ended, said = STARTER.run([str(CONSOLE), *arguments], ROOT, dict(os.environ))
     assert ended == code, said
     return said
 
 
 def printed(*arguments: str) -> str:
     """Standard output of the console command alone: libraries may say something beside it when they end."""
-    started = STARTER.start([str(ROOT / "tests" / "console.py"), *arguments], ROOT, dict(os.environ))
+    started = STARTER.start([str(CONSOLE), *arguments], ROOT, dict(os.environ))
     said = started.wait()
     assert started.returncode == 0, said
     return started.printed

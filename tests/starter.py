@@ -1,12 +1,16 @@
-"""Starts ``train.py`` and ``genaug`` without four CPU seconds of imports: one process imports what they do, and forks for each.
+"""Starts Python programs without six CPU seconds of imports: one process imports what they do, and forks for each.
 
-Each run is a process of its own, with its own environment, streams and exit code, as ``python train.py`` would be.
+Each is a process of its own, with its own environment, streams and exit code, as ``python train.py`` would be, and what it
+starts by ``sys.executable`` is started in the same way.
 """
 
 import contextlib
 import json
 import os
+import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,46 +23,10 @@ IMPORTED = (
     "pytorch_lightning", "torchmetrics.detection", "timm", "sklearn.datasets", "scipy.stats", "matplotlib.figure",
     "genaug.app", "genaug.cli", "genaug.run", "genaug.tables.terminal",
 )  # fmt: skip
-
-PROGRAM = """
-import contextlib, gc, importlib, json, os, runpy, sys
-sys.modules["wandb"] = None  # timm would import it, and its temporary folder would go with the first child
-for name in json.loads(sys.argv[1]):
-    importlib.import_module(name)
-del sys.modules["wandb"]
-if "genaug.app" in sys.modules:  # plug-ins are found, components loaded and files of presets parsed, too
-    from genaug.composition import compose_typed
-    compose_typed([])
-gc.freeze()  # else the first collection of each child would write to, and so copy, every page that it shares
-here = os.environ.get("PYTHONPATH", "")
-for line in sys.stdin:
-    order = json.loads(line)
-    if os.fork() == 0:  # the child's parent, which keeps its exit code
-        child = os.fork()
-        if child:
-            print(child, flush=True)
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            with open(order["code"] + ".part", "w") as file:
-                file.write(str(code))
-            os.rename(order["code"] + ".part", order["code"])
-            os._exit(0)
-        for stream, path in ((0, os.devnull), (1, order["out"]), (2, order["err"])):
-            os.dup2(os.open(path, os.O_RDONLY if stream == 0 else os.O_WRONLY), stream)
-        os.environ.clear()
-        os.environ.update(order["environment"])
-        if (path := os.environ.get("PYTHONPATH", "")) != here:  # another checkout, whose genaug is to be imported
-            sys.path[1:1] = path.split(os.pathsep)
-            for name in [name for name in sys.modules if name.partition(".")[0] in ("genaug", "hydra", "hydra_plugins")]:
-                del sys.modules[name]
-        os.chdir(order["folder"])
-        sys.argv = order["words"]
-        sys.path[0] = os.path.dirname(sys.argv[0])
-        runpy.run_path(sys.argv[0], run_name="__main__")
-        sys.exit()
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-"""
+FOLDER = "GENAUG_TESTS_STARTER"
+"""Environment variable with the folder of a starter that serves this process and those below it."""
+HERE = Path(__file__).parent
+CONSOLE = HERE / "console.py"
 
 
 class Started:
@@ -66,14 +34,16 @@ class Started:
 
     returncode: int | None = None
 
-    def __init__(self, pid: int, logs: tempfile.TemporaryDirectory) -> None:
-        self.pid = pid
-        self.logs = logs
+    def __init__(self, connection: socket.socket, logs: tempfile.TemporaryDirectory) -> None:
+        self.connection, self.answers, self.logs = connection, connection.makefile(), logs
+        pid = self.answers.readline()
+        assert pid, "the process that starts programs has ended"
+        self.pid = int(pid)
 
     def poll(self) -> int | None:
         """Its exit code, once it has ended."""
-        with contextlib.suppress(FileNotFoundError):
-            self.returncode = int((Path(self.logs.name) / "code").read_text())
+        if self.returncode is None and select.select([self.connection], [], [], 0)[0]:
+            self.returncode = int(self.answers.readline())
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -82,12 +52,10 @@ class Started:
 
     def wait(self, timeout: float = 590) -> str:
         """What it wrote, once it has ended; one that does not in ``timeout`` seconds is killed."""
-        deadline = time.monotonic() + timeout
-        while self.poll() is None:
-            if time.monotonic() > deadline:
-                self.send_signal(signal.SIGKILL)
-                raise TimeoutError(self.said)
-            time.sleep(0.01)
+        if self.returncode is None and not select.select([self.connection], [], [], timeout)[0]:
+            self.send_signal(signal.SIGKILL)
+            raise TimeoutError(self.said)
+        self.poll()
         return self.said
 
     @property
@@ -102,31 +70,50 @@ class Started:
 
 
 class Starter:
-    """Starts as late as it is needed, and ends with the tests."""
+    """Starts as late as it is needed, or serves from another process of these tests; ends with the tests."""
 
     process: subprocess.Popen | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Holds ``python`` and ``genaug`` as commands that start quickly."""
+        if FOLDER not in os.environ:
+            self.begin()
+        return Path(os.environ[FOLDER])
+
+    def begin(self) -> None:
+        """Start the process that has imported all, for this process and those below it."""
+        os.environ[FOLDER] = tempfile.mkdtemp()
+        folder = self.folder
+        for name, words in (("python", ""), ("genaug", CONSOLE)):
+            file = folder / name
+            quick = f'"{sys.executable}" -IS "{HERE}/quick_python.py" "{folder}/socket" "{sys.executable}"'
+            file.write_text(f'#!/bin/sh\nexec {quick} {words} "$@"\n')
+            file.chmod(0o755)
+        words = [sys.executable, str(HERE / "preloaded.py"), str(folder / "socket"), *IMPORTED]
+        # of the checkout, whatever folder with presets of its own a test stands in
+        self.process = subprocess.Popen(words, cwd=HERE.parent, stdin=subprocess.PIPE)
+        while not (folder / "socket").exists():
+            assert self.process.poll() is None, "the process that starts programs has ended"
+            time.sleep(0.01)
+
     def start(self, words: list[str], folder: Path, environment: dict[str, str]) -> Started:
-        """A Python program, started in ``folder``."""
-        if self.process is None:
-            start = [sys.executable, "-c", PROGRAM, json.dumps(IMPORTED)]
-            root = Path(__file__).parents[1]  # whatever folder a test stands in, with presets of its own
-            self.process = subprocess.Popen(start, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdin is not None and self.process.stdout is not None
+        """``python WORDS``, started in ``folder``."""
         logs = tempfile.TemporaryDirectory()
-        order: dict[str, object] = {"words": words, "folder": str(folder), "environment": environment}
-        for name in ("out", "err", "code"):
-            order[name] = str(Path(logs.name) / name)
-        for name in ("out", "err"):
-            (Path(logs.name) / name).touch()
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        pid = self.process.stdout.readline()
-        assert pid, "the process that starts runs has ended"
-        return Started(int(pid), logs)
+        order = {
+            "words": words, "environment": environment, "folder": str(folder), "descriptors": [0, 1, 2], "stands_for_it": None
+        }  # fmt: skip
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(self.folder / "socket"))
+        with contextlib.ExitStack() as files:
+            read = files.enter_context(open(os.devnull))
+            out, err = (files.enter_context((Path(logs.name) / name).open("wb")) for name in ("out", "err"))
+            socket.send_fds(connection, [b"\n"], [read.fileno(), out.fileno(), err.fileno()])
+        connection.sendall(json.dumps(order).encode() + b"\n")
+        return Started(connection, logs)
 
     def run(self, words: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-        """Exit code and output of a Python program, started in ``folder``."""
+        """Exit code and output of ``python WORDS``, started in ``folder``."""
         started = self.start(words, folder, environment)
         said = started.wait()
         assert started.returncode is not None
@@ -135,3 +122,5 @@ class Starter:
     def close(self) -> None:
         if self.process is not None:
             self.process.communicate()
+            shutil.rmtree(os.environ.pop(FOLDER))
+            self.process = None

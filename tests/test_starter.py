@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -22,6 +23,7 @@ if __name__ == "__main__":
 @pytest.fixture
 def starter(monkeypatch):
     monkeypatch.setattr(module, "IMPORTED", ("json", "genaug"))
+    monkeypatch.delenv(module.FOLDER, raising=False)
     started = Starter()
     yield started
     started.close()
@@ -79,3 +81,53 @@ def test_another_checkout_is_imported_where_the_environment_says_so(starter, tmp
     program.write_text("import genaug\nprint(genaug.who)")
     other = {"PYTHONPATH": str(tmp_path / "src")}
     assert starter.run([str(program)], tmp_path, other) == (0, "the other\n")
+
+
+def quick(starter, *words, **options):
+    return subprocess.Popen([str(starter.folder / "python"), *words], text=True, stdout=subprocess.PIPE, **options)
+
+
+def test_the_quick_python_is_a_process_for_whoever_starts_it(starter, tmp_path):
+    read, write = os.pipe()
+    code = f"""
+import os, sys
+os.write({write}, b"by its number")
+print(os.getcwd(), os.environ["WHO"], sys.argv, os.getppid(), sys.stdin.read(), sys.executable)
+sys.exit("it ends")
+"""
+    options = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "pass_fds": (write,), "cwd": tmp_path}
+    process = quick(starter, "-u", "-c", code, "a", "b c", env={**os.environ, "WHO": "it"}, **options)
+    said = process.communicate("its input")
+    itself = starter.folder / "python"
+    assert said == (f"{tmp_path} it ['-c', 'a', 'b c'] {os.getpid()} its input {itself}\n", "it ends\n")
+    assert process.returncode == 1 and os.read(read, 100) == b"by its number"
+    (tmp_path / "module.py").write_text("import sys\nprint(__name__, sys.argv[1:])\nraise SystemExit(3)")
+    process = quick(starter, "-m", "module", "word", cwd=tmp_path)
+    assert process.communicate()[0] == "__main__ ['word']\n" and process.returncode == 3
+    assert quick(starter, "-I", "-c", "import sys; print(sys.flags.isolated)").communicate()[0] == "1\n"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_the_quick_python_ends_its_program(starter, signum):
+    process = quick(starter, "-c", "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(500)")
+    assert process.stdout is not None
+    program = int(process.stdout.readline())
+    process.send_signal(signum)
+    assert process.wait(30) == -signum
+    deadline = time.monotonic() + 30
+    while os.path.exists(f"/proc/{program}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed = quick(starter, "-c", f"import os; os.kill(os.getpid(), {int(signum)})")
+    assert killed.wait(30) == -signum
+
+
+def test_programs_end_with_the_tests(starter, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("import time\ntime.sleep(500)")
+    started = starter.start([str(program)], tmp_path, {})
+    starter.close()
+    deadline = time.monotonic() + 30
+    while os.path.exists(f"/proc/{started.pid}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from genaug.core.files import read_json, read_rows
 from genaug.runs.cell import Cell
 from genaug.tracking.record import open_record
 from genaug.tracking.wandb_sync import summary_of, sync
-from tests.conftest import ROOT
+from tests.conftest import ROOT, STARTER
 from tests.tables.finished_cells import finish_all
 from tests.tables.test_report import POOL, write_pool
 from tests.tracking.wandb_server import StandIn, wandb_server
@@ -122,19 +120,13 @@ def test_a_sweep_that_wandb_steers_runs_its_configurations(tmp_path, server: Sta
     }
     args = {key: {"value": value} for key, value in chosen.items()}
     server.commands = [{"type": "run", "run_id": "fromsweep", "program": sweep["program"], "args": args}]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = f"{STARTER.folder}{os.pathsep}{os.environ['PATH']}"
 
     def command(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "wandb", *words],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=500,
-            env={**os.environ, "PATH": path, "WANDB_DIR": str(tmp_path)},
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        environment = {**os.environ, "PATH": path, "WANDB_DIR": str(tmp_path)}
+        code, said = STARTER.run(["-m", "wandb", *words], ROOT, environment)
+        assert code == 0, said
+        return said
 
     assert "wandb agent tester/genaug/sweep1" in command("sweep", str(tmp_path / "sweep.yaml"))
     assert yaml.safe_load(server.sweeps[0]["config"])["metric"]["name"] == "val/accuracy_macro"
