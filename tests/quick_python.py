@@ -2,7 +2,7 @@
 
     python quick_python.py SOCKET PYTHON WORDS
 
-PYTHON runs what takes options of the interpreter that this does not know, and what tells others its process's number.
+PYTHON runs what takes options of the interpreter that this does not know, and what others know by its process's number.
 """
 
 import json
@@ -11,13 +11,18 @@ import signal
 import socket
 import sys
 
-TELLS_ITS_NUMBER = "submitit.local._local"
+TELL_THEIR_NUMBER = ("submitit.local._local", "/ray/")
+"""What others know by its process's number, in a word of its command line."""
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT)
 
 address, python, *words = sys.argv[1:]
 options = words[: words[0] == "-u"]
 kind = "".join(words[len(options) :][:1])
-if not kind or (kind.startswith("-") and kind not in ("-c", "-m")) or TELLS_ITS_NUMBER in words:
+if (
+    not kind
+    or (kind.startswith("-") and kind not in ("-c", "-m"))
+    or any(name in word for name in TELL_THEIR_NUMBER for word in words)
+):
     os.execv(python, [python, *words])
 inherited = [int(name) for name in os.listdir("/dev/fd")]
 inherited = [number for number in inherited if os.path.exists(f"/dev/fd/{number}") and os.get_inheritable(number)]

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from genaug.core.errors import GenaugError
 from genaug.runs.cell import cell_fingerprint
 from genaug.runs.slurm import Resources, array_script
 from genaug.tables.sweep import plan_jobs
-from tests.conftest import ROOT, genaug, printed
+from tests.conftest import ROOT, STARTER, genaug, printed
 from tests.runs.finished_run import write_finished
 
 SWEEP = ["experiment=demo/compare", "seed=0", "mix.m=1,2", "dataset.shots=1"]
@@ -46,7 +45,7 @@ def test_the_tasks_of_the_array_are_the_runs_of_the_sweep_each_once(srun, tmp_pa
     assert options["time"] == "1-00:00:00" and "gpus-per-task" not in options
     assert Path(options["output"]).parent.is_dir(), "SLURM does not make the folder of its logs"
     started = [srun(script, task) for task in range(5)]
-    assert all(words[:3] == ["--cpus-per-task=8", sys.executable, "train.py"] for words in started)
+    assert all(words[:3] == ["--cpus-per-task=8", str(STARTER.folder / "python"), "train.py"] for words in started)
     assert all(words[-2:] == ["hydra.mode=RUN", f"paths.outputs_dir={tmp_path}"] for words in started)
     found = {cell_fingerprint(compose_typed([w for w in words[3:] if w != "hydra.mode=RUN"])) for words in started}
     assert found == {cell.fingerprint for cell in plan_jobs(SWEEP)} and len(found) == 5

@@ -120,11 +120,12 @@ def test_a_sweep_that_wandb_steers_runs_its_configurations(tmp_path, server: Sta
     }
     args = {key: {"value": value} for key, value in chosen.items()}
     server.commands = [{"type": "run", "run_id": "fromsweep", "program": sweep["program"], "args": args}]
+    impatient = "from wandb.cli.cli import cli; from wandb.wandb_agent import Agent; Agent.POLL_INTERVAL = 0.2; cli()"
     path = f"{STARTER.folder}{os.pathsep}{os.environ['PATH']}"
 
     def command(*words: str) -> str:
         environment = {**os.environ, "PATH": path, "WANDB_DIR": str(tmp_path)}
-        code, said = STARTER.run(["-m", "wandb", *words], ROOT, environment)
+        code, said = STARTER.run(["-c", impatient, *words], ROOT, environment)
         assert code == 0, said
         return said
 

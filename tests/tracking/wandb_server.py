@@ -250,13 +250,15 @@ def wandb_server() -> Iterator[StandIn]:
             self.reply({})
 
     class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # W&B uploads many files at once, and waits seconds after a refusal
+
         def handle_error(self, request: Any, client_address: Any) -> None:
             if not isinstance(sys.exception(), ConnectionError):  # a client that has gone is no error
                 super().handle_error(request, client_address)
 
     server = Server(("127.0.0.1", 0), Handler)
     state.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
         yield state

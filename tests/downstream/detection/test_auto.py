@@ -65,7 +65,7 @@ def picture(seed: int, height: int, width: int) -> torch.Tensor:
 
 
 BOXES = torch.tensor([[8.0, 4, 40, 24], [20.0, 10, 60, 30]])
-NUM_STEPS = 100  # to learn one box by heart: 1 to 3 s
+MOST_STEPS = 300
 LABELS = torch.tensor([2, 0])
 
 
@@ -158,23 +158,28 @@ def test_each_family_learns_a_scene_by_heart_from_random_weights(name, folders):
     image, box = torch.zeros(3, 32, SIDE), torch.tensor([[36.0, 6, 60, 22]])
     image[:, 6:22, 36:60] = 1.0
     targets = [{"boxes": box, "labels": torch.tensor([1])}]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.003)
-    losses = []
-    for _ in range(NUM_STEPS):
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.003, fused=True)
+    assert not knows(network, image)
+    for step in range(1, MOST_STEPS + 1):
         loss = network([image], targets)["loss"]
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        losses.append(float(loss.detach()))
-    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+        if step % 20 == 0 and knows(network, image):
+            return
+    raise AssertionError(f"not learned in {MOST_STEPS} steps")
+
+
+def knows(network, image) -> bool:
+    """Whether the best detection has the box's label and most of its place."""
     network.eval()
     with torch.no_grad():
         (found,) = network([image])
-    assert found["labels"][0] == 1
+    network.train()
     x1, y1, x2, y2 = found["boxes"][0].tolist()
     shared = max(0.0, min(x2, 60) - max(x1, 36)) * max(0.0, min(y2, 22) - max(y1, 6))
-    assert shared / ((x2 - x1) * (y2 - y1) + 24 * 16 - shared) > 0.7
+    return int(found["labels"][0]) == 1 and shared / ((x2 - x1) * (y2 - y1) + 24 * 16 - shared) > 0.7
 
 
 @pytest.mark.parametrize("name", CONFIGS)
