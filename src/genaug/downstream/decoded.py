@@ -4,6 +4,8 @@ One file per size and way of resizing holds a row of pixels per picture; ``index
 only ever added, so that data sets, pools of any M and processes share it. It is a cache: removing it costs decoding again.
 """
 
+import contextlib
+import errno
 import functools
 import os
 import zlib
@@ -66,12 +68,17 @@ class Rows:
         """uint8 [n, num_bytes]: the rows of the samples with these numbers, int64 [n]."""
         missing = np.unique(numbers[~self.ready[numbers]])
         if len(missing) > 0:
-            with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as readers:
-                for _ in readers.map(self._fill, missing):  # raises here what a thread could not read or write
+            with contextlib.ExitStack() as stack:
+                # written, not changed in the map, where a full disk would end the process without a word
+                files = [stack.enter_context((self.folder / name).open("r+b", 0)).fileno() for name in (PIXELS, CHECKS)]
+                readers = stack.enter_context(ThreadPoolExecutor(min(os.cpu_count() or 1, 16)))
+                for _ in readers.map(
+                    functools.partial(self._fill, *files), missing
+                ):  # raises what a thread could not do
                     pass
         return self.pixels[self.place[numbers]]
 
-    def _fill(self, number: int) -> None:
+    def _fill(self, pixels_file: int, checks_file: int, number: int) -> None:
         """Decode a picture unless its row is whole: one that a killed process left half written fails its checksum, and so
         does another picture's, to which a damaged index leads."""
         place, key = int(self.place[number]), _key(self.samples[number])
@@ -79,11 +86,9 @@ class Rows:
             pixels = np.zeros(self.pixels.shape[1], dtype=np.uint8)
             made = self.make(self.samples[number]).ravel()
             pixels[: len(made)] = made
-            # written, not changed in the map, where a full disk would end the process without a word
-            for name, content in ((PIXELS, pixels), (CHECKS, _checksum(pixels, key))):
-                with (self.folder / name).open("r+b") as file:
-                    file.seek(place * content.nbytes)
-                    file.write(content.tobytes())
+            for file, content in ((pixels_file, pixels), (checks_file, _checksum(pixels, key))):
+                if os.pwrite(file, content.tobytes(), place * content.nbytes) < content.nbytes:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
         self.ready[number] = True
 
 
