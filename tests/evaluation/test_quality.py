@@ -148,7 +148,41 @@ def test_two_that_add_features_at_once_lose_no_row(
     monkeypatch.delattr(features, "encode")  # all rows are in the store
     both = features_of([*dataset.train, *dataset.test], "pixels", tmp_path)
     assert np.array_equal(both, encode([*dataset.train, *dataset.test], "pixels"))
-    assert [path.suffix for path in (tmp_path / "features").iterdir()] == [".npz"]
+    (folder,) = (tmp_path / "features").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["index.txt", "rows.f4"]
+
+
+def test_a_row_of_features_that_is_not_whole_is_made_again_and_costs_no_other(dataset: Dataset, tmp_path: Path) -> None:
+    """A process that is killed leaves rows without lines; a disk loses bytes anywhere."""
+    samples = dataset.train[:6]
+    expected = features_of(samples, "pixels", tmp_path)
+    (rows,) = tmp_path.glob("features/*/rows.f4")
+    index, whole = rows.with_name("index.txt"), rows.read_bytes()
+    size = len(whole) // len(samples)
+    blind = [Sample(id=s.id, digest=s.digest, image=np.zeros((8, 8, 3), np.uint8), label=s.label) for s in samples]
+
+    def answered() -> list[bool]:
+        return [
+            np.array_equal(row, wanted)
+            for row, wanted in zip(features_of(blind, "pixels", tmp_path), expected, strict=True)
+        ]
+
+    for left in (whole + b"half a row", whole + whole):
+        rows.write_bytes(left)
+        assert all(answered())
+    rows.write_bytes(whole + b"half a row")
+    (added,) = features_of(dataset.test[:1], "pixels", tmp_path)
+    assert len(rows.read_bytes()) == len(whole) + size and np.array_equal(
+        added, features.encode(dataset.test[:1], "pixels")[0]
+    )
+    rows.write_bytes(whole[:size] + b"?" + whole[size + 1 : -1])  # the second is another now, the last is short
+    assert answered() == [True, False, True, True, True, False]
+    assert np.array_equal(features_of(blind, "pixels", tmp_path)[1], np.zeros(size // 4))  # as it was made again
+    for content in ("", "?\n", index.read_text()[:-3], "7\n"):
+        rows.write_bytes(whole)
+        index.write_text(content)
+        features_of(samples, "pixels", tmp_path)
+        assert np.array_equal(features_of(samples, "pixels", tmp_path), expected)
 
 
 def test_good_variants_score_better_than_noise(dataset: Dataset, tmp_path: Path) -> None:

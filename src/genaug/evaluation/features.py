@@ -4,13 +4,15 @@ The backbone is always an explicit choice: any timm name with its pretrained wei
 paper scale), the same name after ``random:`` (random weights of a fixed seed), or ``pixels`` (no network at all).
 """
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
 from genaug.core.errors import GenaugError, boundary
-from genaug.core.files import say_damaged, whole
+from genaug.core.files import say_damaged, write_text
 from genaug.core.identity import fingerprint
 from genaug.core.store import Store
 from genaug.data.sample import Sample
@@ -27,38 +29,74 @@ def features_of(
 
     Args:
         backbone: a timm name, ``random:<timm name>`` or ``pixels``.
-        store: root of the store; rows live in ``features/<fingerprint of the backbone>.npz``, which several processes may
-            add to at once.
+        store: root of the store; rows live in ``features/<fingerprint of the backbone>``, to which several processes may add
+            at once.
         device: where the backbone runs; None takes a GPU where there is one.
     """
-    name = fingerprint(backbone)
-    path = store / "features" / f"{name}.npz"
-    known = _read(path)
-    missing = list({s.digest: s for s in samples if s.digest not in known}.values())
+    kept = KeptRows(Store(store), fingerprint(backbone))
+    by_digest = {sample.digest: sample for sample in samples}
+    known = kept.find(by_digest)
+    missing = [sample for digest, sample in by_digest.items() if digest not in known]
     if missing:
-        rows = encode(missing, backbone, batch_size, device)
-        made = {sample.digest: row for sample, row in zip(missing, rows, strict=True)}
-        with Store(store).lock(f"features-{name}"):
-            known = _read(path) | made  # with what other processes added meanwhile
-            _publish(path, known)
-    return np.stack([known[sample.digest] for sample in samples]).astype(np.float32)
+        made = {s.digest: row for s, row in zip(missing, encode(missing, backbone, batch_size, device), strict=True)}
+        kept.add(made)
+        known |= made
+    return np.stack([known[sample.digest] for sample in samples])
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        return {}
-    try:
-        with np.load(path) as rows:
-            return dict(rows)
-    except Exception as error:  # a damaged zip fails in many ways
-        say_damaged(path, str(error))
-        return {}
+class KeptRows:
+    """Rows of numbers by name in the store, to which rows are only ever added: ``rows.f4`` has one after another, and
+    ``index.txt`` their length and, in a line for each, name and checksum. A row that is not whole counts as absent."""
+
+    def __init__(self, store: Store, name: str):
+        self.store, self.name = store, name
+        folder = store.root / "features" / name
+        self.index, self.rows = folder / "index.txt", folder / "rows.f4"
+
+    def _lines(self) -> tuple[int, list[str]]:
+        """The length of a row, 0 if it is not known, and a line for each row."""
+        if not self.index.exists():
+            return 0, []
+        length, *lines = self.index.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+        if not length.isdecimal():
+            say_damaged(self.index, "it does not begin with the length of a row")
+            return 0, []
+        return int(length), lines
+
+    def find(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Those of the names that have a row, float32 [d]."""
+        length, lines = self._lines()
+        places = {line.partition(" ")[0]: place for place, line in enumerate(lines)}  # of two, the later one
+        wanted = {name: place for name in names if (place := places.get(quote(name))) is not None}
+        found: dict[str, np.ndarray] = {}
+        if not wanted or not self.rows.exists():
+            return found
+        with self.rows.open("rb") as file:
+            for name, place in sorted(wanted.items(), key=lambda entry: entry[1]):
+                file.seek(place * length * 4)
+                row = file.read(length * 4)
+                if _line(name, row) == lines[place]:
+                    found[name] = np.frombuffer(row, np.float32)
+        return found
+
+    def add(self, rows: dict[str, np.ndarray]) -> None:
+        """Keep float32 [d] for each name."""
+        content = [(name, row.astype(np.float32).tobytes()) for name, row in rows.items()]
+        size = len(content[0][1])
+        with self.store.lock(f"features-{self.name}"):
+            length, lines = self._lines()
+            lines = lines if length * 4 == size else []
+            self.rows.parent.mkdir(parents=True, exist_ok=True)
+            with self.rows.open("ab") as file:
+                file.truncate(len(lines) * size)  # without what a killed process left, of which no line speaks
+                file.writelines(row for _, row in content)
+            lines += [_line(name, row) for name, row in content]
+            write_text(self.index, "".join(f"{line}\n" for line in (size // 4, *lines)))
 
 
-def _publish(path: Path, rows: dict[str, np.ndarray]) -> None:
-    """Write so that a reader sees the old file or the whole new one; the caller holds the lock."""
-    with whole(path) as partial, partial.open("wb") as file:
-        np.savez(file, **rows)  # type: ignore[arg-type]
+def _line(name: str, row: bytes) -> str:
+    """Of a row in the index: its name, and the checksum of both."""
+    return f"{quote(name)} {zlib.crc32(row, zlib.crc32(name.encode()))}"
 
 
 def encode(samples: Sequence[Sample], backbone: str, batch_size: int = 64, device: str | None = None) -> np.ndarray:
