@@ -1,7 +1,8 @@
 """Do quality measures of generated images say whether they help? ``python experiments/replication/correlations.py outputs``.
 
-A cell is a setting at a number of images per class. Its gain is the mean difference in test accuracy to the run without
-generated images of the same seed, its measures are the means over the pools of two seeds, all on pixels. Printed and written
+A cell is the pools of a generator at a number of images per class. Its gain is the mean difference in test accuracy to the run
+without generated images of the same seed, over all settings that trained with these pools (alpha, augmentation, model); its
+measures are the means over the pools of two seeds, all on pixels. Printed and written
 beside the records: Spearman's rank correlation between each measure and the gain over all cells, and within each number of
 images per class. Without an argument the cells that are written already are read.
 """
@@ -36,28 +37,31 @@ def trial(result: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def cells(outputs: Path) -> list[dict[str, Any]]:
-    """Every setting with a pool: gain, number of seeds and measures."""
+    """Every pool that runs of enough seeds trained with: gain, settings and runs, measures."""
     results = [r for r in read_results(sorted((outputs / "runs").iterdir())) if METRIC in r["metrics"]]
     baselines = {trial(r): r["metrics"][METRIC] for r in results if r["names"]["generator"] == "none"}
     found: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         if result["pool"] and trial(result) in baselines and result["names"]["generator"] != "control":
             found.setdefault(result["setting"], []).append(result)
+    shared: dict[tuple[Any, ...], list[list[dict[str, Any]]]] = {}
+    for members in found.values():
+        if len(members) >= LEAST_SEEDS:
+            members = sorted(members, key=lambda result: result["seed"])
+            pools = [result["pool"] for result in members[:MEASURED]]
+            shared.setdefault((members[0]["config"]["mix"]["m"], *pools), []).append(members)
     rows = []
-    for setting, members in found.items():
-        if len(members) < LEAST_SEEDS:
-            continue
-        members = sorted(members, key=lambda result: result["seed"])
-        gains = [result["metrics"][METRIC] - baselines[trial(result)] for result in members]
-        measures = measured(members[:MEASURED], outputs)
-        config = members[0]["config"]
+    for settings in shared.values():
+        gains = [r["metrics"][METRIC] - baselines[trial(r)] for members in settings for r in members]
+        measures = measured(settings[0][:MEASURED], outputs)
+        config = settings[0][0]["config"]
+        names = settings[0][0]["names"]
         rows.append({
-            "setting": setting, "generator": members[0]["names"]["generator"], "leakage": members[0]["names"]["leakage"],
-            "t0": config["generator"].get("t0", ""), "alpha": config["mix"].get("alpha", ""),
-            "shots": config["dataset"]["shots"], "n": len(gains), "gain": float(np.mean(gains)),
-            **measures,
+            "generator": names["generator"], "leakage": names["leakage"], "t0": config["generator"].get("t0", ""),
+            "m": config["mix"]["m"], "shots": config["dataset"]["shots"], "settings": len(settings), "runs": len(gains),
+            "gain": float(np.mean(gains)), **measures,
         })  # fmt: skip
-    return sorted(rows, key=lambda row: (row["shots"], row["generator"], row["setting"]))
+    return sorted(rows, key=lambda row: (row["shots"], row["generator"], row["leakage"], str(row["t0"]), row["m"]))
 
 
 def measured(results: list[dict[str, Any]], outputs: Path) -> dict[str, float]:
@@ -88,7 +92,8 @@ def correlation(groups: list[list[tuple[float, float]]]) -> str:
     rng = np.random.default_rng(0)
     found = rho([x for x, _ in ranks])
     chance = [abs(rho([rng.permutation(x) for x, _ in ranks])) >= abs(found) - 1e-12 for _ in range(NUM_PERMUTATIONS)]
-    return f"{found:+.2f} (p = {(1 + sum(chance)) / (1 + NUM_PERMUTATIONS):.3f})"
+    p = (1 + sum(chance)) / (1 + NUM_PERMUTATIONS)
+    return f"{found:+.2f} ({f'p = {p:.3f}' if p >= 0.001 else 'p < 0.001'})"
 
 
 def centred(values: list[float]) -> np.ndarray:
@@ -97,7 +102,8 @@ def centred(values: list[float]) -> np.ndarray:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A line per measure: over all cells, within the numbers of images per class, and at the one with most cells."""
+    """A line per measure, over the cells that have it: all, within the numbers of images per class, and at the one with most
+    cells. One variant of an image has no distance to others."""
     groups = [[row for row in rows if row["shots"] == shots] for shots in dict.fromkeys(row["shots"] for row in rows)]
     largest = max(groups, key=len)
     heads = [
@@ -109,7 +115,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     names = list(rows[0])
     for name in names[names.index("gain") + 1 :]:
         parts = [
-            [[(float(row[name]), float(row["gain"])) for row in group] for group in some]
+            [[(float(row[name]), float(row["gain"])) for row in group if row[name]] for group in some]
             for some in ([rows], groups, [largest])
         ]
         lines.append(f"| {name} | {' | '.join(map(correlation, parts))} |")
