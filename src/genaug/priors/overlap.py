@@ -30,16 +30,20 @@ class Moving:
 
 
 def overlapped(
-    batches: Sequence[Batch], prepare: Callable[[Batch], Ready], launch: Callable[[Batch, Ready], Result], overlap: bool
+    batches: Sequence[Batch],
+    prepare: Callable[[Batch], Ready],
+    launch: Callable[[Batch, Ready], Result],
+    device: torch.device | str,
 ) -> Iterator[Result]:
-    """``launch(batch, prepare(batch))`` of every batch, in order.
+    """``launch(batch, prepare(batch))`` of every batch, in order; on both kinds of device the same results, also before
+    a batch that fails.
 
     Args:
         prepare: the CPU's part; it must not depend on the launch of another batch.
         launch: what begins the device's part; what it returns may still be on its way.
-        overlap: prepare the next batch in a thread, and give each result when the next batch has been launched.
+        device: on a GPU the next batch is prepared in a thread, and a result comes when the next batch has been launched.
     """
-    if not overlap:
+    if torch.device(device).type != "cuda":
         for batch in batches:
             yield launch(batch, prepare(batch))
         return
@@ -47,9 +51,13 @@ def overlapped(
         upcoming = [thread.submit(prepare, batch) for batch in batches[:1]]
         launched: list[Result] = []
         for number, batch in enumerate(batches):
-            ready = upcoming.pop().result()
-            upcoming += [thread.submit(prepare, following) for following in batches[number + 1 : number + 2]]
-            launched.append(launch(batch, ready))
+            try:
+                ready = upcoming.pop().result()
+                upcoming += [thread.submit(prepare, following) for following in batches[number + 1 : number + 2]]
+                launched.append(launch(batch, ready))
+            except Exception:
+                yield from launched
+                raise
             if number:
                 yield launched.pop(0)
         yield from launched

@@ -13,12 +13,10 @@ from genaug.core.seeding import derive
 from genaug.data.sources.digits import Digits
 from genaug.data.splits import few_shot
 from genaug.generators.base import Variant, steps_taken
-from genaug.generators.sdedit import sampler
 from genaug.generators.sdedit.config import ImageToImage
 from genaug.generators.sdedit.sampler import edit_images, sdedit, to_pictures, to_tensor
 from genaug.priors.config import PriorConfig
 from genaug.priors.noise import draw_noise, make_scheduler
-from genaug.priors.overlap import overlapped
 from tests.generators.conftest import make_dataset
 
 TINY = Path(str(PriorConfig(image_size=32).folder))
@@ -78,18 +76,6 @@ def test_strength_gives_first_timestep_and_calls_of_the_table(prior, monkeypatch
     assert (trace.timesteps[0], len(trace.timesteps)) == expected == (trace.timesteps[0], prior.num_evaluations)
     if num_steps == 50:
         assert expected == (DDIM_50 if scheduler == "ddim" else PNDM_50)[t0]
-
-
-def test_batches_that_overlap_as_on_a_gpu_give_the_same_images(prior, dataset, monkeypatch):
-    config, wanted = settings(batch_size=3), variants_of(dataset, (0.5, 1.0), num_variants=2)
-
-    def images():
-        made = edit_images(prior, wanted, ["a photo of a cat"] * len(wanted), config)
-        return [(item.variant.fingerprint, item.image.tobytes()) for item in made]
-
-    plain = images()
-    monkeypatch.setattr(sampler, "overlapped", lambda *rest, overlap: overlapped(*rest, overlap=True))
-    assert images() == plain and len(plain) == len(wanted) > config.batch_size
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "dpmsolver++", "unipc"])

@@ -8,7 +8,7 @@
 phi = 0 gives the first inversion, phi = 2 pi - theta the second; where both have one norm, z has it for every phi.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,10 @@ from genaug.data.sample import Dataset, Sample
 from genaug.generators.base import Generated, Variant, steps_taken
 from genaug.generators.diff_ii.config import DiffII
 from genaug.generators.labelling.finish import Finish
-from genaug.generators.sdedit.sampler import embed_distinct, to_pictures, to_tensor
+from genaug.generators.sdedit.sampler import embed_distinct, to_bytes, to_tensor
 from genaug.priors.model import Prior
 from genaug.priors.noise import make_scheduler
+from genaug.priors.overlap import Moving, overlapped
 
 PARALLEL = 1e-6
 """Sine of the angle below which two inversions count as one."""
@@ -33,40 +34,59 @@ def interpolated(
     config: DiffII, variants: Sequence[Variant], dataset: Dataset, prior: Prior, fitted: Path | None
 ) -> Iterator[Generated]:
     """The image of every variant, one level after the other."""
-    finish = Finish(config, dataset.class_names)
-    by_digest = {sample.digest: sample for sample in dataset.train}
     with config.adapted(prior, fitted):
         for level in sorted({variant.draws["t0"] for variant in variants}):
             members = [variant for variant in variants if variant.draws["t0"] == level]
-            ends = list(dict.fromkeys(digest for v in members for digest in (v.source.digest, v.draws["partner"])))
-            inverted = inversions(config, prior, [by_digest[digest] for digest in ends], dataset, fitted, level)
-            names = [dataset.class_names[variant.source.class_index] for variant in members]
-            plain = [{key: value for key, value in v.draws.items() if key != "prompt"} for v in members]
-            prompts, tokens = config.prompts(names, prior, fitted, plain)
-            sentences, _ = config.prompts(names, prior, fitted, [variant.draws for variant in members])
-            features = embed_distinct(prior, [*prompts, *sentences], tokens, config.batch_size)
-            uncond = prior.embed([config.negative_prompt]) if config.guidance != 1 else None
-            for start in range(0, len(members), config.batch_size):
-                rows = slice(start, start + config.batch_size)
-                batch = members[rows]
-                z = denoise(
-                    config,
-                    prior,
-                    _between(batch, inverted).to(prior.device),
-                    torch.stack([features[text] for text in sentences[rows]]),
-                    torch.stack([features[text] for text in prompts[rows]]),
-                    uncond,
-                    level,
-                )
-                for variant, text, picture in zip(batch, sentences[rows], to_pictures(prior.decode(z)), strict=True):
-                    about = {
-                        "prompt": text,
-                        "partner": by_digest[variant.draws["partner"]].id,
-                        "prior": prior.weights,
-                        "dtype": str(prior.unet.dtype).removeprefix("torch."),
-                        "batch_size": len(batch),
-                    }
-                    yield finish.image(variant, picture, np.ones(picture.size[::-1], dtype=bool), about)
+            yield from _interpolated_at(level, config, members, dataset, prior, fitted)
+
+
+def _interpolated_at(
+    level: float, config: DiffII, members: Sequence[Variant], dataset: Dataset, prior: Prior, fitted: Path | None
+) -> Iterator[Generated]:
+    finish = Finish(config, dataset.class_names)
+    by_digest = {sample.digest: sample for sample in dataset.train}
+    ends = list(dict.fromkeys(digest for v in members for digest in (v.source.digest, v.draws["partner"])))
+    inverted = inversions(config, prior, [by_digest[digest] for digest in ends], dataset, fitted, level)
+    names = [dataset.class_names[variant.source.class_index] for variant in members]
+    plain = [{key: value for key, value in v.draws.items() if key != "prompt"} for v in members]
+    prompts, tokens = config.prompts(names, prior, fitted, plain)
+    sentences, _ = config.prompts(names, prior, fitted, [variant.draws for variant in members])
+    features = embed_distinct(prior, [*prompts, *sentences], tokens, config.batch_size)
+    uncond = prior.embed([config.negative_prompt]) if config.guidance != 1 else None
+
+    def prepare(rows: slice) -> Tensor:
+        """Where the images of a batch begin, [b, 4, h, w]."""
+        batch = members[rows]
+        first = torch.stack([inverted[variant.source.digest] for variant in batch])
+        second = torch.stack([inverted[variant.draws["partner"]] for variant in batch])
+        return on_circle(
+            first, second, torch.tensor([variant.draws["angle"] for variant in batch], dtype=torch.float64)
+        )
+
+    def launch(rows: slice, begins: Tensor) -> tuple[slice, Moving]:
+        z = denoise(
+            config,
+            prior,
+            begins.to(prior.device),
+            torch.stack([features[text] for text in sentences[rows]]),
+            torch.stack([features[text] for text in prompts[rows]]),
+            uncond,
+            level,
+        )
+        return rows, Moving(to_bytes(prior.decode(z)))
+
+    for rows, moving in overlapped(_slices(len(members), config.batch_size), prepare, launch, prior.device):
+        batch = members[rows]
+        for variant, text, values in zip(batch, sentences[rows], moving.wait().numpy(), strict=True):
+            picture = Image.fromarray(values)
+            about = {
+                "prompt": text,
+                "partner": by_digest[variant.draws["partner"]].id,
+                "prior": prior.weights,
+                "dtype": str(prior.unet.dtype).removeprefix("torch."),
+                "batch_size": len(batch),
+            }
+            yield finish.image(variant, picture, np.ones(picture.size[::-1], dtype=bool), about)
 
 
 @torch.no_grad()
@@ -90,24 +110,27 @@ def inversions(
     names = [dataset.class_names[sample.class_index] for sample in samples]
     prompts, tokens = config.prompts(names, prior, fitted)
     features = embed_distinct(prior, prompts, tokens, config.batch_size)
-    found: dict[str, Tensor] = {}
-    for start in range(0, len(samples), config.batch_size):
-        batch = samples[start : start + config.batch_size]
-        pictures = [to_tensor(s.open(), prior.image_size, config.resize, Image.Resampling.LANCZOS) for s in batch]
-        cond = torch.stack([features[text] for text in prompts[start : start + config.batch_size]])
-        z = prior.encode(torch.stack(pictures))
+
+    def prepare(rows: slice) -> Tensor:
+        size, filtering = prior.image_size, Image.Resampling.LANCZOS
+        return torch.stack([to_tensor(sample.open(), size, config.resize, filtering) for sample in samples[rows]])
+
+    def launch(rows: slice, pictures: Tensor) -> tuple[slice, Moving]:
+        cond = torch.stack([features[text] for text in prompts[rows]])
+        z = prior.encode(pictures)
         with prior.sampling(config.batch_size):
             for t in timesteps:
                 z = schedule.step(prior.predict_noise(z, t, cond), t, z, return_dict=False)[0]
-        found.update(zip([sample.digest for sample in batch], z.cpu(), strict=True))
+        return rows, Moving(z)
+
+    found: dict[str, Tensor] = {}
+    for rows, moving in overlapped(_slices(len(samples), config.batch_size), prepare, launch, prior.device):
+        found.update(zip([sample.digest for sample in samples[rows]], moving.wait(), strict=True))
     return found
 
 
-def _between(batch: Sequence[Variant], inverted: Mapping[str, Tensor]) -> Tensor:
-    """Where the images of a batch begin, [b, 4, h, w]."""
-    first = torch.stack([inverted[variant.source.digest] for variant in batch])
-    second = torch.stack([inverted[variant.draws["partner"]] for variant in batch])
-    return on_circle(first, second, torch.tensor([variant.draws["angle"] for variant in batch], dtype=torch.float64))
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def on_circle(first: Tensor, second: Tensor, angles: Tensor) -> Tensor:

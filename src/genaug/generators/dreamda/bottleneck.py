@@ -27,7 +27,7 @@ class BottleneckNoise:
     def __init__(self, rows: Tensor, sigma: float, relative: bool, draw: Draw):
         self.rows, self.sigma, self.relative, self.draw = rows, sigma, relative, draw
         self.std: Tensor | None = None
-        """float32 [num masked rows] on the CPU: std(h) of each perturbed row, known after the call."""
+        """float32 [num masked rows]: std(h) of each perturbed row, known after the call."""
 
     def __call__(self, h: Tensor) -> Tensor:
         """The bottleneck [R, ...] with noise on the masked rows; the other rows keep their bits."""
@@ -36,7 +36,7 @@ class BottleneckNoise:
         rows = self.rows.to(h.device)
         masked = h[rows]
         std = masked.float().flatten(1).std(dim=1)
-        self.std = std.cpu()
+        self.std = std
         noise = self.draw(h.shape[1:]).to(h.device)
         scale = torch.full_like(std, self.sigma) * (std if self.relative else 1.0)
         changed = h.clone()

@@ -15,6 +15,7 @@ from genaug.generators.latent_interpolation.fit import build_autoencoder
 from genaug.generators.latent_interpolation.mixing import Interpolation, mix_labels
 from genaug.generators.latent_interpolation.training import load_weights, square_pixels, to_unit
 from genaug.priors.model import Prior
+from genaug.priors.overlap import Moving, overlapped
 
 
 def interpolated_images(
@@ -28,15 +29,22 @@ def interpolated_images(
     """The image of every variant, with its drawn partner and lambda."""
     pairs = interpolation(config, fitted, prior, device)
     by_id = {sample.id: sample for sample in dataset.train}
-    for start in range(0, len(variants), config.batch_size):
-        batch = variants[start : start + config.batch_size]
-        partners = [by_id[variant.draws["partner_id"]] for variant in batch]
-        pixels = [square_pixels(sample, config.image_size) for sample in (*(v.source for v in batch), *partners)]
+
+    def prepare(batch: Sequence[Variant]) -> Tensor:
+        ends = [*(variant.source for variant in batch), *(by_id[variant.draws["partner_id"]] for variant in batch)]
+        return to_unit(torch.stack([square_pixels(sample, config.image_size) for sample in ends]))
+
+    def launch(batch: Sequence[Variant], pixels: Tensor) -> tuple[Sequence[Variant], Moving]:
         lam = torch.tensor([variant.draws["lam"] for variant in batch], dtype=torch.float64)
         with torch.no_grad():
-            codes = pairs.encode(to_unit(torch.stack(pixels)).to(device))
+            codes = pairs.encode(pixels.to(device))
             images = pairs.combine(codes[: len(batch)], codes[len(batch) :], lam.to(codes))
-        for variant, partner, image in zip(batch, partners, images.clamp(0, 1).float().cpu(), strict=True):
+        return batch, Moving(images.clamp(0, 1).float())
+
+    batches = [variants[start : start + config.batch_size] for start in range(0, len(variants), config.batch_size)]
+    for batch, moving in overlapped(batches, prepare, launch, device):
+        for variant, image in zip(batch, moving.wait(), strict=True):
+            partner = by_id[variant.draws["partner_id"]]
             yield Generated(
                 variant=variant,
                 image=to_pil_image((image * 255).round().to(torch.uint8)),

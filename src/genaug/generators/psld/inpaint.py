@@ -23,6 +23,7 @@ from genaug.generators.psld.solver import solve
 from genaug.generators.sdedit.sampler import embed_distinct
 from genaug.priors.model import Prior
 from genaug.priors.noise import draw_noise
+from genaug.priors.overlap import Moving, overlapped
 
 
 def inpaint(
@@ -85,6 +86,14 @@ def _generated(frame: Frame, verdict: Verdict, about: dict[str, Any]) -> Generat
     )
 
 
+Given = tuple[Tensor, Tensor, Tensor | None]
+"""Of a batch, on the CPU: images [b, 3, h, w] in [-1, 1], what is known of them [b, 1, h, w], and the images with their
+holes filled; None where sampling starts from noise alone."""
+
+Sampled = tuple[Sequence[Frame], Tensor, Moving, Moving]
+"""A batch, its images, the new ones [b, 3, h, w] in [-1, 1], and of each the number of steps that the clamp acted at."""
+
+
 class Networks:
     """The prior as the solver's callables, with gradients, and its noise per image."""
 
@@ -118,37 +127,46 @@ def sample_frames(
     for frame in frames:
         groups.setdefault((frame.geometry.frame_width, frame.geometry.frame_height), []).append(frame)
     size = 1 if config.solver.norm_over_batch else config.batch_size
+    batches = [members[start : start + size] for members in groups.values() for start in range(0, len(members), size)]
+    copies = config.solver.joint_copies if config.solver.norm_over_batch else 1
+
+    def prepare(batch: Sequence[Frame]) -> Given:
+        images = torch.stack([image_tensor(frame.source, frame.geometry) for frame in batch]).repeat(copies, 1, 1, 1)
+        known = torch.stack([mask_tensor(frame) for frame in batch]).repeat(copies, 1, 1, 1)
+        if config.t0 == 1:
+            return images, known, None
+        pairs = zip(images, known, strict=True)
+        return images, known, torch.stack([fill_hole(image, mask, config.solver.fill) for image, mask in pairs])
+
+    def launch(batch: Sequence[Frame], given: Given) -> Sampled:
+        cond = torch.stack([features[prompts[frame.variant.fingerprint]] for frame in batch])
+        networks = Networks(prior, cond.repeat(copies, 1, 1), config.guidance)
+        return _sampled(config, batch, given, rows, networks, copies)
+
     if config.checkpointing:
         prior.unet.enable_gradient_checkpointing()
         prior.vae.enable_gradient_checkpointing()
     try:
-        for members in groups.values():
-            for start in range(0, len(members), size):
-                batch = members[start : start + size]
-                cond = torch.stack([features[prompts[frame.variant.fingerprint]] for frame in batch])
-                copies = config.solver.joint_copies if config.solver.norm_over_batch else 1
-                networks = Networks(prior, cond.repeat(copies, 1, 1), config.guidance)
-                yield from _sample_batch(config, batch, rows, networks)
+        for sampled in overlapped(batches, prepare, launch, prior.device):
+            yield from _finished(config, prior, *sampled)
     finally:
         if config.checkpointing:
             prior.unet.disable_gradient_checkpointing()
             prior.vae.disable_gradient_checkpointing()
 
 
-def _sample_batch(
-    config: Psld, frames: Sequence[Frame], rows: Sequence[Row], networks: Networks
-) -> Iterator[tuple[Frame, np.ndarray, dict[str, Any]]]:
+def _sampled(
+    config: Psld, frames: Sequence[Frame], given: Given, rows: Sequence[Row], networks: Networks, copies: int
+) -> Sampled:
+    images, known, filled = given
     prior = networks.prior
     device = prior.device
     identities = [frame.variant.fingerprint for frame in frames]
-    copies = config.solver.joint_copies if config.solver.norm_over_batch else 1
     companions = [f"{identity} companion {i}" for i in range(1, copies) for identity in identities]
 
     def noise(purpose: str, step: int, shape: Sequence[int]) -> Tensor:
         return draw_noise([derive(identity, purpose, step) for identity in (*identities, *companions)], shape)
 
-    images = torch.stack([image_tensor(frame.source, frame.geometry) for frame in frames]).repeat(copies, 1, 1, 1)
-    known = torch.stack([mask_tensor(frame) for frame in frames]).repeat(copies, 1, 1, 1)
     operator = make_operator(config.measurement, known.to(device))
     y = operator.apply(images.to(device))
     if config.measurement.sigma_y > 0:
@@ -158,10 +176,7 @@ def _sample_batch(
     factor = 2 ** (len(prior.vae.config.block_out_channels) - 1)
     latent = (prior.unet.config.in_channels, images.shape[2] // factor, images.shape[3] // factor)
     z = noise("start", 0, latent).to(device)
-    if config.t0 < 1:
-        filled = torch.stack(
-            [fill_hole(image, mask, config.solver.fill) for image, mask in zip(images, known, strict=True)]
-        )
+    if filled is not None:
         with torch.no_grad():
             clean = networks.encode(filled.to(device), None)
         z = rows[0].a ** 0.5 * clean + (1 - rows[0].a) ** 0.5 * z
@@ -171,7 +186,13 @@ def _sample_batch(
             z, rows, y, operator, config.solver, networks.eps, networks.decode, networks.encode, noise, names
         )
     with torch.no_grad():
-        decoded = networks.decode(solution.z).clamp(-1, 1).cpu()
+        return frames, images, Moving(networks.decode(solution.z).clamp(-1, 1)), Moving(solution.clamped_steps)
+
+
+def _finished(
+    config: Psld, prior: Prior, frames: Sequence[Frame], images: Tensor, moving: Moving, clamped_steps: Moving
+) -> Iterator[tuple[Frame, np.ndarray, dict[str, Any]]]:
+    decoded, clamped = moving.wait(), clamped_steps.wait()
     pictures = ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     error = (decoded - images).square().mean(1)
     for i, frame in enumerate(frames):
@@ -179,7 +200,7 @@ def _sample_batch(
         squared = float(error[i][region].mean()) if region.any() else float("nan")
         about = {
             "psnr_known": round(10 * math.log10(4 / max(squared, 1e-10)), 3) if region.any() else None,
-            "clamped_steps": int(solution.clamped_steps[i]),
+            "clamped_steps": int(clamped[i]),
             "prior": prior.weights,
             "dtype": str(prior.unet.dtype).removeprefix("torch."),
             "batch_size": len(frames),

@@ -141,7 +141,7 @@ def edit_images(
         return batch, Moving(to_bytes(prior.decode(z)))
 
     batches = list(in_batches(config, wanted))
-    for batch, moving in overlapped(batches, prepare, launch, overlap=prior.device.type == "cuda"):
+    for batch, moving in overlapped(batches, prepare, launch, prior.device):
         for item, seed, values in zip(batch.items, batch.seeds, moving.wait().numpy(), strict=True):
             yield _finished(prior, config, finish, item, Image.fromarray(values), seed, len(batch.items))
 
@@ -206,23 +206,29 @@ def reconstruct(prior: Prior, variants: Sequence[Variant], batch_size: int) -> I
     """The sources as the VAE gives them back, each in the frame of an edit."""
     multiple = frame_multiple(prior)
     items = [(v, "", lay_out(v.source, prior.image_size, multiple, "none", 0)) for v in variants]
-    for size, group in itertools.groupby(sorted(items, key=lambda item: item[2].size), key=lambda item: item[2].size):
+    batches: list[list[Wanted]] = []
+    for _, group in itertools.groupby(sorted(items, key=lambda item: item[2].size), key=lambda item: item[2].size):
         members = list(group)
-        for start in range(0, len(members), batch_size):
-            batch = members[start : start + batch_size]
-            sources = {variant.source.digest: (variant.source, layout) for variant, _, layout in batch}
-            images = torch.stack([source_tensor(source, layout, "squash") for source, layout in sources.values()])
-            latents = dict(zip(sources, prior.encode(images), strict=True))
-            z_bchw = torch.stack([latents[variant.source.digest] for variant, _, _ in batch])
-            for (variant, _, layout), picture in zip(batch, to_pictures(prior.decode(z_bchw)), strict=True):
-                if layout.geometry is not None:
-                    picture = Image.fromarray(layout.geometry.crop(np.asarray(picture)))
-                yield Generated(
-                    variant=variant,
-                    image=picture,
-                    boxes=scaled_boxes(variant.source, *picture.size),
-                    about={"prior": prior.weights, "frame": list(size), "batch_size": len(batch)},
-                )
+        batches += [members[start : start + batch_size] for start in range(0, len(members), batch_size)]
+
+    def prepare(batch: list[Wanted]) -> dict[str, Tensor]:
+        layouts = {variant.source.digest: (variant.source, layout) for variant, _, layout in batch}
+        return {digest: source_tensor(source, layout, "squash") for digest, (source, layout) in layouts.items()}
+
+    def launch(batch: list[Wanted], images: dict[str, Tensor]) -> tuple[list[Wanted], Moving]:
+        latents = dict(zip(images, prior.encode(torch.stack(list(images.values()))), strict=True))
+        z_bchw = torch.stack([latents[variant.source.digest] for variant, _, _ in batch])
+        return batch, Moving(to_bytes(prior.decode(z_bchw)))
+
+    for batch, moving in overlapped(batches, prepare, launch, prior.device):
+        for (variant, _, layout), values in zip(batch, moving.wait().numpy(), strict=True):
+            picture = Image.fromarray(values if layout.geometry is None else layout.geometry.crop(values))
+            yield Generated(
+                variant=variant,
+                image=picture,
+                boxes=scaled_boxes(variant.source, *picture.size),
+                about={"prior": prior.weights, "frame": list(layout.size), "batch_size": len(batch)},
+            )
 
 
 @torch.no_grad()
