@@ -1,11 +1,13 @@
 """What a composer gives is what Hydra composes, whatever it gave before."""
 
+import re
+
 import hydra
 import pytest
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from genaug.composition import Composer, compose_typed, sets_value
+from genaug.composition import Composer, compose_typed, compose_whole, sets_value
 from genaug.config_source import register
 from genaug.core.errors import GenaugError
 
@@ -123,3 +125,31 @@ def test_a_preset_that_is_edited_between_two_compositions_holds_what_it_says_now
     file.unlink()
     with pytest.raises(GenaugError, match="mine"):
         compose_typed(["mix=mine"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("defaults: da_fusion", "defaults in {file} must be a list, e.g. defaults: [acai, _self_]"),
+        ("defaults:", "defaults in {file} must be a list"),
+        ("defaults: [[a]]", "['a'] in the defaults of {file} names no preset"),
+        ("defaults: [null]", "None in the defaults of {file} names no preset"),
+        ("defaults: [{generator: 3}]", "{{'generator': 3}} in the defaults of {file} names no preset"),
+        ("defaults: [_self_]", "{file} does not say which generator it changes"),
+        ("t0: 0.3", "{file} does not say which generator it changes"),
+        ("defaults: [_nothing, _self_]", "In generator=mine: There is no preset generator=_nothing"),
+        ("defaults: [_self_, _self_]", "{file} does not say which generator it changes"),
+        ("- a", "{file} cannot be read as YAML (it holds list"),
+        ("", "{file} cannot be read as YAML (it holds nothing"),
+        ("defaults: [", "{file} cannot be read as YAML (line 1: expected"),
+        ("\tt0: 1", "{file} cannot be read as YAML (line 1: found character"),
+    ],
+)
+def test_a_file_that_is_no_preset_is_named_with_its_fault(text, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "conf" / "generator" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    for look in (lambda: compose_typed(["generator=mine"]), lambda: compose_whole("generator=mine")):
+        with pytest.raises(GenaugError, match=f"^{re.escape(said.format(file=file))}"):
+            look()

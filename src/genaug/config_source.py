@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genaug.config import RunConfig
 from genaug.core.errors import GenaugError
-from genaug.core.foreign import read_foreign_yaml
+from genaug.core.foreign import read_foreign_yaml, read_yaml
 from genaug.core.paths import experiment_files, presets, project_root, roots
 from genaug.core.registry import COMPONENTS, load_components
 
@@ -134,6 +134,8 @@ class KeptSource(ConfigSource):
         state = file.stat() if file.is_file() else None
         key = (self.full_path(), config_path, state and (state.st_mtime_ns, state.st_size))
         if key not in self.kept:
+            if state is not None:
+                check_preset(file, config_path.rpartition("/")[0])
             self.kept[key] = pickle.dumps(self.of.load_config(config_path))
         found = pickle.loads(self.kept[key])
         component = _component_below(config_path, found)
@@ -159,6 +161,25 @@ def register() -> Path:
         Plugins.instance().register(plugin)
     OmegaConf.register_new_resolver("presets", list_presets, replace=True)
     return project_root() / "conf"
+
+
+def check_preset(file: Path, group: str) -> None:
+    """Raise ``GenaugError`` for the file of a preset that cannot be read, whose ``defaults`` name no presets, or that
+    configures no component of its group."""
+    entries = read_yaml(file).get("defaults", [])
+    base = next((name for name in presets().get(group, ()) if name != file.stem), "default")
+    if not isinstance(entries, list):
+        raise GenaugError(f"defaults in {file} must be a list, e.g. defaults: [{base}, _self_].")
+    for entry in entries:
+        (chosen,) = entry.values() if isinstance(entry, dict) and len(entry) == 1 else (entry,)
+        names = chosen if isinstance(chosen, list) and chosen is not entry else [chosen]
+        if not all(isinstance(name, str) or (name is None and isinstance(entry, dict)) for name in names):
+            raise GenaugError(f"{entry} in the defaults of {file} names no preset: write NAME, or GROUP: NAME.")
+    if group in COMPONENTS and not any(isinstance(entry, str) and entry != "_self_" for entry in entries):
+        raise GenaugError(
+            f"{file} does not say which {group} it changes: begin with a preset or a component, e.g. "
+            f"defaults: [{base}, _self_]."
+        )
 
 
 def files_of(group: str, name: str) -> list[Path]:

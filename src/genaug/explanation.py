@@ -94,8 +94,9 @@ def explain(error: BaseException) -> str:
     text = "\n".join(said)
     if match := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'\s]+)'?", text):
         return explain_key(match.group(1).rstrip(".").replace("/", "."))
-    if match := re.search(r"Could not find '([^'\s]+)'", text):
-        return explain_unknown_preset(match.group(1))
+    if match := re.search(r"(?:In '([\w/]+)': )?Could not (?:find|load) '([^'\s]+)'", text):
+        by, _, name = (match.group(1) or "").rpartition("/")
+        return f"In {by}={name}: " * bool(by) + explain_unknown_preset(match.group(2))
     if match := re.search(r"Ambiguous value for argument '(.*)'", text):
         key, _, value = match.group(1).partition("=")
         return (

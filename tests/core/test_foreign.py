@@ -21,7 +21,7 @@ BAD = {
     "- a\n": "it holds list",
     "b: 1\na: [\n": r"cannot be read as YAML \(line 3: expected the node content",
     "a: 1\na: 2\n": "cannot be read as YAML",
-    "": "it holds NoneType",
+    "": "it holds nothing",
 }
 
 

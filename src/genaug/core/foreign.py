@@ -22,16 +22,28 @@ HYDRA_KEYS = ("mode", "sweeper", "launcher")
 """What an experiment may say of Hydra: that it is a sweep, over what, and with which of the installed launchers."""
 
 
-def read_foreign_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, as Hydra reads it, once ``check_values`` has passed it.
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, as Hydra reads it.
 
     Raises:
-        GenaugError: for a file that is not there, is not YAML in UTF-8, holds no mapping, or more than values.
+        GenaugError: for a file that is not there, is not YAML in UTF-8, or holds no mapping.
     """
     with boundary(f"{path} cannot be read as YAML", "Correct the file."):
         content = pickle.loads(_parsed(path.read_text(encoding="utf-8")))
         if not isinstance(content, dict):
-            raise TypeError(f"it holds {type(content).__name__}, not keys with values")
+            raise TypeError(
+                f"it holds {'nothing' if content is None else type(content).__name__}, not keys with values"
+            )
+    return content
+
+
+def read_foreign_yaml(path: Path) -> dict[str, Any]:
+    """``read_yaml``, once ``check_values`` has passed the content.
+
+    Raises:
+        GenaugError: for a file that cannot be read, and for one that holds more than values.
+    """
+    content = read_yaml(path)
     check_values(content, str(path))
     foreign = [key for key in content.get("hydra") or {} if key not in HYDRA_KEYS]
     if foreign:
