@@ -262,6 +262,11 @@ def test_a_password_in_the_url_is_not_shown(url):
     assert "hunter2" not in str(caught.value) and "genaug[remote]" in str(caught.value)
 
 
+def test_a_place_that_ends_with_the_process_is_refused():
+    with pytest.raises(GenaugError, match=r"memory://shared ends with this process: write a folder"):
+        Remote("memory://shared")
+
+
 @pytest.mark.slow
 def test_the_command_copies_by_name_and_says_what_differs(tmp_path):
     here, there, place = made(tmp_path / "here"), tmp_path / "there", (tmp_path / "place").as_uri()

@@ -60,6 +60,10 @@ class Remote:
             self.files, self.root = fsspec.core.url_to_fs(url)
         protocol = self.files.protocol
         protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+        if "memory" in protocols:
+            raise GenaugError(
+                f"{self.shown} ends with this process: write a folder, or the URL of a server that keeps files."
+            )
         self.checked = bool(CHECKED & protocols)
         self.num_requests = 1 if ONE_BY_ONE & protocols else NUM_REQUESTS
         self.known: set[str] = set()
