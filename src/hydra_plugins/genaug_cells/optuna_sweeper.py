@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
+    from genaug.composition import Composer
+
 
 class OptunaSweeper(Sweeper):
     """Chosen in conf/hydra/sweeper/optuna.yaml, which says what the arguments are."""
@@ -55,9 +57,12 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run all trials and write what was found to ``optimization_results.yaml`` in the sweep's folder."""
+        from genaug.composition import composer_of
         from genaug.core.combinations import combinations, parameters
 
-        assert self.config is not None
+        assert self.hydra_context is not None and self.config is not None
+        composer = composer_of(self.hydra_context.config_loader, self.config)
+        refusals: set[str] = set()
         folder = Path(self.config.hydra.sweep.dir)  # its name, the time, is made now: for all of the runs
         words = [*parameters(self.params), *arguments]
         space, rest = self._space(words)
@@ -67,7 +72,7 @@ class OptunaSweeper(Sweeper):
         while done < self.num_trials:
             trials = [study.ask(space) for _ in range(min(self.trials_at_once, self.num_trials - done))]
             batches = [combinations([*rest, *(f"{key}={value}" for key, value in t.params.items())]) for t in trials]
-            batches = [batch if self._can_run(batch) else [] for batch in batches]
+            batches = [batch if can_run(batch, composer, refusals) else [] for batch in batches]
             jobs = [job for batch in batches for job in batch]
             returns = iter(self.launcher.launch(jobs, number) if jobs else [])
             for trial, batch in zip(trials, batches, strict=True):
@@ -113,21 +118,6 @@ class OptunaSweeper(Sweeper):
                 load_if_exists=True,
             )
 
-    def _can_run(self, batch: Sequence[Sequence[str]]) -> bool:
-        """Whether all runs of a trial are valid; what is wrong with one is said."""
-        from genaug.composition import composer_of
-        from genaug.explanation import explain
-
-        assert self.hydra_context is not None and self.config is not None
-        composer = composer_of(self.hydra_context.config_loader, self.config)
-        for job in batch:
-            try:
-                composer(job).check()
-            except Exception as error:
-                print(f"genaug: {explain(error)} (in the run {' '.join(job)})", file=sys.stderr)
-                return False
-        return True
-
     def _tell(self, study: "Study", trial: "Trial", returns: Sequence[Any]) -> None:
         """The mean over a trial's runs; a trial that was refused, or of which one run failed, has none."""
         from hydra.core.utils import JobStatus
@@ -169,6 +159,21 @@ def _failed() -> Any:
     from optuna.trial import TrialState
 
     return TrialState.FAIL
+
+
+def can_run(batch: Sequence[Sequence[str]], composer: "Composer", said: set[str]) -> bool:
+    """Whether all runs of a trial are valid; what is wrong with one is said unless it is among what was ``said``."""
+    from genaug.explanation import explain
+
+    for job in batch:
+        try:
+            composer(job).check()
+        except Exception as error:
+            if (reason := explain(error)) not in said:
+                print(f"genaug: {reason} (in the run {' '.join(job)})", file=sys.stderr)
+            said.add(reason)
+            return False
+    return True
 
 
 def distribution(override: Override) -> "BaseDistribution | str":
