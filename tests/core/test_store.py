@@ -60,7 +60,15 @@ def test_an_interrupted_attempt_is_resumed_and_nothing_half_made_is_published(tm
     assert again == folder and not made
 
 
-def test_a_damaged_artefact_is_made_again(tmp_path):
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.write_bytes(b"123"), "weights has 3 bytes instead of 8"),
+        (lambda path: path.write_bytes(b"12345679"), "the content of weights has changed"),
+        (lambda path: path.unlink(), "weights is missing"),
+    ],
+)
+def test_an_artefact_whose_file_is_damaged_is_made_again(tmp_path, capsys, damage, said):
     store = Store(tmp_path)
 
     def make(work: Path) -> dict:
@@ -68,9 +76,12 @@ def test_a_damaged_artefact_is_made_again(tmp_path):
         return {}
 
     folder, _ = store.folder("fitted", "thing", "b" * 16, make)
-    (folder / "weights").write_bytes(b"123")
-    folder, made = store.folder("fitted", "thing", "b" * 16, make)
-    assert made and (folder / "weights").read_bytes() == b"12345678"
+    for _ in range(2):  # the second time after it was found whole
+        damage(folder / "weights")
+        assert store.folder("fitted", "thing", "b" * 16, make) == (folder, True)
+        assert (folder / "weights").read_bytes() == b"12345678"
+        assert store.folder("fitted", "thing", "b" * 16, make) == (folder, False)
+    assert said in capsys.readouterr().err
 
 
 def test_an_image_carries_its_metadata_and_a_damaged_one_is_named(tmp_path):
@@ -81,37 +92,6 @@ def test_an_image_carries_its_metadata_and_a_damaged_one_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(GenaugError, match=path.name):
         store.about_image("c" * 16)
-
-
-def test_an_artefact_whose_content_changed_in_place_is_made_again(tmp_path, capsys):
-    store = Store(tmp_path)
-
-    def make(work: Path) -> dict:
-        (work / "weights").write_bytes(b"12345678")
-        return {}
-
-    folder, _ = store.folder("fitted", "thing", "b" * 16, make)
-    for _ in range(2):  # the second time after it was found whole
-        (folder / "weights").write_bytes(b"12345679")
-        folder, made = store.folder("fitted", "thing", "b" * 16, make)
-        assert made and (folder / "weights").read_bytes() == b"12345678"
-        assert store.folder("fitted", "thing", "b" * 16, make) == (folder, False)
-    assert "the content of weights has changed" in capsys.readouterr().err
-
-
-def test_an_artefact_that_lacks_a_file_is_made_again(tmp_path, capsys):
-    store = Store(tmp_path)
-
-    def make(work: Path) -> dict:
-        (work / "weights").write_bytes(b"12345678")
-        return {}
-
-    folder, _ = store.folder("fitted", "thing", "b" * 16, make)
-    for _ in range(2):
-        (folder / "weights").unlink()
-        assert store.folder("fitted", "thing", "b" * 16, make) == (folder, True)
-        assert store.folder("fitted", "thing", "b" * 16, make) == (folder, False)
-    assert "weights is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("about", [b"", b"{}", b"[]", b'{"fingerprint": "b", "files": {"weights": "x"}}', bytes(256)])

@@ -1,3 +1,4 @@
+import itertools
 import shutil
 import threading
 import time
@@ -123,23 +124,30 @@ def test_a_folder_that_somebody_fills_for_days_is_not_listed(tmp_path):
 
 def test_folders_that_come_and_go_meanwhile_do_not_stop_it(tmp_path):
     write_finished(tmp_path / "runs" / "run-0")
-    store, ended = Store(tmp_path / "store"), threading.Event()
+    store, ended, found = Store(tmp_path / "store"), threading.Event(), 0
+
+    numbers = itertools.count()
+    (store.root / "fitted").mkdir(parents=True)
 
     def work():
         while not ended.is_set():
-            for number in range(20):
-                place = store.root / "fitted" / f".thing-{number}.partial" / "below"
-                place.mkdir(parents=True, exist_ok=True)
-                (place / "file").touch()
-                shutil.rmtree(place.parent, ignore_errors=True)
+            places = [store.root / "fitted" / f".thing-{next(numbers)}.partial" for _ in range(20)]
+            for place in places:
+                below = tmp_path / "whole" / "below"
+                below.mkdir(parents=True)
+                (below / "file").touch()
+                below.parent.rename(place)
+            for place in places:
+                shutil.rmtree(place, ignore_errors=True)
 
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        for _ in range(60):
-            remove(find_garbage(tmp_path, now=time.time() + 2 * YOUNG, decoded=True))
-    except FileNotFoundError as error:
-        raise AssertionError("what is gone stopped it") from error
+        for _ in range(200):
+            garbage = find_garbage(tmp_path, now=time.time() + 2 * YOUNG, decoded=True)
+            found += len(garbage.paths)
+            remove(garbage)
+        assert worker.is_alive() and found
     finally:
         ended.set()
         worker.join()
