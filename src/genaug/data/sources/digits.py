@@ -4,6 +4,7 @@ Source: UCI "Optical Recognition of Handwritten Digits", test part, by way of ``
 Another source than MNIST, on which the tiny prior is trained.
 """
 
+import functools
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,21 @@ def _table() -> np.ndarray:
     return np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
 
 
+@functools.lru_cache(maxsize=1)  # the runs of a sweep read the same ones
+def _samples(side: int, masks: bool) -> tuple[Sample, ...]:
+    samples: dict[str, Sample] = {}
+    for i, (*values, target) in enumerate(_table()):
+        small = Image.fromarray(np.round(np.reshape(values, (8, 8)) / 16 * 255).astype(np.uint8))
+        grey = np.asarray(small.resize((side, side), Image.Resampling.BICUBIC))
+        pixels = np.repeat(grey[:, :, None], 3, axis=2)
+        digest = digest_bytes(pixels.tobytes())
+        mask = grey > INK if masks else None
+        samples.setdefault(
+            digest, Sample(id=f"digits/{i:04d}", digest=digest, image=pixels, label={int(target): 1.0}, mask=mask)
+        )
+    return tuple(samples.values())
+
+
 @component("dataset", "digits")
 @dataclass(kw_only=True, slots=True)
 class Digits(Source):
@@ -49,17 +65,7 @@ class Digits(Source):
         return [fields, none]
 
     def read(self) -> Dataset:
-        samples: dict[str, Sample] = {}
-        for i, (*values, target) in enumerate(_table()):
-            small = Image.fromarray(np.round(np.reshape(values, (8, 8)) / 16 * 255).astype(np.uint8))
-            grey = np.asarray(small.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC))
-            pixels = np.repeat(grey[:, :, None], 3, axis=2)
-            digest = digest_bytes(pixels.tobytes())
-            mask = grey > INK if self.masks else None
-            samples.setdefault(
-                digest, Sample(id=f"digits/{i:04d}", digest=digest, image=pixels, label={int(target): 1.0}, mask=mask)
-            )
-        rest, test = carve(list(samples.values()), len(NAMES), TEST_FRACTION, SPLIT_SEED)
+        rest, test = carve(list(_samples(self.image_size, self.masks)), len(NAMES), TEST_FRACTION, SPLIT_SEED)
         train, val = carve(rest, len(NAMES), VAL_FRACTION, SPLIT_SEED)
         return Dataset(
             name=self.name or "digits",
