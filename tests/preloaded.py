@@ -54,6 +54,7 @@ def serve(listener: socket.socket, executable: str) -> None:
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, with which this ends
     running: dict[int, socket.socket] = {}
     while True:
         ready = select.select([listener, sys.stdin, ended, *running.values()], [], [])[0]
@@ -79,6 +80,7 @@ def serve(listener: socket.socket, executable: str) -> None:
         if child == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests were started without one
             for descriptor in (ended, wakes):
                 os.close(descriptor)
             for own in (listener, connection, *running.values()):
