@@ -1,5 +1,7 @@
 """What README and docs tell a reader to type works: every command parses and composes, and blocks marked ``run`` are run."""
 
+import ast
+import inspect
 import re
 import shlex
 
@@ -8,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 from typer.main import get_group
 
+import genaug
 from benchmarks.__main__ import names
 from genaug.cli import app
 from genaug.composition import checked, compose_typed
@@ -152,8 +155,13 @@ def test_the_blocks_of_a_page_that_are_marked_to_run_do(page, tmp_path):
 
 
 @pytest.mark.parametrize(("page", "text"), [(page, text) for page, _, kind, text in BLOCKS if kind == "python"])
-def test_every_python_block_is_valid_code(page, text):
-    compile(text, page, "exec")
+def test_every_python_block_is_valid_code_and_calls_what_genaug_has(page, text):
+    calls = [part for part in ast.walk(ast.parse(text, page)) if isinstance(part, ast.Call)]
+    for call in calls:
+        module, _, name = ast.unparse(call.func).partition(".")
+        if module == "genaug":
+            known = inspect.signature(getattr(genaug, name)).parameters
+            assert {word.arg for word in call.keywords} <= set(known), name
 
 
 def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code():

@@ -1,6 +1,7 @@
 """Files from elsewhere hold values: they build nothing, read nothing of this machine, and change nothing of Hydra."""
 
 import pytest
+import yaml
 
 from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
@@ -46,8 +47,10 @@ def test_values_and_names_of_other_values_pass(tmp_path):
         "downstream": {"image_size": "${dataset.image_size}"},
     }
     check_values(content, "x")
-    for path in (ROOT / "experiments").rglob("*.yaml"):
-        read_foreign_yaml(path)
+    paths = list((ROOT / "experiments").rglob("*.yaml"))
+    assert len(paths) >= 50
+    for path in paths:
+        assert read_foreign_yaml(path) == yaml.safe_load(path.read_text())
 
 
 @pytest.mark.parametrize(

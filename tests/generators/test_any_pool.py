@@ -5,15 +5,16 @@ import json
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from genaug.core.errors import GenaugError
 from genaug.core.store import Store
-from genaug.data.pool import ROW, read_pool
+from genaug.data.pool import ROW, Pool, read_pool
 from genaug.generators import forms
 from genaug.runs.verification import verify
-from tests.generators.test_publishing import Picky, build, contents, dataset
+from tests.generators import test_publishing as pools
+from tests.generators.test_publishing import Picky, build, dataset
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -50,7 +51,11 @@ def text_of(parts: list, rows: list[str]) -> str:
     return "\n".join(found) + "\n" * (len(found) % 2)
 
 
-def check(store: Store, expected: dict) -> None:
+def contents(pool: Pool) -> list[object]:
+    return [pools.contents(pool), [sample.label for sample in pool.samples]]
+
+
+def check(store: Store, expected: list[object]) -> None:
     forms._seen.clear()  # as another process
     [folder] = store.pools()
     with contextlib.suppress(GenaugError):
@@ -62,6 +67,7 @@ def check(store: Store, expected: dict) -> None:
 
 
 @few
+@example("metadata.jsonl", [(0, "label", {"a": 1.0}), 1, 2, 3])
 @given(st.sampled_from(["metadata.jsonl", "rejected.jsonl"]), lines)
 def test_any_manifest(name, parts):
     with tempfile.TemporaryDirectory() as top:
