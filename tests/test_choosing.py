@@ -1,11 +1,13 @@
 """What an experiment on one's own images leaves open is chosen once, said, kept, and gives way to every key."""
 
+import shlex
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from genaug.api import compose
-from genaug.choosing import choose
+from genaug.choosing import choose, found_layout
 from genaug.core.errors import GenaugError
 from genaug.tables.arrangement import collect
 from genaug.tables.plan import plan, report_plan
@@ -131,3 +133,31 @@ def test_a_prior_that_is_not_here_leaves_the_strength_to_the_methods_and_keeps_n
 
 def test_experiments_that_state_their_settings_are_left_alone():
     assert choose("demo/compare", ["seed=0"]).overrides == []
+
+
+def test_class_names_that_a_refusal_asks_for_are_taken(tmp_path):
+    for name in ("disc", "grün & blau"):
+        for day in ("monday", "tuesday"):
+            photographs(tmp_path / name / day, count=1)
+    with pytest.raises(GenaugError, match="lie in further folders") as refused:
+        found_layout(tmp_path, [])
+    (word,) = shlex.split(str(refused.value).rpartition("are, write ")[2].removesuffix("."))
+    words = [f"dataset.root={tmp_path}", word]
+    read = compose([f"dataset={found_layout(tmp_path, words).preset}", *words]).dataset.read()
+    assert read.class_names == ("disc", "grün & blau") and len(read.train) + len(read.val) + len(read.test) == 8
+
+
+def test_a_table_that_a_refusal_asks_for_is_taken(tmp_path):
+    photographs(tmp_path)
+    rows = [f"{name}/{i}.png,{name}" for name in ("kite", "tit") for i in range(8)]
+    for file in ("one.csv", "two.csv"):
+        (tmp_path / file).write_text("\n".join(["picture,bird", *rows]))
+    (tmp_path / "kite").rename(tmp_path / "more")
+    (tmp_path / "more").rename(tmp_path / "tit" / "kite")  # no class folders
+    (tmp_path / "one.csv").write_text("\n".join(["picture,bird", *rows]).replace("kite/", "tit/kite/"))
+    with pytest.raises(GenaugError, match=r"holds one\.csv, two\.csv: .*dataset\.table=FILE"):
+        found_layout(tmp_path, [])
+    assert set(found_layout(tmp_path, ["dataset.table=one.csv"]).overrides) == {
+        "dataset.image=picture",
+        "dataset.label=bird",
+    }

@@ -136,13 +136,22 @@ def _layout(item: str, words: Sequence[str], given: set[str]) -> list[Suggestion
     if "dataset" in given or root is None:
         return []
     override = OverridesParser.create().parse_override(f"dataset.root={root}")
-    found = recognise(Path(str(override.value())).expanduser())
+    found = found_layout(Path(str(override.value())).expanduser(), words)
     if found.key != "dataset.root":
         needed = [*(row.override for row in layout_settings(found)), f"{found.key}={found.root}"]
         raise GenaugError(
             f"{found.root} is {LAYOUTS[found.preset]}: write {shlex.join(needed)} in place of dataset.root."
         )
     return [row for row in layout_settings(found) if row.override.partition("=")[0] not in given]
+
+
+def found_layout(folder: Path, words: Sequence[str]) -> Layout:
+    """What a folder is found to hold; class folders where ``dataset.class_names=`` names them, and a table where
+    ``dataset.table=`` does."""
+    given = {key: value for key, _, value in (word.partition("=") for word in words)}
+    if "dataset.class_names" in given:
+        return Layout(root=folder, preset="image_folder", task="classification")
+    return recognise(folder, given.get("dataset.table"))
 
 
 def named_layout(folder: Path, words: Sequence[str]) -> Layout | None:

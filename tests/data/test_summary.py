@@ -51,6 +51,19 @@ def test_boxes_are_counted_without_crowds():
 
 
 def test_one_of_a_kind_is_said_in_the_singular():
-    said = [counted(1, reason) for reason in ("images_without_boxes", "boxes_clipped", ".cr2_files_without_a_reader")]
-    assert said == ["1 image without boxes", "1 box clipped", "1 .cr2 file without a reader"]
+    said = [
+        counted(1, reason)
+        for reason in (
+            "images_without_boxes",
+            "boxes_clipped",
+            ".cr2_files_without_a_reader",
+            ".heic_files_without_a_reader",
+        )
+    ]
+    assert said == [
+        "1 image without boxes",
+        "1 box clipped",
+        "1 .cr2 file without a reader (convert .cr2 to PNG)",
+        "1 .heic file without a reader (pip install pillow-heif)",
+    ]
     assert counted(2, "images_without_boxes") == "2 images without boxes"

@@ -154,6 +154,16 @@ def table_that_names_no_file(root):
     (root / "labels.csv").write_text("\n".join(["image,label", *rows]))
 
 
+def table_without_head(root):
+    for i in range(12):
+        picture(i).save(root / f"{i}.png")
+    (root / "labels.csv").write_text("\n".join(f"{i}.png;{'cat' if i % 2 else 'dog'}" for i in range(12)))
+
+
+def too_few_for_a_test(root):
+    class_folders(root, splits=(".",), count=2)
+
+
 def rival_data_set(root):
     class_folders(root / "one")
     class_folders(root / "two")
@@ -227,6 +237,8 @@ PLANTED = [
     (box_around_everything, "box around all of the image"),
     (coco_image_that_is_missing, r"9\.png"),
     (table_that_names_no_file, r"no image 'gone\.png'"),
+    (table_without_head, r"labels\.csv:1 names the image '0\.png' .* e\.g\. file_name;label"),
+    (too_few_for_a_test, "no test images: nothing could be measured"),
     (rival_data_set, "data set of its own"),
     (neighbour_in_test, r"different splits look alike, e.g. .*3\.png.*next\.jpg"),
     (mirrored_in_test, r"1 pair\(s\) .* look alike after a turn or mirrored, e.g. .*3\.png.*mirrored\.png"),

@@ -95,4 +95,4 @@ def test_what_is_left_out_is_no_folder_of_which_nothing_can_be_said(tmp_path):
     assert "\nNothing is wrong with it" in check(root, "--outputs", tmp_path / "out").output
     (root / "red_kite" / "raw.cr2").write_bytes(b"raw")
     said = check(root, "--outputs", tmp_path / "out").output
-    assert "1 .cr2 file without a reader" in said and "\nNothing else is wrong with it" in said
+    assert "1 .cr2 file without a reader (convert .cr2 to PNG)" in said and "\nNothing else is wrong with it" in said

@@ -38,11 +38,10 @@ def check(
     """
     from rich.console import Console
 
-    from genaug.choosing import choose, layout_settings, named_layout
+    from genaug.choosing import choose, found_layout, layout_settings, named_layout
     from genaug.composition import compose_typed
     from genaug.core.names import safe_name
     from genaug.core.paths import sweep_command
-    from genaug.data.sources.recognition import recognise
     from genaug.drawing.class_sheet import class_sheet
     from genaug.evaluation.folder_check import check_folder
     from genaug.tables import folder_check as show
@@ -53,7 +52,7 @@ def check(
     console = Console(highlight=False, soft_wrap=True)
     given, outputs = placed(overrides, outputs)
     named = named_layout(folder, given)
-    layout = named or recognise(folder)
+    layout = named or found_layout(folder, given)
     item, folder_is = f"own/{layout.task}", f"{layout.key}={folder}"
     reading = [] if named else [row.override for row in layout_settings(layout)]
     config = compose_typed([f"experiment={item}", *reading, folder_is, *given])
@@ -97,6 +96,7 @@ def _look_at_prior(config: "RunConfig", dataset: "Dataset", place: Path, console
     from genaug.tables.folder_check import probed_gflops
 
     device = config.trainer.device()
+    console.print(f"looking at what prior={config.prior.name} makes of some of them …", markup=False)
     try:
         found, picture = look(config, dataset, device)
         gflops = probed_gflops(config.prior.load(device), config.prior)

@@ -111,6 +111,13 @@ class SyntheticSample(Sample):
     """The manifest row: t0, seed, prompt, scores, seconds …"""
 
 
+NO_TEST = (
+    "{name} has no test images: nothing could be measured. Give it a test split, or more images of each class, of which "
+    "a share is taken for the test."
+)
+"""Why no run takes a data set without test images."""
+
+
 @dataclass(kw_only=True, frozen=True, slots=True)
 class Dataset:
     """A loaded data set: real samples only."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from genaug.data.sample import Dataset, Sample
+from genaug.data.sources.tree import reader_advice
 
 PLURALS = re.compile(r"\b(image|file|picture|link|region|box(?=es))(?:s|es)\b")
 SHOWN = 12
@@ -56,7 +57,9 @@ def summary(dataset: Dataset) -> list[str]:
 def counted(count: int, reason: str) -> str:
     """``2 images without boxes`` and ``1 image without boxes``, of a note such as ``images_without_boxes``."""
     words = reason.replace("_", " ")
-    return f"{count} " + (PLURALS.sub(r"\1", words, count=1) if count == 1 else words)
+    said = f"{count} " + (PLURALS.sub(r"\1", words, count=1) if count == 1 else words)
+    advice = reader_advice([reason.partition("_")[0]])
+    return f"{said} ({advice})" if advice else said
 
 
 def per_class(samples: Sequence[Sample]) -> Counter[int]:

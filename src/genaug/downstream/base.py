@@ -14,7 +14,7 @@ from genaug.core.identity import NOT_IDENTITY
 from genaug.core.store import Store
 from genaug.data.mixing import Mix, Paste, Separate, Stream
 from genaug.data.pool import Pool
-from genaug.data.sample import Dataset
+from genaug.data.sample import NO_TEST, Dataset
 from genaug.downstream.trainer import TrainerConfig
 
 MOST_SIDE = 8192
@@ -97,7 +97,7 @@ class Downstream:
     def check_dataset(self, dataset: Dataset) -> None:
         """Raise ``GenaugError`` if ``dataset`` lacks a split that is needed; called before anything is generated."""
         if not dataset.test:
-            raise GenaugError(f"{dataset.name} has no test images: nothing could be measured. Give it a test split.")
+            raise GenaugError(NO_TEST.format(name=dataset.name))
 
     def forward_passes(self) -> ForwardPasses:
         """Forward passes of one training, for ``genaug plan``; evaluations are not counted."""

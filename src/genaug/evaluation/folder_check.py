@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from genaug.core.errors import GenaugError
-from genaug.data.sample import Dataset, Sample
+from genaug.data.sample import NO_TEST, Dataset, Sample
 from genaug.data.sources.base import Source, with_white_points
 from genaug.data.summary import per_class, shortened
 from genaug.evaluation.leaks import HASH_DETAIL, perceptual_hash
@@ -210,6 +210,8 @@ def _counts(found: FolderCheck) -> None:
     dataset = found.dataset
     assert dataset is not None
     what, names = ("boxes" if dataset.task == "detection" else "images"), dataset.class_names
+    if not dataset.test:
+        found.faults.append(NO_TEST.format(name=dataset.name))
     by_split = {split: per_class(getattr(dataset, split)) for split in SPLITS}
     train = by_split["train"]
     few = [name for i, name in enumerate(names) if 0 < train[i] < FEW_TRAIN]
@@ -225,7 +227,7 @@ def _counts(found: FolderCheck) -> None:
             if dataset.task != "detection"
             else f"the commonest class has {max(counts)} {what} to train on, the rarest {min(counts)}."
         )
-    for split in ("train", "test"):
+    for split in ("train", "test") if dataset.test else ("train",):
         absent = [name for i, name in enumerate(names) if not by_split[split][i]]
         if absent:
             found.warnings.append(f"no {what} in {split} of {shortened(absent)}.")

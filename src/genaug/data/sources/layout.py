@@ -4,6 +4,9 @@
 ``seg_train``, ``valid`` …), and refuses a tree whose "classes" are splits, annotations or other data sets.
 """
 
+import json
+import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -244,16 +247,15 @@ class _Reader:
             hint = self.other_layout(parent.path) or "point dataset.root at the class folders"
             raise GenaugError(
                 f"{where} holds {_names(children)}: {odd[0].name}/ looks like images and annotations, not like a class. "
-                f"{hint[0].upper()}{hint[1:]}; if these are the classes, write dataset.class_names="
-                f"[{','.join(child.name for child in children)}]."
+                f"{hint[0].upper()}{hint[1:]}; if these are the classes, write {_chosen(children)}."
             )
         deep = [child for child in children if not child.images and len(child.with_images) > 1]
         if len(deep) > 1:
             inner = deep[0].with_images
             raise GenaugError(
                 f"{where}: the images of {_names(deep)} lie in further folders ({deep[0].name}/{inner[0].name}/, "
-                f"{deep[0].name}/{inner[1].name}/ …). If those are the classes, write dataset.root={deep[0].path}; if "
-                f"{_names(children)} are, write dataset.class_names=[{','.join(nfc(child.name) for child in children[:20])}]."
+                f"{deep[0].name}/{inner[1].name}/ …). If those are the classes, write "
+                f"{shlex.quote(f'dataset.root={deep[0].path}')}; if {_names(children)} are, write {_chosen(children)}."
             )
 
     def check_classes(self, by_split: Mapping[str, Mapping[str, tuple[Path, ...]]]) -> None:
@@ -311,6 +313,16 @@ class _Reader:
         if next(self.root.glob("*.csv"), None) is not None:
             return "labels in a table are read with dataset=table"
         return ""
+
+
+def _chosen(folders: Sequence[Folder]) -> str:
+    """What to write so that these are the classes, as a shell takes it."""
+    names = [nfc(folder.name) for folder in folders[:20]]
+    words = [
+        name if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else json.dumps(name, ensure_ascii=False)
+        for name in names
+    ]
+    return shlex.quote(f"dataset.class_names=[{','.join(words)}]")
 
 
 def _names(folders: Sequence[Folder]) -> str:

@@ -12,7 +12,17 @@ from genaug.data.sources.box_table import CORNERS, OBJECTS
 from genaug.data.sources.coco import Coco
 from genaug.data.sources.folder_names import split_of
 from genaug.data.sources.layout import Layout, class_folders
-from genaug.data.sources.rows import IMAGE, LABEL, SPLIT, USUAL, find_image, find_tables, read_table, usual_column
+from genaug.data.sources.rows import (
+    IMAGE,
+    LABEL,
+    SPLIT,
+    SUFFIXES,
+    USUAL,
+    find_image,
+    find_tables,
+    read_table,
+    usual_column,
+)
 from genaug.data.sources.tree import check_folder
 from genaug.data.sources.voc import voc_folders
 
@@ -33,13 +43,16 @@ FIRST = 8
 """Rows of a table that are looked at for names of image files."""
 
 
-def recognise(root: Path) -> Layout:
-    """The data set in a folder.
+def recognise(root: Path, named_table: str | None = None) -> Layout:
+    """The data set in a folder, or the one of a table that is named, a file below it.
 
     Raises:
         GenaugError: if it holds none that can be read, or several; the message says what to write.
     """
     check_folder(root, str(root))
+    if named_table is not None:
+        (table,) = find_tables(root, named_table).values()
+        return _layout_of(root, table) or Layout(root=root, preset="table", task="classification")
     if (coco := _coco(root)) is not None:
         return coco
     if voc_folders(root):
@@ -57,6 +70,8 @@ def recognise(root: Path) -> Layout:
     except GenaugError:
         if table is not None and (found_layout := _layout_of(root, table)) is not None:
             return found_layout
+        if table is None and sum(path.suffix.lower() in SUFFIXES for path in root.iterdir()) > 1:
+            find_tables(root, None)  # says that there are several
         raise
 
 

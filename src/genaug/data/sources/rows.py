@@ -111,7 +111,11 @@ def find_image(name: str, table: Path, root: Path, image_dir: str | None, where:
                     if not any(path.resolve().is_relative_to(place.resolve()) for place in (root, folder)):
                         raise GenaugError(f"{where}: the image {name[:80]!r} leads out of {folder}.")
                     return path
-    raise GenaugError(f"{where}: there is no image {name[:80]!r} in {folders[0]}. Write dataset.image_dir=FOLDER.")
+    if Path(name).is_absolute():
+        raise GenaugError(f"{where}: there is no image {name[:80]!r}. Correct its path, or remove the row.")
+    raise GenaugError(
+        f"{where}: there is no image {name[:80]!r} in {folders[0]}. Write dataset.image_dir=FOLDER, or remove the row."
+    )
 
 
 @functools.lru_cache(maxsize=8)
@@ -120,6 +124,10 @@ def _image_folders(root: Path, mtime_ns: int) -> list[Path]:
     inner = sorted(path for path in root.iterdir() if path.is_dir())
     called_so = [path for path in inner if plain(path.name) in {*IMAGES, "train", "trainimages"}]
     return [root / "images", root / "train", root / "train_images", *called_so, root]
+
+
+def _is_file_name(text: str) -> bool:
+    return Path(text.strip()).suffix.lower() in extensions()
 
 
 def read_table(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -136,6 +144,14 @@ def read_table(path: Path) -> list[tuple[str, dict[str, Any]]]:
         else:
             head = lines[0] if lines else ""
             delimiter = max("\t;,", key=head.count)
+            image = next(
+                (name for name in next(csv.reader([head], delimiter=delimiter), ()) if _is_file_name(name)), None
+            )
+            if image is not None:
+                raise GenaugError(
+                    f"{path}:1 names the image {image[:80]!r} where the columns' names are expected: write a line with these "
+                    f"above it, e.g. file_name{delimiter}label."
+                )
             rows = [(f"{path}:{i}", row) for i, row in enumerate(csv.DictReader(lines, delimiter=delimiter), start=2)]
         if not all(isinstance(row, dict) for _, row in rows):
             raise GenaugError(f"{path}: each line must be a JSON object with file_name and label.")

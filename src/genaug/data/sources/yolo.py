@@ -57,7 +57,10 @@ def read_yolo(
                 f"kpt_shape: [{(len(values) - 4) // 3}, 3]."
             )
         if index != int(index) or int(index) not in names:
-            raise GenaugError(f"{where}: class {index:g} is not among the {len(names)} names of data.yaml.")
+            raise GenaugError(
+                f"{where}: class {index:g} is not among the {len(names)} names of data.yaml. Add its name "
+                "there, or remove the line."
+            )
         if max(values) > 1 + SLACK or min(values) < -SLACK:
             raise GenaugError(
                 f"{where}: {max(values, key=abs):g} is no share of the image: YOLO's coordinates go from 0 to 1. Divide those "
