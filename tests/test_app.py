@@ -81,6 +81,10 @@ WRONG = {
     "generator=3": r"^generator=3 names no preset\. There are: .*generator=none",
     "generator=[none]": r"generator=\[none\] names no preset",
     "~generator": r"~generator names no preset: write generator=none\.$",
+    "generator": r"^generator has no value: write generator=PRESET; genaug explain generator lists them\.$",
+    "da_fusion": r"^da_fusion is a preset: write augment=da_fusion or generator=da_fusion\.$",
+    "docs": r"^docs is a folder: genaug check docs says",
+    "seed": r"^seed has no value: write seed=VALUE\.$",
     "demo/compare": r"^demo/compare is an experiment: write experiment=demo/compare\.$",
     "experiment=nothing_like_it": r"There are: .*da_fusion/fig9_m",
 }

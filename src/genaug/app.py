@@ -22,6 +22,7 @@ from genaug.core.errors import GenaugError, release_memory
 from genaug.core.files import read_rows
 from genaug.core.interruption import Interrupted, interruptible, requeue
 from genaug.core.machine import take_gpu
+from genaug.core.words import with_outputs
 from genaug.explanation import message
 from genaug.runs.collection import HIDDEN
 from genaug.runs.sweep import FAILED, OK, SKIPPED, check_objective, is_optimising, note_cell, objective, shares_machine
@@ -38,6 +39,7 @@ def main() -> None:
             sys.argv.remove(flag)
             sys.argv.insert(1, flag)
     try:
+        sys.argv[1:] = with_outputs(sys.argv[1:])
         secret.check_words(sys.argv[1:])
         with interruptible():
             for own in _for_each_experiment(sys.argv[1:]):
@@ -137,10 +139,11 @@ def job(config: DictConfig) -> float | None:
                 result = run(cell)
     except Exception as error:
         state = FAILED
-        print(f"genaug: {message(error) or traceback.format_exc()}", file=sys.stderr)
+        reason = message(error) or traceback.format_exc()
+        print(f"genaug: {reason}", file=sys.stderr)
         if sweep_dir is None:
             sys.exit(2 if message(error) else 1)
-        note_cell(sweep_dir, cell and cell.folder, overrides, FAILED)
+        note_cell(sweep_dir, cell and cell.folder, overrides, FAILED, reason)
         if optimised:
             raise  # the sweeper has no value to go on with
         return None  # one bad run must not cost the others
@@ -170,15 +173,11 @@ class SweepSummary(Callback):
             f"{len(rows)} run{'s' if len(rows) != 1 else ''}: "
             + ", ".join(f"{count} {state}" for state, count in counts if count)
         )
-        refused = []
+        alike: dict[str, list[dict[str, Any]]] = {}
         for row in (row for row in rows if row["state"] == FAILED):
-            log = Path(row["folder"] or "") / "log.txt"
-            if row["folder"] is not None and log.exists():
-                failed.append(f"{' '.join(row['overrides'])} (log: {log})")
-            else:
-                refused.append(row)
-        if refused:
-            count = (
-                f"{len(refused)} were refused before they started" if len(refused) > 1 else "refused before it started"
-            )
-            failed.append(f"{' '.join(refused[0]['overrides'])} ({count}: see above)")
+            alike.setdefault(row.get("reason", ""), []).append(row)
+        for reason, group in alike.items():
+            log = Path(group[0]["folder"] or "") / "log.txt"
+            where = f"log: {log}" if group[0]["folder"] is not None and log.exists() else "refused before it started"
+            others = f", and {len(group) - 1} more for the same reason" if len(group) > 1 else ""
+            failed.append(f"{' '.join(group[0]['overrides'])} ({where}){others}:\n    {reason}")

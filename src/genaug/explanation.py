@@ -5,8 +5,10 @@ import errno
 import functools
 import itertools
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra.errors import HydraException, OverrideParseException
@@ -86,6 +88,8 @@ def explain(error: BaseException) -> str:
                 return f"{link.override} is an option of the command line: leave it out here."
             if str(link.override) in experiment_files():
                 return f"{link.override} is an experiment: write experiment={link.override}."
+            if "=" not in str(link.override):
+                return explain_bare_word(str(link.override))
             return (
                 f"{link.override} cannot be read as KEY=VALUE ({reason}): close every bracket and quotation mark, and put a "
                 "value with special characters between two kinds of quotes, e.g. 'generator.prompt=\"a {name}, red\"'."
@@ -112,6 +116,18 @@ def explain(error: BaseException) -> str:
             return explain_wrong_preset(preset.group(1), key, preset.group(2))
         return f"{key}: {reason}."
     return text
+
+
+def explain_bare_word(word: str) -> str:
+    """What to write in place of a word without a value."""
+    meant = [f"{group}={word}" for group, names in presets().items() if word in names]
+    if meant:
+        return f"{word} is a preset: write {' or '.join(meant)}."
+    if word in presets():
+        return f"{word} has no value: write {word}=PRESET; genaug explain {word} lists them."
+    if Path(word).is_dir():
+        return f"{word} is a folder: genaug check {shlex.quote(word)} says what to write to run on it."
+    return f"{word} has no value: write {word}=VALUE."
 
 
 def explain_key(key: str) -> str:

@@ -3,7 +3,8 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from genaug.core.words import readable
+from genaug.core.errors import GenaugError
+from genaug.core.words import readable, with_outputs
 
 
 def value_of(word):
@@ -42,3 +43,11 @@ def test_braces_within_text_are_text(value):
 @pytest.mark.parametrize("value", ["{a:1", "choice(a,{b}", "${x}/{a", "a {name", "a {name},b {name}"])
 def test_what_is_left_open_stays_for_hydra_to_refuse(value):
     assert readable([f"generator.prompt={value}"]) == [f"generator.prompt={value}"]
+
+
+def test_the_outputs_folder_may_be_written_as_for_the_other_commands():
+    placed = ["seed=1", "paths.outputs_dir=my runs", "-m"]
+    assert with_outputs(["seed=1", "--outputs", "my runs", "-m"]) == placed
+    assert with_outputs(["seed=1", "--outputs=my runs", "-m"]) == placed
+    with pytest.raises(GenaugError, match="followed by no folder"):
+        with_outputs(["seed=1", "--outputs"])

@@ -27,6 +27,24 @@ def readable(words: Sequence[str]) -> list[str]:
     return [_readable(word) for word in words]
 
 
+def with_outputs(words: Sequence[str]) -> list[str]:
+    """The same words with ``paths.outputs_dir=FOLDER`` for ``--outputs FOLDER``, as the console's other commands take it.
+
+    Raises:
+        GenaugError: if no folder follows.
+    """
+    left, rest = [], iter(words)
+    for word in rest:
+        option, sign, folder = word.partition("=")
+        if option == "--outputs":
+            folder = folder if sign else next(rest, "")
+            if not folder:
+                raise GenaugError("--outputs is followed by no folder: write --outputs FOLDER.")
+            word = f"paths.outputs_dir={folder}"
+        left.append(word)
+    return left
+
+
 def _readable(word: str) -> str:
     key, sign, value = word.partition("=")
     if not sign or key.startswith("-"):

@@ -14,10 +14,12 @@ OK, SKIPPED, FAILED = "ok", "skipped (complete already)", "failed"
 """What became of a run."""
 
 
-def note_cell(sweep_dir: Path, folder: Path | None, overrides: Sequence[str], state: str) -> None:
-    """Add one line to the sweep's ``cells.jsonl``; ``folder`` is None for a run that was refused before it had one."""
+def note_cell(sweep_dir: Path, folder: Path | None, overrides: Sequence[str], state: str, reason: str = "") -> None:
+    """Add one line to the sweep's ``cells.jsonl``; ``folder`` is None for a run that was refused before it had one, and
+    ``reason`` says why a run failed."""
     sweep_dir.mkdir(parents=True, exist_ok=True)
     row = {"folder": None if folder is None else str(folder), "overrides": list(overrides), "state": state}
+    row |= {"reason": reason} if reason else {}
     with (sweep_dir / "cells.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
 

@@ -80,7 +80,7 @@ class CellLauncher(Launcher):
             "hydra.launcher.processes; the same command goes on from what is made."
         )
         console.print(f"genaug: {error}", markup=False)
-        note_cell(Path(self.config.hydra.sweep.dir), folder, overrides, FAILED)
+        note_cell(Path(self.config.hydra.sweep.dir), folder, overrides, FAILED, str(error))
         return error if is_optimising(self.config.hydra.sweeper) else None
 
 

@@ -60,8 +60,9 @@ class CellSweeper(basic_sweeper.BasicSweeper):
             if result is None:
                 cell.config.check()
         except Exception as error:
-            refused.setdefault(explain(error), []).append(overrides)
-            note_cell(Path(self.config.hydra.sweep.dir), None, task_overrides, FAILED)
+            reason = explain(error)
+            refused.setdefault(reason, []).append(overrides)
+            note_cell(Path(self.config.hydra.sweep.dir), None, task_overrides, FAILED, reason)
             return True
         if result is not None:
             cell.say_complete(result)
