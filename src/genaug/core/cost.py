@@ -104,4 +104,4 @@ def duration(hours: float) -> str:
         return f"{hours:.1f} hours"
     if 60 * hours >= 1:
         return f"{60 * hours:.1f} minutes"
-    return f"{3600 * hours:.0f} seconds" if 3600 * hours > 1 else "a second at most"
+    return f"{3600 * hours:.0f} seconds" if 3600 * hours >= 1.5 else "a second"

@@ -162,6 +162,12 @@ def _numbers(verdict: Verdict) -> str:
 def _meaning(verdict: Verdict) -> str:
     """What may be said."""
     found, method = verdict.comparison, verdict.method
+    if verdict.method is None or verdict.baseline is None:
+        lacks = "without generated images (generator=none)" if verdict.baseline is None else "with a generator"
+        return (
+            "Whether generated images help cannot be told from these runs: it takes the same command, with the same seeds, "
+            f"{lacks}, too."
+        )
     if found is None or method is None:
         return "Whether generated images help cannot be told from these runs."
     if verdict.answer == "better":

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genaug.core.cost import duration
 from genaug.core.files import write_text
 from genaug.core.names import safe_name
 from genaug.tables.overall import overall_legend
@@ -260,7 +261,7 @@ def provenance(table: Table) -> list[str]:
         versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
         hardware = environment["gpu"] or environment["cpu"]
         lines.append(
-            f"{environment['cells']} run(s), {environment['hours']:.2f} h on {hardware}; "
+            f"{environment['cells']} run(s), {duration(environment['hours'])} on {hardware}; "
             f"revision {environment['git_revision']}; Python {environment['python']}; {versions}"
         )
     return lines
