@@ -17,7 +17,8 @@ from genaug.core.words import readable
 from genaug.data.pool import Pool
 from genaug.runs.cell import Cell, setting_fingerprint
 from genaug.runs.collection import read_results
-from genaug.tables.selection import select, tables_of
+from genaug.runs.sweep import note_size
+from genaug.tables.selection import last_sweep, select, tables_of
 from genaug.tables.sweep import PlannedCell
 from genaug.tables.table import Entry
 from genaug.tables.terminal import print_table
@@ -146,6 +147,12 @@ def test_last_takes_the_runs_of_the_last_sweep(tmp_path):
         line = {"folder": str(tmp_path / "runs" / result["cell"]), "overrides": [], "state": "ok"}
         (tmp_path / "sweeps" / time / "cells.jsonl").write_text(json.dumps(line) + "\n")
     assert [r["names"]["generator"] for r in select(tmp_path, last=True)] == ["real_guidance"]
+    assert last_sweep(tmp_path)[1] == 0
+    note_size(tmp_path / "sweeps" / "2026-01-02", 3)
+    assert last_sweep(tmp_path)[1] == 2
+    note_size(tmp_path / "sweeps" / "2026-01-03", 2)
+    with pytest.raises(GenaugError, match=r"No run of the last sweep .* is complete: its command, issued again"):
+        select(tmp_path, last=True)
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

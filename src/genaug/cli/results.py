@@ -44,7 +44,8 @@ def status(outputs: Outputs = Path("outputs")) -> None:
         console.print(f"{state.state:<12}{state.folder.name}  {detail}", markup=False)
     kinds = sorted({state.state for state in states})
     summary = ", ".join(f"{sum(s.state == kind for s in states)} {kind}" for kind in kinds)
-    console.print(f"{len(states)} runs" + (f": {summary}" if summary else f" below {outputs / 'runs'}"), markup=False)
+    runs = "1 run" if len(states) == 1 else f"{len(states)} runs"
+    console.print(runs + (f": {summary}" if summary else f" below {outputs / 'runs'}"), markup=False)
 
 
 @app.command()
@@ -178,7 +179,7 @@ def _tables(
 ) -> "list[Table]":
     """The table of an experiment, or those of selected runs."""
     from genaug.tables.arrangement import collect
-    from genaug.tables.selection import is_condition, select, tables_of
+    from genaug.tables.selection import is_condition, last_sweep, select, tables_of
     from genaug.tables.spec import is_experiment, read_spec
     from genaug.tables.sweep import expand
 
@@ -199,4 +200,8 @@ def _tables(
     shown = " ".join(
         ["genaug", command, *words, *(f"--where '{text}'" for text in where), *(["--last"] if last else [])]
     )
-    return tables_of(select(outputs, [*words, *where], last), metric, shown)
+    chosen = select(outputs, [*words, *where], last)
+    if last and (missing := last_sweep(outputs)[1]) > 0:
+        runs = "1 run of the last sweep is" if missing == 1 else f"{missing} runs of the last sweep are"
+        typer.echo(f"Careful: {runs} not complete: its command, issued again, goes on.", err=True)
+    return tables_of(chosen, metric, shown)

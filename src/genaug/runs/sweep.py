@@ -6,12 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genaug.core.errors import GenaugError
+from genaug.core.files import write_json
 
 if TYPE_CHECKING:
     from genaug.config import RunConfig
 
 OK, SKIPPED, FAILED = "ok", "skipped (complete already)", "failed"
 """What became of a run."""
+
+
+SIZE = "size.json"
+"""Beside ``cells.jsonl``: how many runs the sweep has."""
+
+
+def note_size(sweep_dir: Path, count: int) -> None:
+    """Write how many runs a sweep has, before the first starts: an interrupted sweep is known by it."""
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    write_json(sweep_dir / SIZE, {"runs": count})
 
 
 def note_cell(sweep_dir: Path, folder: Path | None, overrides: Sequence[str], state: str, reason: str = "") -> None:

@@ -121,7 +121,7 @@ def cell_text(table: Table, entry: Entry) -> str:
 def state_line(table: Table) -> str:
     total = sum(table.states.values())
     states = ", ".join(f"{count} {state}" for state, count in sorted(table.states.items()))
-    return f"{total} runs: {states}"
+    return f"{total} run{'s' if total != 1 else ''}: {states}"
 
 
 def legend(table: Table) -> list[str]:

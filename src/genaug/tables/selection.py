@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from genaug.core.errors import GenaugError
-from genaug.core.files import read_rows
+from genaug.core.files import read_json, read_rows
 from genaug.runs.collection import HIDDEN, read_results, uses_images, value_at
+from genaug.runs.sweep import FAILED, SIZE
 from genaug.tables.arrangement import collect
 from genaug.tables.spec import TableSpec
 from genaug.tables.sweep import PlannedCell, Sweep
@@ -55,7 +56,11 @@ def select(outputs: Path, conditions: Sequence[str] = (), last: bool = False) ->
     runs = outputs / "runs"
     folders = sorted(runs.iterdir()) if runs.is_dir() else []
     if last:
-        folders = last_sweep(outputs)
+        folders, missing = last_sweep(outputs)
+        if missing and not folders:
+            raise GenaugError(
+                f"No run of the last sweep below {outputs} is complete: its command, issued again, goes on."
+            )
     results = [result for result in read_results(folders) if result["metrics"]]
     found = results
     for condition in conditions:
@@ -66,13 +71,15 @@ def select(outputs: Path, conditions: Sequence[str] = (), last: bool = False) ->
     return found
 
 
-def last_sweep(outputs: Path) -> list[Path]:
-    """Folders of the runs of the last sweep on record."""
-    records = sorted((outputs / "sweeps").glob("*/cells.jsonl"))
+def last_sweep(outputs: Path) -> tuple[list[Path], int]:
+    """Folders of the runs of the last sweep on record, and how many of its runs are not complete."""
+    records = sorted({file.parent for name in ("cells.jsonl", SIZE) for file in (outputs / "sweeps").glob(f"*/{name}")})
     if not records:
         raise GenaugError(f"No sweep is on record below {outputs / 'sweeps'}: leave --last out.")
-    rows = read_rows(records[-1], {"folder": str | None})
-    return [Path(row["folder"]) for row in rows if row["folder"] is not None]
+    rows = read_rows(records[-1] / "cells.jsonl", {"folder": str | None, "state": str})
+    folders = [Path(row["folder"]) for row in rows if row["folder"] is not None and row["state"] != FAILED]
+    size = read_json(records[-1] / SIZE, {"runs": int})
+    return folders, 0 if size is None else size["runs"] - len(set(folders))
 
 
 def is_condition(word: str) -> bool:

@@ -28,6 +28,7 @@ class CellSweeper(basic_sweeper.BasicSweeper):
     def get_job_batch(self) -> Sequence[Sequence[str]]:
         from genaug.composition import composer_of
         from genaug.core.errors import GenaugError
+        from genaug.runs.sweep import note_size
 
         assert self.hydra_context is not None and self.config is not None
         composer = composer_of(self.hydra_context.config_loader, self.config)
@@ -38,6 +39,7 @@ class CellSweeper(basic_sweeper.BasicSweeper):
         said = [f"{reason} (in {_runs(members)})" for reason, members in refused.items()]
         if sum(map(len, refused.values())) == len(jobs):
             raise GenaugError("\n".join(said))
+        note_size(Path(self.config.hydra.sweep.dir), len(jobs))
         print("".join(f"genaug: {line}\n" for line in said), end="", file=sys.stderr)
         return missing
 
