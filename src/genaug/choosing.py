@@ -6,10 +6,11 @@ once for a data set, its draw and a prior, and kept in a file: the runs, the pla
 
 import io
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -31,6 +32,9 @@ from genaug.data.sources.recognition import LAYOUTS, recognise
 from genaug.evaluation.prior_check import PriorCheck, source_identity, stored_check
 from genaug.evaluation.suggestions import Suggestion, image_size, model, suggestions
 from genaug.explanation import explain_unknown_preset
+
+if TYPE_CHECKING:
+    from genaug.priors.model import Prior
 
 VERSION = 1
 READ = ("dataset", "prior", "leakage", "downstream", "trainer", "paths")
@@ -224,11 +228,14 @@ def _settings(config: RunConfig, start: Sequence[str]) -> tuple[list[Suggestion]
 
 
 def look(config: RunConfig, dataset: Dataset, device: str) -> tuple[PriorCheck, Path]:
-    """What the prior makes of these images, as every run looks at it, and the picture of it."""
+    """What the prior makes of these images, as every run looks at it, and the picture of it; what takes seconds is said."""
     prior, source = config.prior, source_identity(config.dataset)
-    return stored_check(
-        config.paths.store, prior, source, dataset, lambda: prior.load(device), config.leakage.class_names
-    )
+
+    def load() -> "Prior":
+        print(f"looking at what prior={prior.name} makes of some of the images …", file=sys.stderr, flush=True)
+        return prior.load(device)
+
+    return stored_check(config.paths.store, prior, source, dataset, load, config.leakage.class_names)
 
 
 def median_side(dataset: Dataset) -> int:

@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,9 +97,9 @@ def _look_at_prior(config: "RunConfig", dataset: "Dataset", place: Path, console
     from genaug.tables.folder_check import probed_gflops
 
     device = config.trainer.device()
-    console.print(f"looking at what prior={config.prior.name} makes of some of them …", markup=False)
     try:
         found, picture = look(config, dataset, device)
+        print("measuring how fast this machine is …", file=sys.stderr, flush=True)
         gflops = probed_gflops(config.prior.load(device), config.prior)
     except GenaugError as error:
         console.print(f"look at: {error}", markup=False)

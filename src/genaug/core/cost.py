@@ -104,4 +104,5 @@ def duration(hours: float) -> str:
         return f"{hours:.1f} hours"
     if 60 * hours >= 1:
         return f"{60 * hours:.1f} minutes"
-    return f"{3600 * hours:.0f} seconds" if 3600 * hours >= 1.5 else "a second"
+    seconds = 3600 * hours
+    return f"{seconds:.0f} seconds" if seconds >= 1.5 else "a second" if seconds > 1 else "a second at most"
