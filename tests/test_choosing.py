@@ -161,3 +161,15 @@ def test_a_table_that_a_refusal_asks_for_is_taken(tmp_path):
         "dataset.image=picture",
         "dataset.label=bird",
     }
+
+
+def test_a_column_of_splits_is_taken_for_them_whatever_it_is_called(tmp_path):
+    photographs(tmp_path / "kind")
+    rows = [
+        f"kind/{name}/{i}.png,{name},{('train', 'valid', 'test')[i % 3]}" for name in ("kite", "tit") for i in range(8)
+    ]
+    (tmp_path / "birds.csv").write_text("\n".join(["picture,bird,fold", *rows]))
+    layout = found_layout(tmp_path, ["dataset.table=birds.csv"])
+    words = [f"dataset={layout.preset}", *layout.overrides, f"dataset.root={tmp_path}"]
+    read = compose(words).dataset.read()
+    assert (len(read.train), len(read.val), len(read.test)) == (6, 6, 4) and read.class_names == ("kite", "tit")

@@ -160,6 +160,37 @@ def table_without_head(root):
     (root / "labels.csv").write_text("\n".join(f"{i}.png;{'cat' if i % 2 else 'dog'}" for i in range(12)))
 
 
+def table_of_file_names(root, classes, head="image,label"):
+    for i in range(len(classes)):
+        picture(i).save(root / f"{i}.png")
+    (root / "labels.csv").write_text("\n".join([head, *(f'{i}.png,"{name}"' for i, name in enumerate(classes))]))
+
+
+def several_classes_in_one_cell(root):
+    table_of_file_names(root, ["cat", "dog", "cat, dog"] * 8)
+
+
+def a_class_for_each_image(root):
+    table_of_file_names(root, [f"picture {'abcdefghijklmnopqrst'[i]}" for i in range(20)])
+
+
+def table_without_rows(root):
+    class_folders(root / "images", splits=(".",))
+    (root / "labels.csv").write_text("image,label\n")
+
+
+def coco_file_that_is_cut(root):
+    (root / "images").mkdir()
+    picture(0).save(root / "images" / "0.png")
+    whole = {"images": [{"id": 1, "file_name": "0.png"}], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (root / "annotations.json").write_text(json.dumps(whole)[:-40])
+
+
+def spreadsheet(root):
+    picture(0).save(root / "0.png")
+    (root / "labels.xlsx").write_bytes(b"PK")
+
+
 def too_few_for_a_test(root):
     class_folders(root, splits=(".",), count=2)
 
@@ -238,6 +269,11 @@ PLANTED = [
     (coco_image_that_is_missing, r"9\.png"),
     (table_that_names_no_file, r"no image 'gone\.png'"),
     (table_without_head, r"labels\.csv:1 names the image '0\.png' .* e\.g\. file_name;label"),
+    (several_classes_in_one_cell, "'cat, dog' looks like several classes at once"),
+    (a_class_for_each_image, r"20 classes for 20 images: are picture a, picture b, picture c … classes\?"),
+    (table_without_rows, r"labels\.csv has no rows: write one for each image"),
+    (coco_file_that_is_cut, r"annotations\.json:1: not valid JSON"),
+    (spreadsheet, r"What labels\.xlsx may say is not read: .*save labels as CSV"),
     (too_few_for_a_test, "no test images: nothing could be measured"),
     (rival_data_set, "data set of its own"),
     (neighbour_in_test, r"different splits look alike, e.g. .*3\.png.*next\.jpg"),

@@ -237,6 +237,15 @@ def _counts(found: FolderCheck) -> None:
             f"fewer than {FEW_TEST} {what} to test on in {shortened(scarce)}: one image more or less moves the result by "
             "a large step."
         )
+    count = sum(len(getattr(dataset, split)) for split in SPLITS)
+    if dataset.task != "detection" and len(names) > max(10, count / 2):
+        found.warnings.append(
+            f"{len(names)} classes for {count} images: are {shortened(names[:3])} … classes? If not, name their column with "
+            "dataset.label=COLUMN, or the folder that holds their folders."
+        )
+    several = [name for name in names if len(parts := re.split(r"\s*[,;|]\s*", name)) > 1 and set(parts) <= {*names}]
+    if several:
+        found.warnings.append(f"{several[0]!r} looks like several classes at once: an image has one class here.")
     alike = Counter(re.sub(r"[\W_]+", "", name.casefold()) for name in names)
     twins = [name for name in names if alike[re.sub(r"[\W_]+", "", name.casefold())] > 1]
     if twins:

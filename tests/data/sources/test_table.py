@@ -117,7 +117,8 @@ def test_a_column_of_any_name_is_found_by_what_it_holds_where_only_one_can_be_me
     lines = (root / "things.csv").read_text().splitlines()
     (root / "things.csv").write_text("\n".join(f"{line},{i % 2 if i else 'farm'}" for i, line in enumerate(lines)))
     with pytest.raises(
-        GenaugError, match=r"columns kind of thing, farm may hold .*dataset=table dataset\.label=COLUMN"
+        GenaugError,
+        match=r"kind of thing, farm may hold .*dataset=table 'dataset\.image=photo of it' dataset\.label=COLUMN",
     ):
         recognise(root)
 

@@ -123,9 +123,10 @@ class Coco(DetectionFiles):
                         "names relative to the images' folder, which dataset.image_dir=FOLDER may name."
                     )
                 return path
-        looked = ", ".join(str(folder) for folder in folders)
+        looked = ", ".join(dict.fromkeys(str(folder) for folder in folders if folder.is_dir()))
         raise GenaugError(
-            f"{annotation.where}: the image {annotation.file_name[:80]} is in none of {looked}. Write dataset.image_dir=FOLDER."
+            f"{annotation.where}: the image {annotation.file_name[:80]} is in none of {looked}. Write "
+            "dataset.image_dir=FOLDER, or take the image out of the file."
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,23 @@ LAYOUTS = {
 """What each preset reads, in words."""
 KEYS = ("names", "train")
 """What a description of YOLO data has."""
+UNREAD = (
+    ".json",
+    ".xml",
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".mat",
+    ".npz",
+    ".pkl",
+    ".zip",
+    ".tar",
+    ".gz",
+    ".tgz",
+    ".7z",
+    ".rar",
+)
+"""Endings of files that may hold labels or images in a form that nothing here reads."""
 FIRST = 8
 """Rows of a table that are looked at for names of image files."""
 
@@ -67,12 +85,19 @@ def recognise(root: Path, named_table: str | None = None) -> Layout:
         return _layout_of(root, table) or Layout(root=root, preset="table", task="classification")
     try:
         return class_folders(root)
-    except GenaugError:
+    except GenaugError as error:
         if table is not None and (found_layout := _layout_of(root, table)) is not None:
             return found_layout
         if table is None and sum(path.suffix.lower() in SUFFIXES for path in root.iterdir()) > 1:
             find_tables(root, None)  # says that there are several
-        raise
+        others = sorted(path.name for path in root.iterdir() if path.suffix.lower() in UNREAD)
+        if not others:
+            raise
+        more = f" and {len(others) - 1} more files" if len(others) > 1 else ""
+        raise GenaugError(
+            f"{error} What {others[0]}{more} may say is not read: unpack archives, and save labels as CSV, or boxes as "
+            "COCO, YOLO or Pascal VOC."
+        ) from None
 
 
 def _coco(root: Path) -> Layout | None:
@@ -103,7 +128,7 @@ def _coco(root: Path) -> Layout | None:
 
 def _is_coco(path: Path) -> bool:
     text = path.read_text(encoding="utf-8", errors="replace")
-    return all(f'"{key}"' in text for key in ("images", "annotations", "categories"))
+    return all(f'"{key}"' in text for key in ("images", "annotations"))
 
 
 def _said_split(stem: str) -> str | None:
@@ -152,14 +177,18 @@ def _layout_of(root: Path, table: Path) -> Layout | None:
         return Layout(root=root, preset="box_table", task="detection")
     words = [] if usual_column(IMAGE, columns) else [f"dataset.image={image}"]
     remarks = []
+    split = usual_column(SPLIT, columns) or next((name for name in columns if _names_splits(rows, name)), None)
+    if split is not None and split.lower() not in SPLIT:
+        words.append(f"dataset.split={split}")
+        remarks.append(f"The splits are those of the column {split!r} of {table.name}.")
     if usual_column(LABEL, columns) is None:
-        rest = [name for name in columns if name != image and name.lower() not in SPLIT and _may_be_classes(rows, name)]
+        rest = [name for name in columns if name not in (image, split) and _may_be_classes(rows, name)]
         if not rest or image not in of_images:
             return None
         if len(rest) > 1:
             raise GenaugError(
-                f"{table} names images, and each of its columns {', '.join(rest)} may hold their classes: write dataset=table "
-                "dataset.label=COLUMN."
+                f"{table} names images, and each of its columns {', '.join(rest)} may hold their classes: write "
+                f"{' '.join(map(shlex.quote, ['dataset=table', *words]))} dataset.label=COLUMN."
             )
         words.append(f"dataset.label={rest[0]}")
         remarks.append(f"The classes are those of the column {rest[0]!r} of {table.name}.")
@@ -172,6 +201,12 @@ def _names_image(row: dict[str, Any], column: str, table: Path, root: Path) -> b
     except GenaugError:
         return False
     return True
+
+
+def _names_splits(rows: Sequence[dict[str, Any]], column: str) -> bool:
+    """Whether a column says train, and val or test, and nothing else."""
+    splits = {split_of(str(row.get(column))) for row in rows}
+    return "train" in splits and 1 < len(splits) and splits <= {"train", "val", "test"}
 
 
 def _may_be_classes(rows: Sequence[dict[str, Any]], column: str) -> bool:

@@ -59,10 +59,10 @@ def find_tables(root: Path, stated: str | None) -> dict[str, Path]:
 def find_column(key: str, wanted: str | None, usual: Sequence[str], columns: Sequence[str], table: Path) -> str:
     """The column that ``dataset.<key>`` names, or one that is called as usual."""
     column = wanted or usual_column(usual, columns)
+    if not columns:
+        raise GenaugError(f"{table} has no rows: write one for each image.")
     if column is None or column not in columns:
-        raise GenaugError(
-            f"{table} has the columns {', '.join(columns) or 'none'}: name one with dataset.{key}=COLUMN."
-        )
+        raise GenaugError(f"{table} has the columns {', '.join(columns)}: name one with dataset.{key}=COLUMN.")
     return column
 
 
