@@ -81,6 +81,7 @@ WRONG = {
     "generator=3": r"^generator=3 names no preset\. There are: .*generator=none",
     "generator=[none]": r"generator=\[none\] names no preset",
     "~generator": r"~generator names no preset: write generator=none\.$",
+    "prior=/models/sd": r"^/models/sd is no preset of prior: .*; a folder is prior\.path=/models/sd\.$",
     "generator": r"^generator has no value: write generator=PRESET; genaug explain generator lists them\.$",
     "da_fusion": r"^da_fusion is a preset: write augment=da_fusion or generator=da_fusion\.$",
     "docs": r"^docs is a folder: genaug check docs says",
@@ -178,6 +179,7 @@ def test_a_key_is_explained_alone_with_the_presets_that_have_it(key, said):
     ("choice", "said"),
     [
         ("ti_iclr", "ti_iclr is a preset: write genaug explain generator/tokens=ti_iclr."),
+        ("t0", "t0 is the end of a key: write genaug explain generator.t0."),
         ("nothing", "nothing is not a group or a key. Write one of augment, dataset,"),
         ("generator.nothing", "There is no key generator.nothing."),
         ("generator.guidanse", "Did you mean generator.guidance"),

@@ -235,6 +235,14 @@ def explain_unknown_preset(wanted: str) -> str:
     if wanted.startswith("experiment/"):
         group, _, name = wanted.partition("/")
         options = sorted(experiment_files())
+    if not options and wanted.partition("/")[0] in presets():  # a path in a preset's place
+        group, _, path = wanted.partition("/")
+        folder = {
+            "dataset": f"genaug check {shlex.quote(path)} says how a folder is named",
+            "prior": f"a folder is prior.path={path}",
+        }
+        hint = f"; {folder[group]}" if group in folder else ""
+        return f"{path} is no preset of {group}: genaug explain {group} lists them{hint}."
     near = [option for option in options if _letters(option) == _letters(name)]
     near = near or sorted((option for option in options if name and name in option), key=len)[:5]
     near = near or difflib.get_close_matches(name, options, n=2)

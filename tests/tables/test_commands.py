@@ -70,6 +70,12 @@ def test_two_outputs_folders_are_refused():
     assert "Two outputs folders" in said("plan", "demo/compare", "paths.outputs_dir=one", "--outputs", "two")
 
 
+@pytest.mark.parametrize("command", ["status", "verify", "gc"])
+def test_an_outputs_folder_that_is_not_there_is_not_called_an_empty_one(command, tmp_path):
+    assert "absent is not a folder" in said(command, "--outputs", str(tmp_path / "absent"))
+    assert not (tmp_path / "absent").exists()
+
+
 @pytest.mark.parametrize("command", ["plan", "table", "compare", "verdict"])
 def test_an_experiment_is_named_as_for_train_py_and_alone(elsewhere, command):
     place = ["--outputs", str(elsewhere)]

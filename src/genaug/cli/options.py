@@ -35,7 +35,15 @@ def console(
     """Options before any command."""
 
 
+def _existing(outputs: Path) -> Path:
+    if outputs != Path("outputs") and not outputs.expanduser().is_dir():
+        raise GenaugError(f"--outputs {outputs} is not a folder: name the one in which runs were made.")
+    return outputs
+
+
 Outputs = Annotated[Path, typer.Option(help="The outputs folder.")]
+FilledOutputs = Annotated[Path, typer.Option(help="The outputs folder.", callback=_existing)]
+"""For commands that only read, and would call a folder that is not there an empty one."""
 Item = Annotated[
     str,
     typer.Argument(

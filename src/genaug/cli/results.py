@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genaug.cli.completion import complete_selection
-from genaug.cli.options import EXPERIMENT, OUTPUTS, Outputs, app, placed
+from genaug.cli.options import EXPERIMENT, OUTPUTS, FilledOutputs, Outputs, app, placed
 from genaug.core.errors import GenaugError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Metric = Annotated[str | None, typer.Option(help="e.g. test/accuracy_micro; each
 
 
 @app.command()
-def status(outputs: Outputs = Path("outputs")) -> None:
+def status(outputs: FilledOutputs = Path("outputs")) -> None:
     """Every run: complete, running, interrupted, or failed and why."""
     from rich.console import Console
 

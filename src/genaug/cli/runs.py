@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from genaug.cli.completion import complete_override
-from genaug.cli.options import EXPERIMENT, Item, Outputs, Overrides, app, placed
+from genaug.cli.options import EXPERIMENT, FilledOutputs, Item, Outputs, Overrides, app, placed
 from genaug.core.cost import TRAIN_USE, USE
 from genaug.core.errors import GenaugError
 
@@ -56,7 +56,7 @@ def _explain(choice: str) -> None:
     from genaug.composition import compose_whole
     from genaug.config_source import files_of
     from genaug.core.paths import presets
-    from genaug.explanation import explain_fields, explain_key, explain_meaning, explain_presets
+    from genaug.explanation import explain_fields, explain_key, explain_meaning, explain_presets, known_keys
     from genaug.tables.spec import is_experiment, items, read_experiment
 
     group, _, name = (EXPERIMENT + choice if is_experiment(choice) else choice).partition("=")
@@ -83,6 +83,10 @@ def _explain(choice: str) -> None:
         raise GenaugError(explain_key(group))
     if group not in presets():
         meant = [f"genaug explain {kind}={group}" for kind, names in presets().items() if group in names]
+        if keys := [
+            f"genaug explain {kind}.{group}" for kind, names in known_keys().items() if kind and group in names
+        ]:
+            raise GenaugError(f"{group} is the end of a key: write {' or '.join(keys)}.")
         raise GenaugError(
             f"{group} is a preset: write {' or '.join(meant)}."
             if meant
@@ -172,7 +176,7 @@ def sync(
 def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
     decoded: Annotated[bool, typer.Option("--decoded", help="List the cache of decoded images, too.")] = False,
-    outputs: Outputs = Path("outputs"),
+    outputs: FilledOutputs = Path("outputs"),
 ) -> None:
     """Pools and images that no run uses and that are older than a day; removed with --delete."""
     from genaug.runs.garbage import alone, find_garbage, remove
@@ -196,7 +200,7 @@ def gc(
 @app.command()
 def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Remove what is damaged: runs make it again.")] = False,
-    outputs: Outputs = Path("outputs"),
+    outputs: FilledOutputs = Path("outputs"),
 ) -> None:
     """Compare every artefact, image, pool and state file with what was published; exit code 1 if something is damaged."""
     from genaug.core.progress import Progress
