@@ -100,6 +100,17 @@ def test_a_method_is_compared_with_the_baseline_of_its_own_number_of_shots(tmp_p
     assert {key: round(gain, 6) for key, gain in gains.items()} == {("2",): 0.1, ("4",): 0.2}
 
 
+def test_runs_that_no_key_tells_apart_are_two_rows_and_the_table_says_why(tmp_path, capsys):
+    one, other = results(tmp_path, "generator=none seed=0", "generator=none seed=1")
+    other["setting"] = "0123456789abcdef"  # as another version of a component, or other content of the data, has it
+    (table,) = tables_of([one, other])
+    print_table(table, 120)
+    shown = capsys.readouterr().out
+    assert (
+        "none, setting 01234567" in shown and "another version of genaug made them, or the images have changed" in shown
+    )
+
+
 def test_two_data_sets_never_share_a_table_though_their_names_do(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -240,7 +240,8 @@ def _judged(config: PriorConfig, **numbers: Any) -> PriorCheck:
     can_draw = right >= LEAST_RIGHT or (energy >= LEAST_ENERGY and right > 0)
     name, count, near = config.name or config.path, numbers["num_images"], numbers["neighbour_db"]
     beside = "" if near is None else f" (the nearest other image of the class: {near:.1f} dB)"
-    shown = f"{count} images at {size} px come back from its autoencoder at {numbers['psnr_db']:.1f} dB{beside}"
+    come = "image at {} px comes" if count == 1 else "images at {} px come"
+    shown = f"{count} {come.format(size)} back from its autoencoder at {numbers['psnr_db']:.1f} dB{beside}"
     if can_draw:
         sentence = (
             f"prior={name} can draw such images: {shown}, with {energy:.0%} of their detail (the energy of their gradients), "

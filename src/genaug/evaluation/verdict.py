@@ -273,6 +273,6 @@ def agreement_warnings(name: str, accuracy: float, agreement: Mapping[str, tuple
     shown = ", ".join(f"{share:.0%} at {strength}" if strength else f"{share:.0%}" for strength, share in lost.items())
     rest = " Other strengths keep it." if len(lost) < len(agreement) else ""
     return [
-        f"{name}: images lose their class. A judge that is right on {accuracy:.0%} of the real images finds the label in "
-        f"{shown} of the generated ones.{rest}"
+        f"{name}: images lose their class. A judge that is right on {accuracy:.0%} of the real images finds the label of the "
+        f"generated ones in {shown}.{rest}"
     ]

@@ -247,7 +247,7 @@ def setting(result: dict[str, Any], keys: Sequence[str]) -> dict[str, str]:
     """What a table says of a run; – where it has no such value, or makes no image that the value could change."""
     found = {}
     for key in keys:
-        value = result["setting"] if key == "setting" else _value(result, key)
+        value = f"setting {result['setting'][:8]}" if key == "setting" else _value(result, key)
         without_images = not uses_images(result) and key.partition(".")[0] in NEEDS_IMAGES
         found[key] = ABSENT if value is None or (without_images and key != "generator") else text_of(value)
     return found

@@ -48,6 +48,9 @@ def print_table(table: Table, width: int | None = None) -> None:
             grid.add_row(*map(Text, _cells(table, entry, compared)))
     console = Console(width=width, highlight=False)
     console.print(grid)
+    if "setting" in (*spec.rows, *spec.columns):
+        text = "setting: no key tells these runs apart: another version of genaug made them, or the images have changed since."
+        console.print(text, markup=False, style="dim")
     if compared:
         console.print(_legend(table), markup=False, style="dim")
 

@@ -118,9 +118,13 @@ def _warnings(table: Table, entries: list[Entry], outputs: Path, features: str, 
 
 def _images_of(table: Table, entry: Entry) -> str:
     """What a row's images are called: its values, without those that change no image, such as the augmentation's."""
-    values = zip(table.spec.rows, render.label(table, entry.row), strict=True)
-    shown = [text for key, text in values if key.partition(".")[0] in NEEDS_IMAGES and key != "mix.alpha"]
-    return ", ".join(text for text in shown if text != ABSENT)
+    values = dict(zip(table.spec.rows, entry.row, strict=True))
+    shown = {
+        key: value
+        for key, value in values.items()
+        if key.partition(".")[0] in NEEDS_IMAGES and key != "mix.alpha" and value != ABSENT
+    }
+    return render.name(table, list(shown), list(shown.values()))
 
 
 def _agreement(name: str, result: dict[str, Any], outputs: Path, features: str) -> list[str]:
