@@ -96,3 +96,12 @@ def test_what_is_left_out_is_no_folder_of_which_nothing_can_be_said(tmp_path):
     (root / "red_kite" / "raw.cr2").write_bytes(b"raw")
     said = check(root, "--outputs", tmp_path / "out").output
     assert "1 .cr2 file without a reader (convert .cr2 to PNG)" in said and "\nNothing else is wrong with it" in said
+
+
+def test_a_try_in_minutes_takes_no_more_shots_than_the_rarest_class_has(tmp_path):
+    root = folder(tmp_path / "birds", count=30)
+    assert "(with preset=smoke, a try" in check(root, "--no-prior", "--outputs", tmp_path / "out").output
+    for path in sorted((root / "red_kite").iterdir())[2:]:
+        path.unlink()
+    said = check(root, "--no-prior", "--outputs", tmp_path / "out").output
+    assert "(with preset=smoke dataset.shots=2, a try" in said

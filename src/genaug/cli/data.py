@@ -85,10 +85,21 @@ def check(
     elsewhere = outputs != Path("outputs")
     place = [f"paths.outputs_dir={outputs}"] if elsewhere else []
     command = shlex.join([*sweep_command(), f"experiment={item}", *words, *place])
-    console.print(f"\nto go on (with preset=smoke, a try in minutes):\n{command}", markup=False)
+    brief = " ".join(_trial([f"experiment={item}", *dict.fromkeys([*reading, *words])], found.dataset))
+    console.print(f"\nto go on (with {brief}, a try in minutes):\n{command}", markup=False)
     console.print("then, for the answer:", markup=False)
     place = ["--outputs", str(outputs)] if elsewhere else []
     console.print(shlex.join(["genaug", "verdict", item, *words, *place]), markup=False)
+
+
+def _trial(words: list[str], dataset: "Dataset") -> list[str]:
+    """What to add for a try in minutes: the preset, and fewer shots where its own are more than the rarest class has."""
+    from genaug.composition import compose_typed
+    from genaug.data.summary import per_class
+
+    shots = compose_typed([*words, "preset=smoke"]).dataset.shots
+    rarest = min(per_class(dataset.train).values(), default=0)
+    return ["preset=smoke", *([f"dataset.shots={rarest}"] if shots is not None and rarest < shots else [])]
 
 
 def _look_at_prior(config: "RunConfig", dataset: "Dataset", place: Path, console: "Console") -> float | None:

@@ -47,6 +47,7 @@ def _carved_from(dataset: Dataset, name: str, num_train: int) -> str:
     taken = {
         split: sum(s.has_class and s.class_index == index for s in getattr(dataset, split)) for split in dataset.carved
     }
+    taken = {split: number for split, number in taken.items() if number}
     if not taken:
         return ""
     parts = " and ".join(f"{number} for {names[split]} (dataset.{split}_fraction)" for split, number in taken.items())
