@@ -64,3 +64,11 @@ def test_the_folders_of_many_runs_are_listed_once(tmp_path, monkeypatch):
     assert {run_folders(runs)[f"{i:016x}"].name for i in range(30)} == {f"digits_s{i}-{i:016x}" for i in range(30)}
     assert listed == [runs]
     assert run_folders(tmp_path / "nothing") == {}
+
+
+def test_real_images_that_have_moved_are_told_with_the_run_that_needs_them():
+    config = asdict(compose_typed(["dataset=image_folder", "dataset.root=gone"]))
+    with pytest.raises(
+        GenaugError, match=r"real images of c cannot be read: dataset\.root=gone is not a folder\. Put them back"
+    ):
+        dataset_of({"cell": "c", "source": "dataset/image_folder", "config": config})

@@ -65,4 +65,10 @@ def dataset_of(result: dict[str, Any]) -> Dataset:
     where = f"{result['cell']}/result.json"
     with boundary(f"{where} names a data set that this project does not have", "Run its command again."):
         source = COMPONENTS["dataset"][result["source"].removeprefix("dataset/")](**result["config"]["dataset"])
-    return source.load()
+    try:
+        return source.load()
+    except GenaugError as error:
+        raise GenaugError(
+            f"The real images of {result['cell']} cannot be read: {error} Put them back where they were, or run this in the "
+            "folder in which the run was started."
+        ) from error
