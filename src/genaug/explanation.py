@@ -28,6 +28,8 @@ EXTRAS = {
     "RayLauncher": "ray",
 }
 """The extras that bring launchers, and the ``hydra/launcher`` of each, by the launcher's class."""
+NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+"""What a system says of a path that a user chose and at which nothing can be read or written."""
 ELSEWHERE = {
     "strength": "t0",
     "num_inference_steps": "num_steps",
@@ -51,6 +53,8 @@ def message(error: BaseException) -> str | None:
         if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f" ({link.filename})" if link.filename else ""
             return f"The disk is full{where}. Free space and run the same command again: nothing already made is lost."
+        if isinstance(link, OSError) and link.errno in NO_PLACE and link.filename is not None:
+            return f"{link.filename} cannot be used ({link.strerror}). Name another place, or mend its permissions."
         if out_of_memory(link):
             return (
                 f"There is not enough memory ({first_line(link)}). In training, write a smaller downstream.batch_size or "

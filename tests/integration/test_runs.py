@@ -71,6 +71,11 @@ def test_a_sweep_of_alpha_and_m_makes_each_image_once_and_is_answered_from_the_s
         assert two.width == 2 * width
     assert re.search(r"digits, da_fusion \(\w{16}\): \d+ sources, up to 2 variant\(s\) each", said)
     assert "has a pool 'nothing'" in genaug("gallery", "nothing", *outputs, code=2)
+    assert "g.xyz cannot be written" in genaug(
+        "gallery", "da_fusion", "--out", str(train.outputs / "g.xyz"), *outputs, code=2
+    )
+    genaug("gallery", "da_fusion", "--out", str(train.outputs / "new" / "page.html"), *outputs)
+    assert "<html" in (train.outputs / "new" / "page.html").read_text()
 
 
 def test_alpha_zero_and_no_generator_are_one_cell(train):

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from genaug import cli
 from genaug.cli import app
 from genaug.core.errors import GenaugError
+from genaug.explanation import message
 from tests.evaluation.test_folder_check import class_folders
 from tests.tables.finished_cells import finish_all
 
@@ -64,6 +65,16 @@ def test_the_outputs_folder_is_named_as_for_train_py_or_as_an_option_and_both_me
     as_word = said(command, *words, f"paths.outputs_dir={elsewhere}")
     assert as_word == as_option and "12 missing" not in as_word
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_place_at_which_nothing_can_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError) as caught:
+        (tmp_path / "file" / "folder").mkdir()
+    text = message(caught.value)
+    assert text is not None and text.startswith(
+        f"{tmp_path / 'file' / 'folder'} cannot be used (Not a directory). Name another"
+    )
 
 
 def test_two_outputs_folders_are_refused():

@@ -46,12 +46,14 @@ def gallery(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Sources and variants, rejected ones too, with label, level and reason; several pools side by side, e.g. one per sigma."""
+    from genaug.core.errors import boundary
     from genaug.core.files import write_text
     from genaug.drawing.contact_sheet import contact_sheet, side_by_side
     from genaug.drawing.gallery_page import gallery_page
     from genaug.runs.pools import find_pool
 
     path, seen = out or Path("gallery.html" if html else "gallery.png"), []
+    html = html or path.suffix.lower() in (".html", ".htm")
     for pool in pools:
         found, dataset = find_pool(outputs, pool, variants, with_rejected=True)
         generator = found.samples[0].about["generator"] if found.samples else "empty"
@@ -64,7 +66,10 @@ def gallery(
     if html:
         write_text(path, gallery_page(seen, sources, variants))
     else:
-        side_by_side([contact_sheet(found, dataset, sources, variants) for _, found, dataset in seen]).save(path)
+        picture = side_by_side([contact_sheet(found, dataset, sources, variants) for _, found, dataset in seen])
+        with boundary(f"{path} cannot be written", "Name a file that ends in .png, or in .html for a page."):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
     typer.echo(path)
 
 

@@ -4,6 +4,7 @@ The backbone is always an explicit choice: any timm name with its pretrained wei
 paper scale), the same name after ``random:`` (random weights of a fixed seed), or ``pixels`` (no network at all).
 """
 
+import sys
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -121,6 +122,8 @@ def encode(samples: Sequence[Sample], backbone: str, batch_size: int = 64, devic
             f"Choose another backbone: random:{name} has random weights, pixels needs none; neither is comparable with "
             "published numbers.",
         ):
+            if not random:
+                print(f"loading the weights of {name} …", file=sys.stderr, flush=True)
             network = timm.create_model(name, pretrained=not random, num_classes=0)
     network.eval()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
