@@ -207,6 +207,7 @@ def test_a_page_without_the_runs_gives_no_picture_but_what_it_shows(monkeypatch,
     page.write_text(
         "<p>accuracy_macro cross_entropy 400</p><button onclick=\"document.body.append(' here is s0')\"></button>"
     )
+    monkeypatch.setattr(tracker_pictures, "STILL", 0.1)
     tracker = tracker_pictures.Tracker("", "/page.html", clicks=("button",))
     with tracker_pictures.chromium(tmp_path) as browser:
         picture = tracker_pictures.take(browser, tracker, f"file://{tmp_path}", ["s0"])

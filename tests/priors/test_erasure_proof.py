@@ -7,7 +7,7 @@ from genaug.composition import compose_typed
 from genaug.priors.deltas import applied
 from genaug.priors.erasure import erase
 
-NUM_STEPS = 8
+NUM_STEPS = 6
 NUM_LEARNED, NUM_JUDGED = 24, 16  # per digit
 
 

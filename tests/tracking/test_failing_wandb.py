@@ -39,7 +39,7 @@ def test_online_without_a_network_gives_up_in_time_and_goes_on_offline(tmp_path,
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody answers
-    monkeypatch.setattr(wandb_run, "ANSWER_TIME", 3.0)
+    monkeypatch.setattr(wandb_run, "ANSWER_TIME", 1.0)
     cell = Cell.of(compose_typed(["generator=none", f"paths.outputs_dir={tmp_path}"]))
     cell.folder.mkdir(parents=True)
     started = time.monotonic()
