@@ -325,21 +325,25 @@ def _types(owner: type, name: str) -> tuple[Any, ...]:
     return get_args(hint) or (hint,)
 
 
-@functools.cache
 def _docstrings(component: type) -> dict[str, str]:
     """The text below each field of a dataclass and its parents, read from the source."""
+    docs: dict[str, str] = {}
+    for cls in filter(is_dataclass, reversed(component.__mro__)):
+        docs |= _own_docstrings(cls)
+    return docs
+
+
+@functools.cache
+def _own_docstrings(cls: type) -> dict[str, str]:
     import ast
     import inspect
     import textwrap
 
-    docs: dict[str, str] = {}
-    for cls in reversed(component.__mro__):
-        if not is_dataclass(cls):
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
-        for statement, following in zip(body, [*body[1:], None], strict=True):
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                value = following.value if isinstance(following, ast.Expr) else None
-                if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                    docs[statement.target.id] = " ".join(value.value.split())
+    docs = {}
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
+    for statement, following in zip(body, [*body[1:], None], strict=True):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            value = following.value if isinstance(following, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                docs[statement.target.id] = " ".join(value.value.split())
     return docs

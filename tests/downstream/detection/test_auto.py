@@ -217,13 +217,12 @@ def test_all_weights_but_those_of_the_classes_are_loaded(name, folders):
     same = build_network(detector(folders[name]), 5)
     state = same.model.state_dict()
     other = build_network(detector(folders[name]), 3)
+    found = other.model.state_dict()
     assert same.dropped == [] and other.dropped
-    kept = {key for key, value in other.model.state_dict().items() if key not in other.dropped and value.numel() > 1}
-    tied = {
-        key for key in kept if state[key].shape != other.model.state_dict()[key].shape
-    }  # the same layer by another name
+    kept = {key for key, value in found.items() if key not in other.dropped and value.numel() > 1}
+    tied = {key for key in kept if state[key].shape != found[key].shape}  # the same layer by another name
     assert all("class_embed" in key for key in tied)
-    assert all(torch.equal(other.model.state_dict()[key], state[key]) for key in kept - tied)
+    assert all(torch.equal(found[key], state[key]) for key in kept - tied)
     random = build_network(detector(folders[name], weights="none"), 5).model.state_dict()
     assert not all(torch.equal(random[key], state[key]) for key in state)
 
