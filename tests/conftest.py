@@ -91,6 +91,8 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_sessionfinish(session):
+    gc.collect()
+    gc.freeze()  # pytest collects five times more before it ends
     STARTER.close()
     worker = hasattr(session.config, "workerinput")  # of xdist: it tells the first process
     if not worker and hasattr(session.config, "cache"):
