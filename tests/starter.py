@@ -1,4 +1,4 @@
-"""Starts Python programs without six CPU seconds of imports: one process imports what they do, and forks for each.
+"""Starts Python programs without the CPU seconds of their imports: one process imports what they do, and forks for each.
 
 Each is a process of its own, with its own environment, streams and exit code, as ``python train.py`` would be, and what it
 starts by ``sys.executable`` is started in the same way.

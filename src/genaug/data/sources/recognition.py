@@ -40,22 +40,7 @@ LAYOUTS = {
 """What each preset reads, in words."""
 KEYS = ("names", "train")
 """What a description of YOLO data has."""
-UNREAD = (
-    ".json",
-    ".xml",
-    ".xlsx",
-    ".xls",
-    ".ods",
-    ".mat",
-    ".npz",
-    ".pkl",
-    ".zip",
-    ".tar",
-    ".gz",
-    ".tgz",
-    ".7z",
-    ".rar",
-)
+UNREAD = set(".json .xml .xlsx .xls .ods .mat .npz .pkl .zip .tar .gz .tgz .7z .rar".split())
 """Endings of files that may hold labels or images in a form that nothing here reads."""
 FIRST = 8
 """Rows of a table that are looked at for names of image files."""
