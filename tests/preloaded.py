@@ -20,8 +20,10 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import types
+import weakref
 from typing import Any
 
 import psutil
@@ -36,14 +38,14 @@ def main() -> None:
     listener.bind(f"{address}.new")
     listener.listen()
     os.rename(f"{address}.new", address)  # who finds it may connect, and waits for the imports
-    sys.modules["wandb"] = None  # type: ignore[assignment]  # timm would import it, and its folder would go with the first child
     for name in names:
         importlib.import_module(name)
-    del sys.modules["wandb"]
     if "genaug.app" in names:  # plug-ins are found, components loaded and files of presets parsed, too
         from genaug.composition import compose_typed
 
         compose_typed([])
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False  # a child's end takes nothing apart that it shares
     gc.freeze()  # else the first collection of each child would write to, and so copy, every page that it shares
     serve(listener, os.path.join(os.path.dirname(address), "python"))
 
@@ -112,6 +114,9 @@ def begin(order: dict[str, Any], descriptors: list[int], executable: str) -> Non
     os.environ.clear()
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
+    if media := getattr(sys.modules.get("wandb.sdk.data_types._private"), "MEDIA_TMP", None):
+        tempfile.tempdir = None
+        media.__init__("wandb-media")  # a folder of its own
     sys.executable = executable  # whatever it starts is started quickly, too
     multiprocessing.set_executable(executable)
     if order["stands_for_it"] is not None:

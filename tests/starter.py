@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 IMPORTED = (
+    "wandb.sdk.launch",  # which each run imports, and which reads sources the longer the more modules there are
     "torch", "torchvision.transforms.v2", "torchvision.models.detection", "diffusers.models.unets.unet_2d_condition",
     "diffusers.models.autoencoders.autoencoder_kl", "diffusers.schedulers.scheduling_ddim", "transformers.models.clip",
     "pytorch_lightning", "torchmetrics.detection", "timm", "sklearn.datasets", "scipy.stats", "matplotlib.figure",
@@ -92,7 +93,8 @@ class Starter:
             file.chmod(0o755)
         words = [sys.executable, str(HERE / "preloaded.py"), str(folder / "socket"), *IMPORTED]
         # of the checkout, whatever folder with presets of its own a test stands in
-        self.process = subprocess.Popen(words, cwd=HERE.parent, stdin=subprocess.PIPE)
+        itself = {**os.environ, "TMPDIR": str(folder)}
+        self.process = subprocess.Popen(words, cwd=HERE.parent, stdin=subprocess.PIPE, env=itself)
         while not (folder / "socket").exists():
             assert self.process.poll() is None, "the process that starts programs has ended"
             time.sleep(0.01)

@@ -131,3 +131,19 @@ def test_programs_end_with_the_tests(starter, tmp_path):
     while os.path.exists(f"/proc/{started.pid}"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_each_run_has_a_folder_of_its_own_for_what_wandb_keeps(starter, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "IMPORTED", ("wandb",))
+    program = tmp_path / "program.py"
+    program.write_text("""
+import os
+from wandb.sdk.data_types._private import MEDIA_TMP
+print(MEDIA_TMP.name, os.listdir(MEDIA_TMP.name))
+""")
+    folders = set()
+    for _ in range(2):
+        folder, _, holds = starter.run([str(program)], tmp_path, {"TMPDIR": str(tmp_path)})[1].strip().partition(" ")
+        assert os.path.dirname(folder) == str(tmp_path) and holds == "[]" and not os.path.exists(folder)
+        folders.add(folder)
+    assert len(folders) == 2

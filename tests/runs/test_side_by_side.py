@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -11,6 +12,12 @@ from genaug.composition import compose_typed
 from genaug.core import machine
 from genaug.runs.side_by_side import Died, side_by_side
 from hydra_plugins.genaug_cells.launcher import longest_first
+from tests.conftest import STARTER
+
+
+@pytest.fixture(autouse=True)
+def quick_starts(monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(STARTER.folder / "python"))
 
 
 def job(number, overrides):
@@ -54,7 +61,7 @@ def test_a_killed_process_and_a_failing_job_cost_no_other_job():
 
 @pytest.mark.slow
 def test_whoever_is_told_to_end_ends_the_processes_too():
-    threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         list(side_by_side({place: ["wait"] for place in range(3)}, job, processes=2, threads=1))
