@@ -294,12 +294,9 @@ def _unknown_keys(node: DictConfig, prefix: str) -> list[str]:
     kind = OmegaConf.get_type(node)
     fields = {f.name for f in dataclasses.fields(kind)} if kind is not None and dataclasses.is_dataclass(kind) else None
     unknown = []
-    for key in node:
+    for key, child in node.items_ex(resolve=False):
         if fields is not None and key not in fields:
             unknown.append(f"{prefix}{key}")
-            continue
-        if isinstance(key, str) and not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-            child = node[key]
-            if isinstance(child, DictConfig):
-                unknown += _unknown_keys(child, f"{prefix}{key}.")
+        elif isinstance(child, DictConfig) and len(child):  # 0 of one that is missing, None or an interpolation
+            unknown += _unknown_keys(child, f"{prefix}{key}.")
     return unknown

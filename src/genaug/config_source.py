@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
@@ -160,6 +161,8 @@ def register() -> Path:
     for plugin in (GenaugSource, KeptSource, GenaugSearchPath):
         Plugins.instance().register(plugin)
     OmegaConf.register_new_resolver("presets", list_presets, replace=True)
+    store = ConfigStore.instance()
+    store.__deepcopy__ = lambda memo: store  # type: ignore[attr-defined]  # what it holds is copied where it is read
     return project_root() / "conf"
 
 
