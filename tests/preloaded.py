@@ -40,10 +40,12 @@ def main() -> None:
     os.rename(f"{address}.new", address)  # who finds it may connect, and waits for the imports
     for name in names:
         importlib.import_module(name)
-    if "genaug.app" in names:  # plug-ins are found, components loaded and files of presets parsed, too
+    if "genaug.app" in names:  # plug-ins are found, presets parsed, the digits and the small prior read
         from genaug.composition import compose_typed
 
-        compose_typed([])
+        config = compose_typed([])
+        config.dataset.load()
+        config.prior.load("cpu")
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.atexit = False  # a child's end takes nothing apart that it shares
     gc.freeze()  # else the first collection of each child would write to, and so copy, every page that it shares

@@ -84,7 +84,7 @@ def test_a_process_that_starts_at_the_same_moment_looks_again_until_it_can_help(
     cell = Cell.of(compose_typed([*POOL, f"paths.outputs_dir={tmp_path}"]))
     with cell.config.paths.store.lock(cell.fingerprint):  # another process has it, and has not said yet what it does
         second = start(tmp_path)
-        time.sleep(3)
+        time.sleep(1.5)
         assert second.poll() is None and not claimants(tmp_path)
         about = {"state": "running", "attempt": 0, "host": "h", "pid": 1, "artefacts": []}
         write_json(cell.folder / "status.json", about)

@@ -48,8 +48,8 @@ VIT: dict[str, Any] = {
 CONFIGS = {
     "rt_detr": lambda: transformers.RTDetrConfig(backbone_config=_resnet(), **REAL_TIME),
     "rt_detr_v2": lambda: transformers.RTDetrV2Config(backbone_config=_resnet(), **REAL_TIME),
-    "d_fine": lambda: transformers.DFineConfig(backbone_config=_hgnet(), **REAL_TIME),
-    "deimv2": lambda: transformers.Deimv2Config(backbone_config=_hgnet(), **REAL_TIME),
+    "d_fine": lambda: transformers.DFineConfig(backbone_config=_hgnet(), depth_mult=0.34, **REAL_TIME),
+    "deimv2": lambda: transformers.Deimv2Config(backbone_config=_hgnet(), depth_mult=0.34, **REAL_TIME),
     "lw_detr": lambda: transformers.LwDetrConfig(
         backbone_config=transformers.LwDetrViTConfig(
             **VIT, pretrain_image_size=SIDE, window_block_indices=[0], num_windows=4
