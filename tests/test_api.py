@@ -7,6 +7,7 @@ import pytest
 
 import genaug
 from genaug.core.errors import GenaugError
+from genaug.tables.selection import last_sweep
 from tests.conftest import ROOT
 
 
@@ -44,8 +45,9 @@ def test_a_sweep_runs_and_its_results_are_read_back(tmp_path, monkeypatch):
     with pytest.raises(GenaugError, match="No finished run"):
         genaug.results("generator=psld")
     assert sorted(genaug.results(last=True)["seed"]) == [0, 1]  # the sweep is on record
-    genaug.sweep(["generator=none", "seed=1", *fast])
+    genaug.sweep(["generator=none", "seed=1", "downstream.lr=0.01,-1", *fast])
     assert genaug.results(last=True)["seed"].tolist() == [1]
+    assert last_sweep(tmp_path / "outputs")[1] == 1
     with pytest.raises(GenaugError, match="No run of this sweep finished"):
         genaug.sweep(["generator=real_guidance", "mix.m=0", "seed=0,1"])
 

@@ -62,25 +62,30 @@ def sweep(overrides: Sequence[str]) -> "pd.DataFrame":
     """
     from genaug.run import run as run_cell
     from genaug.runs.cell import Cell
-    from genaug.runs.sweep import FAILED, OK, SKIPPED, note_cell
+    from genaug.runs.sweep import FAILED, OK, SKIPPED, note_cell, note_size
     from genaug.tables.sweep import plan_jobs
 
-    found, record = [], f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-    for planned in plan_jobs(overrides):
+    found, runs, jobs = [], [], plan_jobs(overrides)
+    for planned in jobs:
         if planned.config is None:
             print(f"genaug: {planned.reason} ({' '.join(planned.overrides)})", file=sys.stderr)
-            continue
-        cell, state = None, SKIPPED
+        else:
+            runs.append((planned.config, planned.overrides))
+    if runs:
+        record = runs[0][0].paths.outputs / "sweeps" / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+        note_size(record, len(jobs))
+    for config, words in runs:
+        cell, state, reason = None, SKIPPED, ""
         try:
-            cell = Cell.of(planned.config, planned.overrides)
+            cell = Cell.of(config, words)
             known = cell.result()
             if known is None:
                 known, state = run_cell(cell), OK
             found.append(known)
         except Exception as error:
-            print(f"genaug: {message(error) or traceback.format_exc()}", file=sys.stderr)
-            state = FAILED
-        note_cell(planned.config.paths.outputs / "sweeps" / record, cell and cell.folder, planned.overrides, state)
+            state, reason = FAILED, message(error) or traceback.format_exc()
+            print(f"genaug: {reason}", file=sys.stderr)
+        note_cell(record, cell and cell.folder, words, state, reason)
     if not found:
         raise GenaugError("No run of this sweep finished; why is said above.")
     return _frame(found)
