@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from genaug.core.errors import GenaugError
-from genaug.core.files import read_json, write_json
+from genaug.core.files import PARTIAL, read_json, write_json
 from genaug.core.store import Store, check_writable
 
 
@@ -58,6 +58,26 @@ def test_an_interrupted_attempt_is_resumed_and_nothing_half_made_is_published(tm
     assert read_json(folder / "artefact.json")["steps"] == 2
     again, made = store.folder("fitted", "thing", "a" * 16, interrupted)
     assert again == folder and not made
+
+
+def test_the_rest_of_a_checkpoint_in_whose_middle_an_attempt_was_killed_is_no_part_of_the_artefact(tmp_path):
+    store = Store(tmp_path)
+
+    def killed(work: Path) -> dict:
+        (work / "checkpoints").mkdir()
+        (work / "checkpoints" / f".resume.pt.host-1-2-3{PARTIAL}").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.folder("fitted", "thing", "a" * 16, killed)
+
+    def resumed(work: Path) -> dict:
+        (work / "weights").write_text("w")
+        return {}
+
+    folder, _ = store.folder("fitted", "thing", "a" * 16, resumed)
+    assert read_json(folder / "artefact.json")["files"] == {"weights": 1}
+    assert list(folder.rglob(f"*{PARTIAL}")) == []  # genaug gc would remove it, and the artefact would count as damaged
 
 
 @pytest.mark.parametrize(

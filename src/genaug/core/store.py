@@ -134,6 +134,8 @@ class Store:
             work = final.with_name(f".{final.name}{PARTIAL}")
             work.mkdir(parents=True, exist_ok=True)
             about = make(work)
+            for left in work.rglob(f".*{PARTIAL}"):  # of a checkpoint in whose middle an earlier attempt was killed
+                left.unlink()
             files = {p.relative_to(work).as_posix(): p for p in sorted(work.rglob("*")) if p.is_file()}
             files.pop(ABOUT, None)
             sizes = {name: path.stat().st_size for name, path in files.items()}

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from genaug.core.errors import GenaugError
+from genaug.core.files import PARTIAL
 from genaug.data.sources.digits import Digits
 from genaug.generators.latent_interpolation.networks import (
     AdversarialAutoencoder,
@@ -220,6 +221,7 @@ def test_a_resumed_fit_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
     with pytest.raises(Interrupted):
         fit(tmp_path / "cut", stop_at=6)
     assert (tmp_path / "cut" / "checkpoints" / "last.ckpt").exists()
+    (tmp_path / "cut" / "checkpoints" / f".last.ckpt.host-1-2-3{PARTIAL}").touch()  # the end of a later attempt
     resumed = fit(tmp_path / "cut", every=3)
     assert (tmp_path / "whole" / WEIGHTS).read_bytes() == (tmp_path / "cut" / WEIGHTS).read_bytes()
     assert [row["step"] for row in resumed.history] == [row["step"] for row in whole.history]

@@ -4,6 +4,7 @@ Batch s is a function of (seed, s) alone: which images it holds, how each is shi
 and resumed therefore ends with the very weights of one that was not.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,8 +177,7 @@ def fit_autoencoder(
         )
     aae.cpu()
     save_weights(aae, folder)
-    last.unlink(missing_ok=True)
-    checkpoints.rmdir()
+    shutil.rmtree(checkpoints)
 
 
 def _progress_of(checkpoint: Path, say: Callable[[str], None]) -> tuple[int, int] | None:
