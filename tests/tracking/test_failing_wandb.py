@@ -5,6 +5,7 @@ import time
 import pytest
 import wandb
 
+from genaug.core.errors import GenaugError
 from genaug.runs.cell import Cell
 from genaug.tracking import wandb_run
 from genaug.tracking.record import Record, Tracking, open_record
@@ -65,3 +66,15 @@ def test_a_run_that_was_told_to_end_is_interrupted_and_a_failed_one_has_its_trac
         status = read_status(cell.folder)
         assert status is not None and status["state"] == state
     assert "Traceback" in (cell.folder / "log.txt").read_text() and status["attempt"] == 1
+
+
+def test_a_run_whose_tracker_does_not_start_has_failed_and_says_why(tmp_path, monkeypatch):
+    from genaug.composition import compose_typed
+    from genaug.runs.collection import read_status
+
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    cell = Cell.of(compose_typed(["generator=none", f"paths.outputs_dir={tmp_path}"]))
+    with pytest.raises(GenaugError, match="did not start"), cell.claim():
+        pytest.fail("it has no page")
+    status = read_status(cell.folder)
+    assert status is not None and status["state"] == "failed" and "did not start" in status["reason"]

@@ -109,14 +109,15 @@ class Cell:
         write_text(folder / "overrides.txt", "".join(f"{override}\n" for override in self.overrides))
         write_json(folder / "environment.json", describe_environment())
         write_json(folder / "status.json", status)
-        record = open_record(self.config.tracking, self, status["attempt"])
+        record = Record(folder)
 
         def note_state(**facts: Any) -> None:
             status.update(facts)
             write_json(folder / "status.json", status)
 
-        record.state = note_state
         try:
+            record = open_record(self.config.tracking, self, status["attempt"])
+            record.state = note_state
             yield record
         except BaseException as error:
             ended = isinstance(error, Interrupted | KeyboardInterrupt)
