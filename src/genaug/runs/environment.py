@@ -55,10 +55,11 @@ def _cpu_name() -> str:
 
 
 def _git_revision() -> str | None:
-    """Commit of the code, with ``+changes`` when the tree differs from it."""
-    here = Path(__file__).parent
+    """Commit of the code, with ``+changes`` when the tree differs from it; None where it is not in a checkout."""
+    here = Path(__file__)
     try:
-        run = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, check=True, timeout=10)
+        run = functools.partial(subprocess.run, cwd=here.parent, capture_output=True, text=True, check=True, timeout=10)
+        run(["git", "ls-files", "--error-unmatch", here.name])  # an installed genaug may lie in a repository of the user's
         commit = run(["git", "rev-parse", "HEAD"]).stdout.strip()
         return commit + ("+changes" if run(["git", "status", "--porcelain"]).stdout.strip() else "")
     except (OSError, subprocess.SubprocessError):
