@@ -6,6 +6,7 @@ import dataclasses
 import io
 import itertools
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from genaug.core.errors import GenaugError
+from genaug.runs.collection import HIDDEN
 from genaug.tables.arrangement import collect
 from genaug.tables.overview import pages, row, with_records
 from genaug.tables.record import write_record
@@ -347,6 +349,7 @@ def test_a_difference_of_average_precision_has_an_interval_over_test_images_too(
 def test_a_page_shows_the_records_that_it_asks_for(project: Path, sweep_of) -> None:
     spec = read_spec("paper/item")
     table = collect(finish_all(sweep_of()), spec)
+    table.results[0]["overrides"].append("generator.prompt='a {name}, red'")
     path = write_record(table)
     page = "a\n<!-- record: paper/item -->\nold\n<!-- end -->\nb\n<!-- differences: paper/item -->\n<!-- end -->\n"
     text = with_records(page)
@@ -356,7 +359,11 @@ def test_a_page_shows_the_records_that_it_asks_for(project: Path, sweep_of) -> N
     shown, listed = text.split("\nb\n")
     assert f"({mean}" in shown and "python train.py -m experiment=paper/item" in shown
     assert listed.count("\n| ") == len(compared) + 1 and f"| {mean} | " in listed
-    lines = path.with_suffix(".csv").read_text().splitlines()
-    assert len(lines) == 1 + len(table.results) and "genaug run '" in lines[1]
+    with path.with_suffix(".csv").open() as file:
+        commands = {row["run"]: row["command"] for row in csv.DictReader(file)}
+    assert {run: shlex.split(command) for run, command in commands.items()} == {
+        result["fingerprint"]: ["genaug", "run", *(word for word in result["overrides"] if not word.startswith(HIDDEN))]
+        for result in table.results
+    }
     with pytest.raises(GenaugError, match="no record of paper/other"):
         with_records(page.replace("paper/item", "paper/other"))

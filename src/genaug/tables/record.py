@@ -3,6 +3,7 @@
 
 import csv
 import io
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def write_record(table: Table) -> Path:
     names = ("git_revision", "cpu", "gpu", "python", "versions", "cells", "hours")
     content = {
         "item": table.item,
-        "command": " ".join(["python train.py -m", f"experiment={table.item}", *table.overrides]),
+        "command": shlex.join(["python", "train.py", "-m", f"experiment={table.item}", *table.overrides]),
         "overrides": list(table.overrides),
         "reduced": table.reduced,
         "metric": table.spec.metric,
@@ -126,7 +127,7 @@ def runs_as_csv(table: Table) -> str:
             counts.get("network_evaluations", 0) + counts.get("fit_network_evaluations", 0),
             round(sum(result["seconds"].values()), 1),
             result["environment"]["git_revision"],
-            " ".join(["genaug run", *(f"'{word}'" for word in result["overrides"] if not word.startswith(HIDDEN))]),
+            shlex.join(["genaug", "run", *(word for word in result["overrides"] if not word.startswith(HIDDEN))]),
         ]
         writer.writerow([safe_name(field, "csv") if isinstance(field, str) else field for field in fields])
     return out.getvalue()
