@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from genaug.core.errors import GenaugError
-from genaug.core.files import read_json
+from genaug.core.files import read_json, write_text
 from genaug.core.store import Store
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample
@@ -38,8 +38,8 @@ def write_report(tables: Sequence[Table], outputs: Path, path: Path) -> None:
     pools = _pools(tables, outputs)
     text = files("genaug.tables").joinpath("report.html.j2").read_text()
     page = Environment(autoescape=True, trim_blocks=True).from_string(text)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
+    write_text(
+        path,
         page.render(
             title="Do generated training images help?",
             num_cells=len({result["fingerprint"] for table in tables for result in table.results}),
@@ -54,7 +54,7 @@ def write_report(tables: Sequence[Table], outputs: Path, path: Path) -> None:
             quality=quality_view(tables, pools, outputs),
             leaks=[view for pool in pools if (view := leak_view(pool, outputs)) is not None],
             provenance=[{"item": table.item, "lines": render.provenance(table)} for table in tables],
-        )
+        ),
     )
 
 
@@ -238,7 +238,7 @@ def data_uri(image: Image.Image) -> str:
 
 
 def quality_view(tables: Sequence[Table], pools: dict[str, dict[str, Any]], outputs: Path) -> dict[str, Any] | None:
-    """Measures of ``genaug quality`` for the pools, and how each goes with the gain over the table's cells."""
+    """Measures of ``genaug quality`` for the pools, and how each goes with the metric over the table's runs."""
     found = {pool: read_json(outputs / "quality" / f"{pool}.json", QUALITY) for pool in _all_pools(tables)}
     measured = {pool: values for pool, values in found.items() if values is not None}
     if not measured:
@@ -267,7 +267,7 @@ def _all_pools(tables: Sequence[Table]) -> list[str]:
 
 
 def _correlations(tables: Sequence[Table], measured: dict[str, Any], keys: Sequence[str]) -> list[str]:
-    """Spearman's rank correlation of each measure with the metric over all cells whose pool was measured."""
+    """Spearman's rank correlation of each measure with the metric over all runs whose pool was measured."""
     from scipy import stats
 
     lines = []
