@@ -19,7 +19,8 @@ from genaug.core import claims
 from genaug.core.claims import claim, workers
 from genaug.core.errors import GenaugError
 from genaug.core.identity import NOT_IDENTITY, identified
-from genaug.core.store import SEAL, Store
+from genaug.core.files import SEAL
+from genaug.core.store import Store
 from genaug.data.pool import ACCEPTED, manifest_rows
 from genaug.generators import forms, publishing
 from tests.generators.test_publishing import Noise, build, contents, dataset

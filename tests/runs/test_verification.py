@@ -3,7 +3,8 @@ import os
 
 import pytest
 
-from genaug.core.store import SEAL, Store
+from genaug.core.files import SEAL
+from genaug.core.store import Store
 from genaug.data.pool import ACCEPTED
 from genaug.generators import forms
 from genaug.runs.verification import repair, verify

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from genaug.core.errors import GenaugError, boundary
-from genaug.core.files import PARTIAL, SEAL, as_json, has_changed, read_json, say_damaged, seal_of, whole, write_json
+from genaug.core.files import PARTIAL, as_json, has_changed, read_json, say_damaged, whole, write_json, write_sealed
 from genaug.core.png import encode
 from genaug.core.shards import Catalogue, Packed
 
@@ -141,7 +141,7 @@ class Store:
             sizes = {name: path.stat().st_size for name, path in files.items()}
             hashes = {name: file_hash(path) for name, path in files.items()}
             about = {**about, "fingerprint": fingerprint, "files": sizes, HASH: hashes}
-            write_json(work / ABOUT, {**about, SEAL: seal_of(about)})
+            write_sealed(work / ABOUT, about)
             if final.exists():  # present but incomplete: damaged from outside
                 shutil.rmtree(final)
             work.rename(final)

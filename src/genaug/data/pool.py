@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from genaug.core.errors import GenaugError
-from genaug.core.files import read_rows, say_damaged
+from genaug.core.files import SEAL, has_changed, read_rows, say_damaged
 from genaug.core.shards import Catalogue, Packed
-from genaug.core.store import SEAL, has_changed
 from genaug.data.packed import TABLE, Opened, PackedSamples, numbers_of, read_table
 from genaug.data.sample import Boxes, Dataset, SyntheticSample
 

@@ -12,9 +12,19 @@ from typing import Any
 from PIL import Image
 
 from genaug.core.errors import GenaugError, boundary
-from genaug.core.files import as_json, read_json, say_damaged, whole, write_json, write_text
+from genaug.core.files import (
+    SEAL,
+    as_json,
+    has_changed,
+    read_json,
+    say_damaged,
+    seal_of,
+    whole,
+    write_json,
+    write_text,
+)
 from genaug.core.shards import IMAGES, REJECTED, Catalogue, Packed, Writer, is_written, mend
-from genaug.core.store import HASH, SEAL, Store, about_picture, as_file, file_hash, has_changed, seal_of
+from genaug.core.store import HASH, Store, about_picture, as_file, file_hash
 from genaug.data.packed import SHARDED, TABLE, old_rows, shards_of, write_table
 from genaug.data.pool import ACCEPTED, REJECTED_ROWS, Pool, manifest_rows, open_packed, pool_of, unlisted
 from genaug.data.sample import Dataset

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genaug.core.errors import GenaugError
-from genaug.core.store import read_json
+from genaug.core.files import read_json
 from genaug.evaluation.agreement import label_agreement
 from genaug.evaluation.verdict import (
     Arm,
