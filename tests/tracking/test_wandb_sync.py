@@ -83,6 +83,8 @@ def test_a_sync_writes_each_cell_once_under_its_fingerprint(
     write_pool(outputs)
     chosen = [cell for cell in sweep.cells if cell.config and cell.config.dataset.shots == 1 and cell.config.seed == 0]
     results = [cell.result for cell in chosen if cell.result is not None]
+    results[0]["config"]["tracking"]["tags"] = ["mine"]
+    results[1]["config"]["experiment"] = None  # run by hand
     metrics = outputs / "runs" / results[0]["cell"] / "metrics.jsonl"
     metrics.write_text('{"step": 1, "train/loss": 2.0}\n{"step": 2, "train/loss": 1.0}\n')
 
@@ -110,6 +112,7 @@ def test_a_sync_writes_each_cell_once_under_its_fingerprint(
     assert (config["mix"]["alpha"], config["mix"]["m"], config["dataset"]["shots"]) == (0.5, 2, 1)
     assert "t0" in config["generator"]
     assert "alpha" not in baseline["summary"]  # it draws no synthetic image
+    assert "mine" in baseline["tags"] and not any(tag.startswith("paper:") for tag in generated["tags"])
 
 
 @pytest.mark.parametrize("source", ["pool", "detections"])

@@ -53,7 +53,9 @@ def sync(
             job_type=result["config"]["task"],
             name=result["cell"].rpartition("-")[0],
             id=result["fingerprint"],
-            tags=run_tags(result["names"], group),
+            tags=run_tags(
+                result["names"], group if result["config"]["experiment"] else None, result["config"]["tracking"]["tags"]
+            ),
             config={**result["config"], "fingerprint": result["fingerprint"]},
             dir=str(outputs),
         )
