@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from genaug.composition import compose_typed
 from genaug.core.device import best_device
+from genaug.core.errors import GenaugError
 from genaug.core.identity import canonical, fingerprint
 from genaug.downstream import trainer
 from genaug.downstream.classification.module import LightningClassifier, Network
@@ -20,6 +21,16 @@ def test_the_number_of_threads_and_the_device_are_those_asked_for():
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_gpu_is_taken_where_torch_sees_it_and_refused_elsewhere(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for accelerator in ("gpu", "cuda", "mps"):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        with pytest.raises(GenaugError, match=rf"trainer\.accelerator={accelerator}, but torch sees no GPU"):
+            best_device(accelerator)
+    assert best_device("auto") == "cpu"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert best_device("mps") == "mps"
 
 

@@ -67,7 +67,8 @@ def test_a_signal_to_the_leader_ends_all_with_a_checkpoint(train):
     assert json.loads(next(train.outputs.glob("runs/*/status.json")).read_text())["state"] == "interrupted"
 
 
-def test_devices_that_cannot_share_a_batch_are_refused():
+def test_devices_that_cannot_share_a_batch_are_refused(monkeypatch):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     TrainerConfig(accelerator="cpu", devices=2).check(32)
     with pytest.raises(GenaugError, match=r"trainer.devices=3 cannot share .*=32 evenly: .*batch_size=33"):
         TrainerConfig(accelerator="cpu", devices=3).check(32)

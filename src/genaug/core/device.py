@@ -38,9 +38,9 @@ def best_device(accelerator: str = "auto") -> str:
 
     if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
         return "cuda"
-    if accelerator == "mps":
+    if accelerator == "mps" and torch.backends.mps.is_available():
         return "mps"
-    if accelerator in ("gpu", "cuda"):
+    if accelerator in ("gpu", "cuda", "mps"):
         raise GenaugError(
             f"trainer.accelerator={accelerator}, but torch sees no GPU. Write trainer.accelerator=cpu or install the driver."
         )
