@@ -1,5 +1,6 @@
 """Statistics against hand-made cases, closed forms and DA-Fusion's published bars."""
 
+import itertools
 import math
 
 import numpy as np
@@ -46,6 +47,13 @@ def test_sign_flips_are_counted_by_hand() -> None:
     assert sign_flip_test([0, 0, 0]) == 1.0
 
 
+def test_sums_that_are_equal_up_to_rounding_count_as_equally_far_from_zero() -> None:
+    hits = [3, -3, -1, -2, 1, 2, -1, -3, -3, 2]  # of one method beyond the other's, per seed
+    sums = [abs(sum(s * h for s, h in zip(signs, hits, strict=True))) for signs in itertools.product((1, -1), repeat=10)]
+    expected = sum(total >= abs(sum(hits)) for total in sums) / 2**10
+    assert sign_flip_test([(300 + h) / 719 - 300 / 719 for h in hits]) == expected == 598 / 1024
+
+
 def test_of_many_seeds_the_signs_are_drawn_at_random() -> None:
     assert sign_flip_test([1.0] * 25) == pytest.approx(1e-5)  # of 99,999 draws none is as far from 0
     values = np.random.default_rng(1).normal(0.15, 1, size=150)
@@ -66,9 +74,9 @@ def test_a_missing_seed_shrinks_n_and_never_the_mean() -> None:
 def test_fewer_than_five_seeds_have_no_interval_and_equal_differences_have_a_point() -> None:
     for n in range(1, 5):
         assert bootstrap_interval([0.1 * i for i in range(n)]) is None
-    point = bootstrap_interval([0.3] * 5)
-    assert point is not None
-    assert (point.low, point.high) == (0.3, 0.3)
+    for same in ([0.3] * 5, [0.85 - 0.55, 1.0 - 0.7, 0.95 - 0.65, 0.5 - 0.2, 0.3]):  # equal up to rounding
+        point = bootstrap_interval(same)
+        assert point is not None and (point.low, point.high) == pytest.approx((0.3, 0.3), rel=1e-12)
 
 
 def test_one_seed_has_a_difference_and_a_p_value_of_one() -> None:
