@@ -49,7 +49,9 @@ def test_sign_flips_are_counted_by_hand() -> None:
 
 def test_sums_that_are_equal_up_to_rounding_count_as_equally_far_from_zero() -> None:
     hits = [3, -3, -1, -2, 1, 2, -1, -3, -3, 2]  # of one method beyond the other's, per seed
-    sums = [abs(sum(s * h for s, h in zip(signs, hits, strict=True))) for signs in itertools.product((1, -1), repeat=10)]
+    sums = [
+        abs(sum(s * h for s, h in zip(signs, hits, strict=True))) for signs in itertools.product((1, -1), repeat=10)
+    ]
     expected = sum(total >= abs(sum(hits)) for total in sums) / 2**10
     assert sign_flip_test([(300 + h) / 719 - 300 / 719 for h in hits]) == expected == 598 / 1024
 

@@ -18,8 +18,8 @@ from PIL import Image
 from genaug.core import claims
 from genaug.core.claims import claim, workers
 from genaug.core.errors import GenaugError
-from genaug.core.identity import NOT_IDENTITY, identified
 from genaug.core.files import SEAL
+from genaug.core.identity import NOT_IDENTITY, identified
 from genaug.core.store import Store
 from genaug.data.pool import ACCEPTED, manifest_rows
 from genaug.generators import forms, publishing

@@ -80,7 +80,9 @@ def canonical(value: Any, stage: str | None = None, read: bool = True) -> Any:
             fields[field.name] = canonical(content, read=read)
         return fields
     if isinstance(value, Mapping):
-        return {str(key): canonical(item, read=read) for key, item in sorted(value.items(), key=lambda pair: str(pair[0]))}
+        return {
+            str(key): canonical(item, read=read) for key, item in sorted(value.items(), key=lambda pair: str(pair[0]))
+        }
     if isinstance(value, list | tuple):
         return [canonical(item, read=read) for item in value]
     if isinstance(value, Path):
