@@ -55,6 +55,19 @@ def test_a_sweep_runs_and_its_results_are_read_back(tmp_path, monkeypatch):
 def test_overrides_as_people_first_write_them_are_explained():
     with pytest.raises(GenaugError, match=r"a string for each: write \['generator=none', 'seed=1'\]"):
         genaug.compose("generator=none seed=1")
+    for words in (
+        {"generator": "none"},
+        iter(["generator=none"]),
+        ["generator=none", 3],
+        genaug.compose(["generator=none"]),
+    ):
+        with pytest.raises(GenaugError, match=r'a list with a string for each, e\.g\. \["generator=none", "seed=1"\]'):
+            genaug.run(words)
+    with pytest.raises(GenaugError, match=r'results\("generator=none", "seed=0"\)'):
+        genaug.results(["generator=none"])
+    for pool in (None, {"pool": "1234"}):
+        with pytest.raises(genaug.GenaugError, match=r'result\["pool"\], which is None for a run without generated'):
+            genaug.load_pool(pool)
     with pytest.raises(GenaugError, match=r"generator=none,da_fusion names several values.*genaug\.sweep in Python"):
         genaug.run(["generator=none,da_fusion"])
     with pytest.raises(GenaugError, match=r"^-m is an option of the command line"):
@@ -78,6 +91,7 @@ def test_own_presets_and_experiments_stand_beside_those_of_the_package(tmp_path,
 def test_completion_offers_the_public_names_alone():
     assert dir(genaug) == [
         "FixedShareBatches",
+        "GenaugError",
         "MixedDataset",
         "__version__",
         "compose",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from genaug.api import results as results
     from genaug.api import run as run
     from genaug.api import sweep as sweep
+    from genaug.core.errors import GenaugError as GenaugError
     from genaug.data.mixed import FixedShareBatches as FixedShareBatches
     from genaug.data.mixed import MixedDataset as MixedDataset
 
@@ -30,10 +31,11 @@ PLACES = {
     "sweep": "genaug.api",
     "results": "genaug.api",
     "load_pool": "genaug.api",
+    "GenaugError": "genaug.core.errors",
     "MixedDataset": "genaug.data.mixed",
     "FixedShareBatches": "genaug.data.mixed",
 }
-__all__ = ["FixedShareBatches", "MixedDataset", "compose", "load_pool", "results", "run", "sweep"]
+__all__ = ["FixedShareBatches", "GenaugError", "MixedDataset", "compose", "load_pool", "results", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -104,6 +104,8 @@ def results(*conditions: str, outputs: str | Path = "outputs", last: bool = Fals
     """
     from genaug.tables.selection import select
 
+    if not all(isinstance(condition, str) for condition in conditions):
+        raise GenaugError('Conditions are strings, one after the other: results("generator=none", "seed=0").')
     return _frame(select(Path(outputs), conditions, last))
 
 
@@ -127,8 +129,16 @@ def load_pool(pool: str, outputs: str | Path = "outputs") -> "tuple[Dataset, Poo
     Args:
         pool: the first digits of a pool's fingerprint, or a part of a run's folder name.
         outputs: the outputs folder.
+
+    Raises:
+        GenaugError: if no finished run has such a pool, or several have.
     """
     from genaug.runs.pools import find_pool
 
+    if not isinstance(pool, str):
+        raise GenaugError(
+            f"load_pool takes the first digits of a pool or a part of a run's folder name, not {str(pool)[:60]}: e.g. "
+            'result["pool"], which is None for a run without generated images.'
+        )
     found, dataset = find_pool(Path(outputs), pool, ALL_VARIANTS)
     return dataset, found

@@ -47,10 +47,14 @@ def checked(words: Sequence[str]) -> list[str]:
     """The words of a command line as Hydra can read them, each choice of a preset being one.
 
     Raises:
-        GenaugError: for ``generator=null``, ``generator=3``, ``~generator`` and the like, and one string for all of them.
+        GenaugError: for ``generator=null``, ``generator=3``, ``~generator`` and the like, and for what is no list of strings.
     """
     if isinstance(words, str):
         raise GenaugError(f"Overrides are a list with a string for each: write {words.split()}.")
+    if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+        raise GenaugError(
+            f'Overrides are a list with a string for each, e.g. ["generator=none", "seed=1"], not {str(words)[:80]}.'
+        )
     words = readable(words)
     for word in words:
         if sets_value(word) or word.startswith("-"):
