@@ -89,7 +89,7 @@ def _for_each_run(words: list[str]) -> list[str]:
     chosen = []
     for word in words:
         key, _, value = word.partition("=")
-        of_component = sets_value(word) and "." in key and key.partition(".")[0] not in HIDDEN
+        of_component = sets_value(word) and "." in key and not key.startswith(HIDDEN)
         twice = value == "null" or value[:1] in (
             "'",
             '"',

@@ -57,11 +57,12 @@ def rows(found):
         ("augment", ("none", "randaugment")),
         ("dataset.shots", ("2", "4")),
         ("mix.alpha", ("0.3", "0.5")),
+        ("trainer.precision", ("32-true", "bf16-true")),
     ],
 )
 def test_settings_that_differ_in_one_choice_are_two_rows_that_show_it(tmp_path, option, values):
     keys, columns, found = rows(results(tmp_path, *(f"generator=real_guidance {option}={value}" for value in values)))
-    assert (columns if option.startswith("dataset") else keys)[-1] == option and len(found) == 2
+    assert (columns if option.startswith(("dataset", "trainer")) else keys)[-1] == option and len(found) == 2
     assert {setting[-1] for setting in found} == set(values)
     assert [list(values.values()) for values in found.values()] == [[0.1], [0.2]]
 

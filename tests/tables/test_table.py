@@ -189,17 +189,20 @@ def test_a_reduced_run_claims_nothing_about_published_values(project: Path, swee
     assert table.reduced and all(entry.reproduced is None for entry in table.entries)
     text = markdown(table)
     assert "Reduced run" in text and "Real Guidance, published" not in text and "## Published values" in text
+    numerics = collect(sweep_of("trainer.precision=bf16-true"), read_spec("paper/item"))
+    assert not numerics.reduced and numerics.overrides == ("trainer.precision=bf16-true",)  # a record's command has it
 
 
 def test_the_table_without_overrides_is_that_of_the_last_run(project: Path) -> None:
     record = project / "outputs" / "sweeps" / "2026-01-02_00-00-00" / "cells.jsonl"
     record.parent.mkdir(parents=True)
     jobs = [
-        ["generator=none", "seed=0", f"mix.m={m}", "experiment=paper/item", "preset=smoke", "tracking=local"]
+        ["generator=none", "seed=0", f"mix.m={m}", "experiment=paper/item", "preset=smoke", "tracking=local",
+         "trainer.accelerator=cpu", "trainer.precision=bf16-true"]
         for m in (2, 3)
-    ]
+    ]  # fmt: skip
     record.write_text("".join(json.dumps({"folder": "x", "overrides": job, "failed": False}) + "\n" for job in jobs))
-    assert expand("paper/item").extra == ("mix.m=2,3", "preset=smoke")
+    assert expand("paper/item").extra == ("mix.m=2,3", "preset=smoke", "trainer.precision=bf16-true")
     assert expand("paper/item", []).extra == ()
 
 

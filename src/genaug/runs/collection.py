@@ -3,14 +3,18 @@
 import functools
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from genaug.core.files import SEAL, has_changed, read_json, say_damaged
+from genaug.downstream.trainer import TrainerConfig
 
-HIDDEN = ("paths", "tracking", "trainer", "generation", "hydra")
-"""Beginnings of keys that change no result of a table."""
+HIDDEN = (
+    *("paths", "tracking", "generation", "hydra"),
+    *(f"trainer.{key.name}" for key in fields(TrainerConfig) if not key.metadata.get("identity", True)),
+)
+"""Beginnings of keys that change no result."""
 
 RESULT = {
     "cell": str,

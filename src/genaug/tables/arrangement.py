@@ -106,10 +106,11 @@ def _lines(cells: "list[PlannedCell]", spec: "TableSpec") -> list[tuple[dict[str
 
 
 def _is_reduced(item: str, overrides: tuple[str, ...], over: str) -> bool:
-    """Whether overrides make another thing of an experiment; one for a user's own images has settings of their own."""
+    """Whether overrides make another thing of an experiment than its numerics (``trainer.precision``) do; one for a user's own
+    images has settings of their own."""
     if chooses(item):
         return any(override in ("preset=smoke", "preset=debug") for override in overrides)
-    return any(not override.startswith(f"{over}=") for override in overrides)
+    return any(not override.startswith((f"{over}=", "trainer.")) for override in overrides)
 
 
 def _entry(place: Place, members: "list[PlannedCell]", spec: "TableSpec") -> Entry:

@@ -215,7 +215,7 @@ def differing_keys(results: Sequence[dict[str, Any]]) -> list[str]:
     swept = sorted(
         {o.split("=", 1)[0].lstrip("+~") for r in results for o in r["overrides"] if "." in o.split("=", 1)[0]}
     )
-    swept = [k for k in swept if not k.endswith(".name") and not k.startswith(tuple(f"{group}." for group in HIDDEN))]
+    swept = [k for k in swept if not k.endswith(".name") and not k.startswith(HIDDEN)]
     apart = [key for key in swept if key.endswith(".seed")]  # those that were set apart from the trial's
     firsts = {(r["setting"], *(str(value_at(r["config"], key)) for key in apart)): r for r in reversed(results)}
     runs = list(firsts.values())
@@ -236,11 +236,10 @@ def differing_keys(results: Sequence[dict[str, Any]]) -> list[str]:
 def _keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Dotted keys of a resolved configuration that can change a result."""
     for key, value in config.items():
-        if prefix or key not in HIDDEN:
-            if isinstance(value, Mapping):
-                yield from _keys(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{key}.")
+        elif not f"{prefix}{key}".startswith(HIDDEN):
+            yield f"{prefix}{key}"
 
 
 def setting(result: dict[str, Any], keys: Sequence[str]) -> dict[str, str]:
