@@ -7,7 +7,6 @@ from pathlib import Path
 from genaug.config import RunConfig
 from genaug.core.identity import Texts
 from genaug.data.sample import Dataset
-from genaug.data.splits import by_class
 from genaug.stages import Erase, Fit, Generate, Interpolate, Select, Stage, Train
 
 
@@ -41,7 +40,7 @@ def line_of(config: RunConfig, dataset: Dataset, texts: Texts | None = None) -> 
     if not config.synthesises:
         return line
     if config.leakage.erasure is not None and config.generator.uses_prior:
-        groups = zip(dataset.class_names, by_class(dataset.train, len(dataset.class_names)), strict=True)
+        groups = zip(dataset.class_names, dataset.train_by_class(), strict=True)
         line.erase = [Erase(config=config, texts=texts, concept=name) for name, group in groups if group]
     line.fit = Fit(config=config, texts=texts, dataset=dataset)
     if config.task == "fit":

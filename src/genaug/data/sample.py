@@ -1,6 +1,7 @@
 """What flows through the code: a sample is an image, its annotation and a stable id."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -140,8 +141,8 @@ class Dataset:
     """Splits (``val``, ``test``) that were taken from the training images, as the files have none."""
     remarks: tuple[str, ...] = ()
     """What else a user should know of how the files were understood, in sentences."""
-    _identity: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
-    """``train_identity``, once it was asked for."""
+    _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """``train_identity`` and ``train_by_class``, once they were asked for."""
 
     def __post_init__(self) -> None:
         if len(set(self.class_names)) == len(self.class_names):
@@ -163,9 +164,25 @@ class Dataset:
 
     def train_identity(self) -> str:
         """Fingerprint of the training images, their annotations and the class names."""
-        if not self._identity:
-            self._identity.append(fingerprint(list(self.class_names), [sample.identity() for sample in self.train]))
-        return self._identity[0]
+        if "identity" not in self._known:
+            images = [sample.identity() for sample in self.train]
+            self._known["identity"] = fingerprint(list(self.class_names), images)
+        return self._known["identity"]
+
+    def train_by_class(self) -> list[list[Sample]]:
+        """The training images of each class, as ``by_class`` groups them; nobody changes these lists."""
+        if "by_class" not in self._known:
+            self._known["by_class"] = by_class(self.train, len(self.class_names))
+        return self._known["by_class"]
+
+
+def by_class(samples: Sequence[Sample], num_classes: int) -> list[list[Sample]]:
+    """Samples grouped by their class (``Sample.class_index``), each group in the given order; those without one left out."""
+    groups: list[list[Sample]] = [[] for _ in range(num_classes)]
+    for sample in samples:
+        if sample.has_class:
+            groups[sample.class_index].append(sample)
+    return groups
 
 
 def check_disjoint(dataset: Dataset) -> None:

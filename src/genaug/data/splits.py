@@ -6,16 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from genaug.core.errors import GenaugError
-from genaug.data.sample import Dataset, Sample
-
-
-def by_class(samples: Sequence[Sample], num_classes: int) -> list[list[Sample]]:
-    """Samples grouped by their class (``Sample.class_index``), each group in the given order; those without one left out."""
-    groups: list[list[Sample]] = [[] for _ in range(num_classes)]
-    for sample in samples:
-        if sample.has_class:
-            groups[sample.class_index].append(sample)
-    return groups
+from genaug.data.sample import Dataset, Sample, by_class
 
 
 def few_shot(dataset: Dataset, shots: int, seed: int) -> Dataset:
@@ -28,7 +19,7 @@ def few_shot(dataset: Dataset, shots: int, seed: int) -> Dataset:
     """
     rng = np.random.default_rng(seed)
     chosen: list[Sample] = []
-    for name, group in zip(dataset.class_names, by_class(dataset.train, len(dataset.class_names)), strict=True):
+    for name, group in zip(dataset.class_names, dataset.train_by_class(), strict=True):
         if len(group) < shots:
             raise GenaugError(
                 f"dataset.shots={shots}, but class {name!r} of {dataset.name} has only {len(group)} training image(s)"

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from PIL import Image
 
 from genaug.data.sample import Dataset, Sample
-from genaug.data.splits import by_class
 from genaug.data.summary import short
 from genaug.drawing.boxes import COLOURS, draw_annotation
 from genaug.drawing.pen import pen_on
@@ -15,7 +14,7 @@ CELL, CAPTION, GAP = 96, 14, 4
 
 def class_sheet(dataset: Dataset, per_class: int = 8, most_classes: int = 40) -> Image.Image:
     """The first training images of each class; boxes in the colour of their class, crowd regions grey."""
-    groups = by_class(dataset.train, len(dataset.class_names))
+    groups = dataset.train_by_class()
     rows = [(i, group[:per_class]) for i, group in enumerate(groups) if group][:most_classes]
     size = (per_class * (CELL + GAP) + GAP, len(rows) * (CELL + CAPTION + GAP) + GAP)
     sheet = Image.new("RGB", (size[0], max(size[1], 1)), "white")

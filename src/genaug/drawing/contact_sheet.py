@@ -7,8 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from genaug.data.pool import Pool
-from genaug.data.sample import Dataset, Sample
-from genaug.data.splits import by_class
+from genaug.data.sample import Dataset, Sample, by_class
 from genaug.drawing.boxes import draw_annotation
 from genaug.drawing.pen import pen_on
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
-from genaug.data.splits import by_class
 from genaug.drawing.boxes import draw_annotation
 from genaug.drawing.contact_sheet import drawn, label_text
 
@@ -36,7 +35,7 @@ def gallery_page(pools: Sequence[tuple[str, Pool, Dataset]], num_sources: int = 
 
 def _rows(pool: Pool, dataset: Dataset, num_sources: int, num_variants: int) -> list[dict[str, Any]]:
     groups, by_id = pool.by_source(), {sample.id: sample for sample in dataset.train}
-    spread = [[s for s in group if s.id in groups] for group in by_class(dataset.train, len(dataset.class_names))]
+    spread = [[s for s in group if s.id in groups] for group in dataset.train_by_class()]
     depth = max((len(group) for group in spread), default=0)
     sources = [group[i] for i in range(depth) for group in spread if i < len(group)][:num_sources]
     rows = []

@@ -26,7 +26,6 @@ from genaug.core.files import read_json, write_json
 from genaug.core.identity import canonical, fingerprint
 from genaug.core.store import Store
 from genaug.data.sample import Dataset, Sample
-from genaug.data.splits import by_class
 from genaug.drawing.pen import pen_on
 from genaug.priors.config import TINY, PriorConfig
 
@@ -158,7 +157,7 @@ def source_identity(source: Any) -> Any:
 
 def _choose(dataset: Dataset) -> tuple[list[Sample], list[Sample]]:
     """Images to look at, spread over at most 8 classes, and those among which neighbours are looked for."""
-    groups = [group for group in by_class(dataset.train, len(dataset.class_names)) if group]
+    groups = [group for group in dataset.train_by_class() if group]
     groups = [
         groups[i] for i in dict.fromkeys(np.linspace(0, len(groups) - 1, NUM_CLASSES).round().astype(int).tolist())
     ]

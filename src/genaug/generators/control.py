@@ -14,8 +14,7 @@ from omegaconf import II
 from genaug.core import seeding
 from genaug.core.fields import choice
 from genaug.core.registry import component
-from genaug.data.sample import Dataset
-from genaug.data.splits import by_class
+from genaug.data.sample import Dataset, by_class
 from genaug.generators.base import Generated, Generator, Variant
 
 if TYPE_CHECKING:

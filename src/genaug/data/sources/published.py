@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded
 from genaug.core.identity import NOT_IDENTITY, canonical, content_by, content_digest, digest_bytes
-from genaug.data.sample import Dataset, Sample, check_disjoint
+from genaug.data.sample import Dataset, Sample, by_class, check_disjoint
 from genaug.data.sources.base import Source
-from genaug.data.splits import by_class, carve, halve
+from genaug.data.splits import carve, halve
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

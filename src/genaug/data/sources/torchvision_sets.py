@@ -15,10 +15,10 @@ import numpy as np
 from genaug.core.errors import boundary
 from genaug.core.fields import bounded, choice, count
 from genaug.core.registry import component
-from genaug.data.sample import Dataset, Sample
+from genaug.data.sample import Dataset, Sample, by_class
 from genaug.data.sources.cifar import array_samples
 from genaug.data.sources.published import Origin, Published, samples_of_files, tree_digest
-from genaug.data.splits import by_class, carve
+from genaug.data.splits import carve
 
 
 @dataclass(kw_only=True, slots=True)

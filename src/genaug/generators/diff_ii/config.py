@@ -13,7 +13,6 @@ from genaug.core.fields import bounded, count, probability
 from genaug.core.identity import DRAWN
 from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
-from genaug.data.splits import by_class
 from genaug.generators.base import Generated, Variant, steps_taken
 from genaug.generators.sdedit.config import ImageToImage
 from genaug.generators.sdedit.da_fusion import DAFusion
@@ -53,7 +52,7 @@ class DiffII(DAFusion):
 
     def check_dataset(self, dataset: Dataset) -> None:
         ImageToImage.check_dataset(self, dataset)
-        for name, group in zip(dataset.class_names, by_class(dataset.train, len(dataset.class_names)), strict=True):
+        for name, group in zip(dataset.class_names, dataset.train_by_class(), strict=True):
             if len({sample.digest for sample in group}) == 1:
                 raise GenaugError(
                     f"generator={self.name} interpolates between two images of a class, and '{name}' has one training image: "
@@ -62,7 +61,7 @@ class DiffII(DAFusion):
 
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
         """This image's level, its partner of the same class, and the angle on their circle, in [0, 2 pi)."""
-        own = by_class(dataset.train, len(dataset.class_names))[source.class_index]
+        own = dataset.train_by_class()[source.class_index]
         others = [sample for sample in own if sample.digest != source.digest]
         partner = others[seeding.choice(len(others), self.seed, source.digest, index, "partner")]
         angle = 2 * math.pi * seeding.uniform(self.seed, source.digest, index, "angle")

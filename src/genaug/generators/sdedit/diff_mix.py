@@ -14,7 +14,6 @@ from genaug.core.fields import bounded, choice
 from genaug.core.identity import DRAWN
 from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
-from genaug.data.splits import by_class
 from genaug.generators.base import Generated, Variant
 from genaug.generators.sdedit.config import ImageToImage
 from genaug.generators.sdedit.da_fusion import DAFusion
@@ -44,7 +43,7 @@ class DiffMix(DAFusion):
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
         """This image's own level and the name of the class that it is edited towards."""
         own = source.class_index
-        groups = by_class(dataset.train, len(dataset.class_names))
+        groups = dataset.train_by_class()
         trained = [c for c, group in enumerate(groups) if group]  # the classes that have a token
         options = {"all": trained, "others": [c for c in trained if c != own] or [own], "own": [own]}[self.targets]
         target = options[seeding.choice(len(options), self.seed, source.digest, index, "target")]

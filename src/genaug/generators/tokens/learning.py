@@ -11,7 +11,6 @@ import torch
 from genaug.core.names import safe_name
 from genaug.core.progress import Progress
 from genaug.data.sample import Dataset
-from genaug.data.splits import by_class
 from genaug.generators.tokens.config import TextualInversion
 from genaug.generators.tokens.textual_inversion import prepare, save_state, train_tokens
 from genaug.generators.tokens.token_files import read_tokens, write_tokens
@@ -31,9 +30,7 @@ def learn_tokens(
         facts for the record: losses, number of steps, network evaluations, seconds of earlier attempts.
     """
     by_name = {
-        name: samples
-        for name, samples in zip(dataset.class_names, by_class(dataset.train, len(dataset.class_names)), strict=True)
-        if samples
+        name: samples for name, samples in zip(dataset.class_names, dataset.train_by_class(), strict=True) if samples
     }
     parts: dict[str | None, Dataset] = {None: dataset}
     if prior.erasures:

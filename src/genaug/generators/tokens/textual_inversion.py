@@ -25,7 +25,6 @@ from genaug.core.errors import GenaugError, out_of_memory, release_memory
 from genaug.core.files import say_damaged, whole
 from genaug.core.seeding import derive
 from genaug.data.sample import Dataset, Sample
-from genaug.data.splits import by_class
 from genaug.generators.sdedit.sampler import to_tensor
 from genaug.generators.tokens.config import TextualInversion
 from genaug.generators.tokens.prompts import TEMPLATES, class_tokens, names_class, readable
@@ -85,7 +84,7 @@ def prepare(prior: Prior, dataset: Dataset, config: TextualInversion, class_name
         class_names: whether templates and initial word may name the class.
     """
     tokens = class_tokens(dataset.class_names)
-    samples = by_class(dataset.train, len(dataset.class_names))
+    samples = dataset.train_by_class()
     classes = [c for c, group in enumerate(samples) if group]
     places = {
         tokens[c]: tuple(range(i * config.num_vectors, (i + 1) * config.num_vectors)) for i, c in enumerate(classes)
