@@ -106,9 +106,9 @@ def choice(default: Any, options: Sequence[Any], *, metadata: Mapping[str, Any] 
 OF_THE_TRIAL = II("seed")
 
 
-def seed(default: Any = OF_THE_TRIAL, *, metadata: Mapping[str, Any] | None = None) -> Any:
+def seed(default: Any = OF_THE_TRIAL) -> Any:
     """A seed: any whole number in [0, 2**63). Follows the trial's seed unless it is given a value of its own."""
-    return bounded(default, 0, 2**63 - 1, metadata=metadata)
+    return bounded(default, 0, 2**63 - 1)
 
 
 def checked(key: str, cls: type[T]) -> type[T]:

@@ -54,14 +54,6 @@ class Letterbox:
         """Boxes [n, 4] of the image in the scaled image, which begins at 0, 0."""
         return (xyxy.astype(np.float64) * np.tile(self.scales, 2)).reshape(-1, 4)
 
-    def boxes_into_frame(self, xyxy: np.ndarray) -> np.ndarray:
-        """Boxes [n, 4] of the image in the frame."""
-        return self.scale_boxes(xyxy) + np.tile(self.offset, 2)
-
-    def boxes_from_frame(self, xyxy: np.ndarray) -> np.ndarray:
-        """Boxes [n, 4] of the frame in the image."""
-        return ((xyxy.astype(np.float64) - np.tile(self.offset, 2)) / np.tile(self.scales, 2)).reshape(-1, 4)
-
 
 def bucket(width: int, height: int, size: int, multiple: int) -> tuple[int, int]:
     """Width and height of a frame of about ``size`` squared pixels, nearest in aspect ratio to an image.

@@ -10,7 +10,7 @@ from genaug.drawing.pen import pen_on
 
 COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#008080")
 CROWD = "#808080"
-MARGIN, CAPTION = 4, 14
+CELL, MARGIN, CAPTION = 160, 4, 14
 
 
 def draw_boxes(
@@ -41,13 +41,11 @@ def draw_annotation(picture: Image.Image, sample: Sample, scale: float) -> None:
     draw_boxes(picture, sample.boxes.xyxy.tolist(), colours, scale)
 
 
-def detection_sheet(
-    shown: Sequence[tuple[Sample, Detections]], class_names: Sequence[str], cell: int = 160
-) -> Image.Image:
+def detection_sheet(shown: Sequence[tuple[Sample, Detections]], class_names: Sequence[str]) -> Image.Image:
     """Pairs of pictures: the truth, and beside it what was detected (dashed, one colour per class)."""
     columns = 4
     rows = -(-len(shown) // columns)
-    width, height = 2 * cell + 3 * MARGIN, cell + CAPTION + MARGIN
+    width, height = 2 * CELL + 3 * MARGIN, CELL + CAPTION + MARGIN
     sheet = Image.new("RGB", (columns * width, CAPTION + rows * height), "white")
     pen = pen_on(sheet)
     left = MARGIN
@@ -57,7 +55,7 @@ def detection_sheet(
     for number, (sample, predicted) in enumerate(shown):
         x, y = (number % columns) * width + MARGIN, CAPTION + (number // columns) * height
         image = sample.open()
-        scale = cell / max(image.size)
+        scale = CELL / max(image.size)
         size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
         image = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR)
         truth, found = image.copy(), image
@@ -66,5 +64,5 @@ def detection_sheet(
         draw_boxes(found, predicted.xyxy.tolist(), colours, scale, dashed=True)
         pen.text((x, y), f"{sample.id[-18:]}  |  {len(predicted.labels)} found", fill="black")
         sheet.paste(truth, (x, y + CAPTION))
-        sheet.paste(found, (x + cell + MARGIN, y + CAPTION))
+        sheet.paste(found, (x + CELL + MARGIN, y + CAPTION))
     return sheet

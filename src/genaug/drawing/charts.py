@@ -37,11 +37,11 @@ class Series:
     """Drawn hollow, without a line."""
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from at most ``low`` to at least ``high``."""
+def ticks(low: float, high: float) -> list[float]:
+    """About five round numbers from at most ``low`` to at least ``high``."""
     if high <= low:
         low, high = low - 0.5, high + 0.5
-    rough = (high - low) / count
+    rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough)
     first = math.floor(low / step + 1e-9)

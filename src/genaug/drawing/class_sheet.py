@@ -10,13 +10,14 @@ from genaug.drawing.boxes import COLOURS, draw_annotation
 from genaug.drawing.pen import pen_on
 
 CELL, CAPTION, GAP = 96, 14, 4
+PER_CLASS, MOST_CLASSES = 8, 40
 
 
-def class_sheet(dataset: Dataset, per_class: int = 8, most_classes: int = 40) -> Image.Image:
-    """The first training images of each class; boxes in the colour of their class, crowd regions grey."""
+def class_sheet(dataset: Dataset) -> Image.Image:
+    """The first training images of each of the first classes; boxes in the colour of their class, crowd regions grey."""
     groups = dataset.train_by_class()
-    rows = [(i, group[:per_class]) for i, group in enumerate(groups) if group][:most_classes]
-    size = (per_class * (CELL + GAP) + GAP, len(rows) * (CELL + CAPTION + GAP) + GAP)
+    rows = [(i, group[:PER_CLASS]) for i, group in enumerate(groups) if group][:MOST_CLASSES]
+    size = (PER_CLASS * (CELL + GAP) + GAP, len(rows) * (CELL + CAPTION + GAP) + GAP)
     sheet = Image.new("RGB", (size[0], max(size[1], 1)), "white")
     pen = pen_on(sheet)
     for row, (index, samples) in enumerate(rows):

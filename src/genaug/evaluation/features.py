@@ -21,11 +21,10 @@ from genaug.data.sample import Sample
 PIXELS = "pixels"
 RANDOM = "random:"
 PIXEL_SIDE = 16
+BATCH = 64  # images that a network encodes at once
 
 
-def features_of(
-    samples: Sequence[Sample], backbone: str, store: Path, batch_size: int = 64, device: str | None = None
-) -> np.ndarray:
+def features_of(samples: Sequence[Sample], backbone: str, store: Path, device: str | None = None) -> np.ndarray:
     """float32 [n, d], one row per sample; only images without a row in the store are encoded.
 
     Args:
@@ -39,7 +38,7 @@ def features_of(
     known = kept.find(by_digest)
     missing = [sample for digest, sample in by_digest.items() if digest not in known]
     if missing:
-        made = {s.digest: row for s, row in zip(missing, encode(missing, backbone, batch_size, device), strict=True)}
+        made = {s.digest: row for s, row in zip(missing, encode(missing, backbone, device), strict=True)}
         kept.add(made)
         known |= made
     return np.stack([known[sample.digest] for sample in samples])
@@ -100,7 +99,7 @@ def _line(name: str, row: bytes) -> str:
     return f"{quote(name)} {zlib.crc32(row, zlib.crc32(name.encode()))}"
 
 
-def encode(samples: Sequence[Sample], backbone: str, batch_size: int = 64, device: str | None = None) -> np.ndarray:
+def encode(samples: Sequence[Sample], backbone: str, device: str | None = None) -> np.ndarray:
     """Features without the store."""
     if backbone == PIXELS:
         small = [np.asarray(s.open().resize((PIXEL_SIDE, PIXEL_SIDE))).reshape(-1) for s in samples]
@@ -131,8 +130,8 @@ def encode(samples: Sequence[Sample], backbone: str, batch_size: int = 64, devic
     transform = create_transform(**resolve_data_config({}, model=network))
     rows = []
     with torch.inference_mode():
-        for first in range(0, len(samples), batch_size):
-            batch = torch.stack([transform(s.open()) for s in samples[first : first + batch_size]])  # type: ignore[operator]
+        for first in range(0, len(samples), BATCH):
+            batch = torch.stack([transform(s.open()) for s in samples[first : first + BATCH]])  # type: ignore[operator]
             rows.append(network(batch.to(device)).float().cpu().numpy())
     return np.concatenate(rows)
 

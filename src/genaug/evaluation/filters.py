@@ -26,6 +26,7 @@ from genaug.priors.hub import check_model
 THRESHOLD = {"stage": "threshold"}
 BATCH = 64
 """Images, or pairs of them, that a network judges at once."""
+LPIPS_SIDE = 64  # pixels
 
 
 @dataclass(kw_only=True, slots=True)
@@ -194,8 +195,8 @@ class DistanceBand(FeatureFilter):
         return self.low <= score <= self.high
 
 
-def lpips_distances(pairs: Sequence[tuple[Sample, Sample]], side: int = 64, device: str | None = None) -> list[float]:
-    """LPIPS (AlexNet) of pairs of images, both resized to ``side`` pixels; ``device`` None takes a GPU where there is one.
+def lpips_distances(pairs: Sequence[tuple[Sample, Sample]], device: str | None = None) -> list[float]:
+    """LPIPS (AlexNet) of pairs of images at ``LPIPS_SIDE`` pixels; ``device`` None takes a GPU where there is one.
 
     Raises:
         GenaugError: if the network's weights cannot be had; no other distance takes its place unasked.
@@ -215,7 +216,10 @@ def lpips_distances(pairs: Sequence[tuple[Sample, Sample]], side: int = 64, devi
 
     def tensor(samples: Sequence[Sample]) -> Any:
         pixels = (
-            np.stack([np.asarray(sample.open().resize((side, side)), dtype=np.float32) for sample in samples]) / 255
+            np.stack(
+                [np.asarray(sample.open().resize((LPIPS_SIDE, LPIPS_SIDE)), dtype=np.float32) for sample in samples]
+            )
+            / 255
         )
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
 

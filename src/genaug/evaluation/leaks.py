@@ -28,6 +28,7 @@ HASH_SIDE, HASH_DETAIL = 8, 32
 NEAR_DUPLICATE_BITS = 4  # of 64 that may differ
 QUANTILE = 0.99  # of real training images' similarity to test: what is above it is unusual
 NUM_PAIRS = 12
+ROWS = 1024  # of a table of similarities that are in memory at once
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)
@@ -50,17 +51,15 @@ def perceptual_hash(image: Image.Image) -> np.ndarray:
     return low > np.median(low[1:])
 
 
-def nearest(
-    name: str, queries: Sequence[Sample], others: Sequence[Sample], backbone: str, store: Store, chunk: int = 1024
-) -> Direction:
+def nearest(name: str, queries: Sequence[Sample], others: Sequence[Sample], backbone: str, store: Store) -> Direction:
     """The most similar of ``others`` for each of ``queries``."""
     a = normalised(features_of(queries, backbone, store.root)).astype(np.float64)
     b = normalised(features_of(others, backbone, store.root)).astype(np.float64)
     hashes_a = np.stack([perceptual_hash(s.open()) for s in queries]).astype(np.int64)
     hashes_b = np.stack([perceptual_hash(s.open()) for s in others]).astype(np.int64)
     similarity, index, bits = [], [], []
-    for first in range(0, len(a), chunk):
-        rows = slice(first, first + chunk)
+    for first in range(0, len(a), ROWS):
+        rows = slice(first, first + ROWS)
         table = a[rows] @ b.T
         index.append(table.argmax(axis=1))
         similarity.append(table.max(axis=1))

@@ -13,7 +13,7 @@ import numpy as np
 from genaug.data.detections import Detections
 from genaug.data.sample import Boxes, Sample
 from genaug.downstream.detection.metrics import matched
-from genaug.evaluation.statistics import CONFIDENCE, Interval
+from genaug.evaluation.statistics import ENDS, Interval
 
 RECALLS = np.linspace(0, 1, 101)
 """Where COCO reads the precision."""
@@ -102,8 +102,8 @@ def resampled_map(rows: Sequence[Mapping[str, Any]], num_resamples: int = 1000) 
     return np.concatenate([mean_average_precision(found, piece) for piece in pieces])
 
 
-def two_level_map_interval(pairs: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float = CONFIDENCE) -> Interval:
-    """Percentile interval of the difference of mAP over seeds and test images.
+def two_level_map_interval(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Interval:
+    """95 % percentile interval of the difference of mAP over seeds and test images.
 
     Args:
         pairs: for each seed the ``resampled_map`` of method and baseline, of the same images in the same order.
@@ -111,7 +111,7 @@ def two_level_map_interval(pairs: Sequence[tuple[np.ndarray, np.ndarray]], confi
     difference_rs = np.stack([method - baseline for method, baseline in pairs], axis=1)
     share = np.full(len(pairs), 1 / len(pairs))
     seeds_rs = np.random.default_rng(1).multinomial(len(pairs), share, size=len(difference_rs)) * share
-    low, high = np.quantile((seeds_rs * difference_rs).sum(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile((seeds_rs * difference_rs).sum(axis=1), ENDS)
     return Interval(low=float(low), high=float(high))
 
 

@@ -17,7 +17,7 @@ from genaug.data.pool import Pool
 from genaug.data.sample import Dataset, Sample, SyntheticSample
 from genaug.evaluation.features import features_of, normalised
 from genaug.evaluation.filters import lpips_distances
-from genaug.evaluation.statistics import CONFIDENCE, Interval
+from genaug.evaluation.statistics import ENDS, Interval
 
 NUM_NEIGHBOURS = 5  # k of precision, recall, density and coverage
 NUM_RESAMPLES = 1000  # of KID's interval
@@ -44,7 +44,7 @@ def kid(
     real, fake = weights
     within = _mean_kernel(real_nd, real_nd, real, real, chunk) + _mean_kernel(fake_nd, fake_nd, fake, fake, chunk)
     estimates = within - 2 * _mean_kernel(real_nd, fake_nd, real, fake, chunk)
-    low, high = np.nanquantile(estimates[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.nanquantile(estimates[1:], ENDS)
     return float(estimates[0]), Interval(low=float(low), high=float(high))
 
 

@@ -16,7 +16,10 @@ import scipy
 from genaug.core.errors import GenaugError
 
 CONFIDENCE = 0.95
-NUM_RESAMPLES = 9999
+ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+"""Quantiles between which a percentile interval lies."""
+NUM_RESAMPLES, NUM_TWO_LEVEL = 9999, 2000
+"""Resamples of seeds, and of seeds and test images together."""
 MOST_EXACT, NUM_SIGNS = 20, 99_999
 """Differences up to which every assignment of signs is looked at, and assignments that are drawn of more."""
 PIECE = 1000
@@ -105,8 +108,8 @@ def sign_flip_test(differences: Sequence[float]) -> float:
     return found / (num if exact else num + 1)
 
 
-def bootstrap_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
-    """BCa bootstrap interval of the mean; None below ``FEWEST`` values, the single point where all values agree."""
+def bootstrap_interval(values: Sequence[float]) -> Interval | None:
+    """95 % BCa bootstrap interval of the mean; None below ``FEWEST`` values, the single point where all values agree."""
     if len(values) < FEWEST:
         return None
     data = np.asarray(values, dtype=np.float64)
@@ -119,17 +122,15 @@ def bootstrap_interval(values: Sequence[float], confidence: float = CONFIDENCE) 
             np.mean,
             n_resamples=NUM_RESAMPLES,
             batch=PIECE,
-            confidence_level=confidence,
+            confidence_level=CONFIDENCE,
             method="BCa",
             rng=np.random.default_rng(0),
         ).confidence_interval
     return Interval(low=float(found.low), high=float(found.high))
 
 
-def two_level_interval(
-    difference_sn: np.ndarray, classes_n: np.ndarray, confidence: float = CONFIDENCE, num_resamples: int = 2000
-) -> Interval:
-    """Percentile interval of the macro-averaged difference over seeds *and* test images (stratified by class).
+def two_level_interval(difference_sn: np.ndarray, classes_n: np.ndarray) -> Interval:
+    """95 % percentile interval of the macro-averaged difference over seeds *and* test images (stratified by class).
 
     Args:
         difference_sn: [seeds, images], hit of the method minus hit of the baseline on each test image.
@@ -140,9 +141,9 @@ def two_level_interval(
         raise GenaugError(f"There are {num_images} scored images, but {classes_n.shape[0]} classes.")
     rng = np.random.default_rng(0)
     names, members = np.unique(classes_n, return_inverse=True)
-    estimates = np.empty(num_resamples)
-    for first in range(0, num_resamples, 100):  # in pieces: 100 x images weights at a time
-        size = min(100, num_resamples - first)
+    estimates = np.empty(NUM_TWO_LEVEL)
+    size = 100  # x images weights at a time
+    for first in range(0, NUM_TWO_LEVEL, size):
         seed_weights = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=size) / num_seeds
         image_weights = np.empty((size, num_images))
         for index in range(len(names)):
@@ -152,7 +153,7 @@ def two_level_interval(
         estimates[first : first + size] = np.einsum(
             "bs,sn,bn->b", seed_weights, difference_sn, image_weights, optimize=True
         )
-    low, high = np.quantile(estimates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(estimates, ENDS)
     return Interval(low=float(low), high=float(high))
 
 
@@ -195,8 +196,8 @@ def power_of_paired_test(effect: float, n: int, level: float = LEVEL) -> float:
     return float(scipy.stats.nct.sf(critical, n - 1, shift) + scipy.stats.nct.cdf(-critical, n - 1, shift))
 
 
-def seeds_for_power(differences: Sequence[float], num_comparisons: int = 1, power: float = POWER) -> int | None:
-    """Seeds at which the paired test finds the observed difference with probability ``power``, if its mean and its spread are
+def seeds_for_power(differences: Sequence[float], num_comparisons: int = 1) -> int | None:
+    """Seeds at which the paired test finds the observed difference with probability ``POWER``, if its mean and its spread are
     the true ones. Both are estimates from these seeds, so of few seeds the answer is rough.
 
     Args:
@@ -216,11 +217,11 @@ def seeds_for_power(differences: Sequence[float], num_comparisons: int = 1, powe
         return n
     effect = float(values.mean()) / spread
     quantile = scipy.stats.norm.ppf
-    normal = ((quantile(1 - level / 2) + quantile(power)) / effect) ** 2  # the t-test needs a little more
+    normal = ((quantile(1 - level / 2) + quantile(POWER)) / effect) ** 2  # the t-test needs a little more
     if normal > 10_000:  # where the two are one
         return math.ceil(normal)
     n = max(n, math.floor(normal))
-    while power_of_paired_test(effect, n, level) < power:
+    while power_of_paired_test(effect, n, level) < POWER:
         n += 1
     return n
 

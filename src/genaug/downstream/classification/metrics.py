@@ -9,9 +9,9 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 NUM_RESAMPLED = 6400  # 32 x 200 draws: one evaluation of DA-Fusion's and DALDA's code
 
 
-def resampled_counts(num_images: int, seed: int, num_draws: int = NUM_RESAMPLED) -> np.ndarray:
-    """How often each image is drawn in ``num_draws`` draws with replacement: int64 [num_images]."""
-    drawn = np.random.default_rng(seed).integers(num_images, size=num_draws)
+def resampled_counts(num_images: int, seed: int) -> np.ndarray:
+    """How often each image is drawn in ``NUM_RESAMPLED`` draws with replacement: int64 [num_images]."""
+    drawn = np.random.default_rng(seed).integers(num_images, size=NUM_RESAMPLED)
     return np.bincount(drawn, minlength=num_images)
 
 

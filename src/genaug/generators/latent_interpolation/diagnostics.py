@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-UNIFORM_STD = 1 / math.sqrt(3)
 MAX_PAIRS = 500  # of dimensions, for the mean share of empty cells
 MAX_KS, STD_RANGE, EMPTY_FACTOR = 0.1, (0.52, 0.62), 3.0  # beyond these a latent space counts as having holes
 
@@ -63,11 +62,11 @@ def grid_for(count: int) -> int:
     return min(max(math.isqrt(count // 4), 2), 32)
 
 
-def shell_share(z_nz: np.ndarray, partners: np.ndarray, lam: float = 0.5, seed: int = 0) -> float:
-    """Share of mixed codes whose squared norm lies below the prior's 1 % quantile (drawn, 100,000 samples)."""
-    prior = np.random.default_rng(seed).uniform(-1, 1, (100_000, z_nz.shape[1]))
+def shell_share(z_nz: np.ndarray, partners: np.ndarray) -> float:
+    """Share of midpoints whose squared norm lies below the prior's 1 % quantile (drawn, 100,000 samples)."""
+    prior = np.random.default_rng(0).uniform(-1, 1, (100_000, z_nz.shape[1]))
     bound = np.quantile((prior**2).sum(axis=1), 0.01)
-    return float((((lam * z_nz + (1 - lam) * z_nz[partners]) ** 2).sum(axis=1) < bound).mean())
+    return float(((((z_nz + z_nz[partners]) / 2) ** 2).sum(axis=1) < bound).mean())
 
 
 def nearest_distance(queries: Tensor, references: Tensor) -> float:
@@ -83,11 +82,11 @@ def partners_of(count: int, seed: int) -> np.ndarray:
     return partners
 
 
-def describe_codes(z_nz: np.ndarray, cells: int | None = None, seed: int = 0) -> dict[str, float]:
+def describe_codes(z_nz: np.ndarray) -> dict[str, float]:
     """Section "hole" of a fitted autoencoder's record: uniformity, correlation, coverage and shell of its codes."""
     count, z_dim = z_nz.shape
-    cells = cells or grid_for(count)
-    ks = ks_uniform(z_nz)
+    cells, ks = grid_for(count), ks_uniform(z_nz)
+    empty = empty_cells(z_nz, cells)
     return {
         "num_codes": count,
         "ks_mean": float(ks.mean()),
@@ -96,10 +95,10 @@ def describe_codes(z_nz: np.ndarray, cells: int | None = None, seed: int = 0) ->
         "correlation_max": max_correlation(z_nz),
         "std": float(z_nz.std(axis=0).mean()),
         "saturated": float((np.abs(z_nz) > 0.95).mean()),
-        "empty_cells": empty_cells(z_nz, cells),
+        "empty_cells": empty,
         "empty_cells_expected": expected_empty(count, cells),
-        "coverage": 1 - empty_cells(z_nz, cells),
-        "midpoint_shell": shell_share(z_nz, partners_of(count, seed), seed=seed),
+        "coverage": 1 - empty,
+        "midpoint_shell": shell_share(z_nz, partners_of(count, 0)),
     }
 
 
@@ -121,8 +120,6 @@ def describe_midpoints(
     decode: Callable[[Tensor], Tensor],
     queries: Tensor,
     references: Tensor,
-    pixel_range: float = 2.0,
-    seed: int = 0,
 ) -> dict[str, float]:
     """Reconstruction error and midpoint gaps on images that are not among the references.
 
@@ -131,18 +128,17 @@ def describe_midpoints(
     autoencoder has learned its images by heart.
 
     Args:
-        queries, references: images [n, …] that were not fitted, and fitted ones [m, …].
-        pixel_range: white minus black, for the peak signal-to-noise ratio.
+        queries, references: images [n, …] in [-1, 1] that were not fitted, and fitted ones [m, …].
     """
-    partners = torch.from_numpy(partners_of(len(queries), seed))
+    partners = torch.from_numpy(partners_of(len(queries), 0))
     z = encode(queries)
     reconstructed, midpoints = decode(z), decode((z + z[partners]) / 2)
     error = float((reconstructed - queries).square().mean())
     error_fitted = float((decode(encode(references)) - references).square().mean())
     return {
         "reconstruction_mse": error,
-        "psnr": 10 * math.log10(pixel_range**2 / max(error, 1e-12)),
-        "psnr_fitted": 10 * math.log10(pixel_range**2 / max(error_fitted, 1e-12)),
+        "psnr": 10 * math.log10(2**2 / max(error, 1e-12)),
+        "psnr_fitted": 10 * math.log10(2**2 / max(error_fitted, 1e-12)),
         "gap": nearest_distance(midpoints, references) - nearest_distance(reconstructed, references),
         "gap_pixel": nearest_distance((queries + queries[partners]) / 2, references)
         - nearest_distance(queries, references),

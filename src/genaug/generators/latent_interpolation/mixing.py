@@ -79,9 +79,7 @@ def mix_labels(first: dict[int, float], second: dict[int, float], lam: float) ->
     return dict(sorted(weights.items()))
 
 
-def draw_partners(
-    classes: np.ndarray, seed: int, pairing: str = "permutation", kinds: str = "any"
-) -> tuple[np.ndarray, int]:
+def draw_partners(classes: np.ndarray, seed: int, pairing: str = "permutation", kinds: str = "any") -> np.ndarray:
     """A partner for each row of one minibatch.
 
     A permutation of the batch (paper); ``derangement`` has no fixed point. Rows whose pair is of the wrong kind (``inter``:
@@ -93,7 +91,7 @@ def draw_partners(
         seed: decides everything.
 
     Returns:
-        partners int [b], and the number of rows paired with themselves for want of a partner.
+        int [b].
     """
     size = len(classes)
     if size < 2:
@@ -105,7 +103,6 @@ def draw_partners(
     partners = rng.permutation(size)
     while pairing == "derangement" and (partners == rows).any():
         partners = rng.permutation(size)
-    lonely = 0
     if kinds != "any":
         want_equal = kinds == "intra"
         for row in rows[(classes[partners] == classes) != want_equal]:
@@ -113,9 +110,8 @@ def draw_partners(
             if pairing == "derangement":
                 fitting[row] = False
             options = rows[fitting]
-            lonely += not len(options)
             partners[row] = rng.choice(options) if len(options) else row
-    return partners, lonely
+    return partners
 
 
 @dataclass(kw_only=True, slots=True)
@@ -131,17 +127,13 @@ class Interpolation:
     image_size: int
     code_range: float | None = None
     """With a number, codes are mixed by ``mix_uniform``."""
-    num_lonely: int = 0
-    """Rows so far that found no partner of the wanted kind in their batch."""
 
     def draw(self, classes: np.ndarray, step: int, k: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Partners int [b] and lambda [b] of a step's ``k``-th interpolation: functions of (seed, step, k, classes)."""
         # the interpolations of a grid lie on one line between the same two images
         place = 0 if self.mixing.lam == "grid" else k
-        partners, lonely = draw_partners(
-            classes, derive(self.seed, "partners", step, place), self.mixing.pairing, self.mixing.classes
-        )
-        self.num_lonely += lonely
+        seed = derive(self.seed, "partners", step, place)
+        partners = draw_partners(classes, seed, self.mixing.pairing, self.mixing.classes)
         count = len(classes) if self.mixing.lam_per == "sample" else 1
         u = np.random.default_rng(derive(self.seed, "lambda", step, k)).random(count)
         return partners, np.broadcast_to(self.mixing.weight(u, k), classes.shape)

@@ -252,9 +252,9 @@ class Psld(Labelled):
         shift = self.solver.reference_shift
         return ladder(alphas, self.num_steps, t0=self.t0, reference_shift=shift, trailing=trailing)
 
-    def num_taken(self, num_timesteps: int = 1000) -> int:
-        """Number of steps that are taken of a prior's timesteps; raises as ``rows`` does."""
-        return len(self.rows([1.0] * num_timesteps))
+    def num_taken(self) -> int:
+        """Number of steps that are taken of a prior's 1000 timesteps; raises as ``rows`` does."""
+        return len(self.rows([1.0] * 1000))
 
     def forward_passes(self, variants: list[Variant]) -> ForwardPasses:
         per_image = self.num_taken() * (2 if self.guidance != 1 else 1)

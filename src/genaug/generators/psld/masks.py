@@ -79,11 +79,11 @@ def random_erasing_ore(
     return 1 - union(erased, width, height).astype(np.float32)
 
 
-def box(width: int, height: int, rng: np.random.Generator, share: float = 0.5, border: float = 1 / 32) -> np.ndarray:
+def box(width: int, height: int, rng: np.random.Generator, share: float = 0.5) -> np.ndarray:
     """A rectangle of ``share`` of each side at a random place is unknown (256 px of 512, 16 px from the border)."""
     mask = np.ones((height, width), dtype=np.float32)
     h, w = round(share * height), round(share * width)
-    gap_y, gap_x = round(border * height), round(border * width)
+    gap_y, gap_x = round(height / 32), round(width / 32)
     top = int(rng.integers(gap_y, max(height - gap_y - h, gap_y) + 1))
     left = int(rng.integers(gap_x, max(width - gap_x - w, gap_x) + 1))
     mask[top : top + h, left : left + w] = 0
@@ -107,19 +107,17 @@ def random(width: int, height: int, rng: np.random.Generator, low: float = 0.3, 
     return mask.reshape(height, width)
 
 
-def extreme(
-    width: int, height: int, rng: np.random.Generator, share: float = 0.5, border: float = 1 / 32
-) -> np.ndarray:
+def extreme(width: int, height: int, rng: np.random.Generator, share: float = 0.5) -> np.ndarray:
     """Only the rectangle of ``box`` is known."""
-    return 1 - box(width, height, rng, share, border)
+    return 1 - box(width, height, rng, share)
 
 
-def free_form(width: int, height: int, rng: np.random.Generator, num_strokes: int = 4) -> np.ndarray:
-    """Broad random strokes are unknown."""
+def free_form(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    """Four broad random strokes are unknown."""
     canvas = Image.new("L", (width, height), 1)
     pen = ImageDraw.Draw(canvas)
     side = min(width, height)
-    for _ in range(num_strokes):
+    for _ in range(4):
         points = [(float(x), float(y)) for x, y in rng.uniform(0, 1, (int(rng.integers(3, 7)), 2)) * (width, height)]
         pen.line(points, fill=0, width=max(int(rng.uniform(0.06, 0.16) * side), 1), joint="curve")
     return np.asarray(canvas, dtype=np.float32)

@@ -158,9 +158,9 @@ class Blur(Operator):
         return y + x - self.apply(x)
 
 
-def gaussian_blur(sigma: float = 3.0, kernel_size: int | None = None, heuristic_gluing: bool = False) -> Blur:
-    """Gaussian blur; the reference has sigma 3 and a kernel of 121 at 512 px. The default kernel reaches 3 sigma."""
-    size = kernel_size or 2 * math.ceil(3 * sigma) + 1
+def gaussian_blur(sigma: float = 3.0, heuristic_gluing: bool = False) -> Blur:
+    """Gaussian blur; the reference has sigma 3 and a kernel of 121 at 512 px. This kernel reaches 3 sigma."""
+    size = 2 * math.ceil(3 * sigma) + 1
     line = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - size // 2) / sigma) ** 2)
     line = line / line.sum()
     return Blur(torch.outer(line, line), "gaussian_blur", heuristic_gluing)
