@@ -17,9 +17,10 @@ from mkdocs.structure.files import File
 from omegaconf import DictConfig, OmegaConf
 
 from genaug.config import RunConfig
-from genaug.config_source import presets, register
+from genaug.config_source import component_of, register
+from genaug.core.paths import presets
 from genaug.core.registry import COMPONENTS
-from genaug.explanation import component_of, explain_fields
+from genaug.explanation import explain_fields
 from genaug.tables.record import as_markdown
 from genaug.tables.spec import read_spec
 

@@ -108,7 +108,7 @@ def test_an_image_carries_its_metadata_and_a_damaged_one_is_named(tmp_path):
     store = Store(tmp_path)
     path = store.image_path("c" * 16)
     store.put_image("c" * 16, Image.new("RGB", (8, 8), "red"), {"t0": 0.5})
-    assert store.has_image("c" * 16) and store.about_image("c" * 16)["t0"] == 0.5
+    assert store.known(["c" * 16]) == {"c" * 16} and store.about_image("c" * 16)["t0"] == 0.5
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(GenaugError, match=path.name):
         store.about_image("c" * 16)
@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_no_image_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         store.put_image("d" * 16, Image.new("RGB", (8, 8)), {})
-    assert not store.has_image("d" * 16)
+    assert store.known(["d" * 16]) == set()
 
 
 def test_a_reader_never_sees_half_a_json_file(tmp_path, monkeypatch):

@@ -78,7 +78,8 @@ def test_the_band_of_a_networks_features_is_one_minus_their_cosine_similarity(da
     band = DistanceBand(name="dino_band", features="random:test_vit", low=0.001, high=1.0)
     scores = band.scores(pool, dataset, Store(tmp_path), quiet)
     sources, rows = (
-        normalised(encode(of, "random:test_vit", batch_size=1)) for of in (dataset.train[:3], pool.samples)
+        normalised(np.concatenate([encode([sample], "random:test_vit") for sample in of]))
+        for of in (dataset.train[:3], pool.samples)
     )
     assert [scores[f"s{i}"] for i in range(3)] == pytest.approx(
         [1 - float(sources[i] @ rows[i]) for i in range(3)], abs=1e-5

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genaug.priors.config import PARTS
+from genaug.priors.layout import PARTS
 from genaug.tables.sweep import Sweep, expand, look_up
 from tests.conftest import ROOT
 from tests.tables.finished_cells import EXPERIMENT, write_experiment

@@ -163,10 +163,6 @@ class Store:
         except OSError:
             return False
 
-    def has_image(self, fingerprint: str) -> bool:
-        """Whether an image is in the store, as a file or packed."""
-        return bool(self.known([fingerprint]))
-
     def known(self, fingerprints: Collection[str]) -> set[str]:
         """Those of these images that are in the store, as files or packed."""
         names = list(fingerprints)

@@ -17,12 +17,12 @@ from genaug.downstream.classification.module import (
     Learner,
     LightningClassifier,
     Network,
-    seed_device,
     to_unit,
     train_classifier,
 )
 from genaug.downstream.classification.scoring import Split, apply_in_batches
 from genaug.downstream.decoded import Decoded
+from genaug.downstream.learner import seed_device
 from genaug.downstream.self_training import pseudo_labels as rules
 from genaug.downstream.self_training.batches import Batch, Labelled, SelfTrainingBatches
 from genaug.downstream.self_training.config import SELF_TRAINED, SelfTraining
