@@ -1,6 +1,11 @@
 """Components are found by themselves. What is imported on the way is counted in ``tests/test_start.py``."""
 
-from genaug.core.registry import COMPONENTS, declaring_modules, load_components
+from dataclasses import dataclass
+
+import pytest
+
+from genaug.core.errors import GenaugError
+from genaug.core.registry import COMPONENTS, component, declaring_modules, load_components
 from tests.conftest import ROOT
 
 
@@ -21,3 +26,25 @@ def test_every_group_has_its_components():
     assert {"digits", "image_folder", "hf"} < COMPONENTS["dataset"].keys()
     groups = {"mix", "filter", "augment", "prior", "leakage", "leakage/erasure", "tracking", "trainer"}
     assert groups < COMPONENTS.keys()
+
+
+def test_a_class_that_is_no_dataclass_and_a_name_that_is_taken_are_refused(monkeypatch):
+    load_components()
+    monkeypatch.setitem(COMPONENTS, "generator", dict(COMPONENTS["generator"]))
+
+    @dataclass
+    class Base:
+        pass
+
+    class Forgotten(Base):
+        pass
+
+    with pytest.raises(
+        GenaugError, match=r"Forgotten is no dataclass: write @dataclass\(kw_only=True.* below @component"
+    ):
+        component("generator", "forgotten")(Forgotten)
+    ours = COMPONENTS["generator"]["psld"]
+    with pytest.raises(GenaugError, match=r"Psld and .*Base are both called generator/psld\. Give one"):
+        component("generator", "psld")(Base)
+    assert COMPONENTS["generator"]["psld"] is ours and "forgotten" not in COMPONENTS["generator"]
+    assert component("generator", "own")(Base) is component("generator", "own")(Base)

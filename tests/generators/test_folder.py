@@ -100,7 +100,7 @@ def test_images_of_sources_that_this_trial_does_not_train_on_are_left_out(tmp_pa
 
 def test_boxes_come_from_the_manifest_or_from_the_source(tmp_path):
     root = tmp_path / "made"
-    picture(root / "x.png", 1), picture(root / "y.png", 2), picture(root / "z.png", 3)
+    picture(root / "x.png", 1), picture(root / "y.png", 2, size=(16, 17)), picture(root / "z.png", 3)
     manifest(
         root,
         {"file_name": "x.png", "source": "0.png", "objects": [{"bbox": [2, 1, 4, 3], "category": "car"}]},
@@ -109,8 +109,22 @@ def test_boxes_come_from_the_manifest_or_from_the_source(tmp_path):
     )
     found = {np.asarray(s.open())[0, 0, 0]: s for s in build(tmp_path, root, scenes()).samples}
     assert found[1].boxes.xyxy.tolist() == [[2, 1, 6, 4]] and found[1].boxes.labels.tolist() == [0]
-    assert found[2].boxes.xyxy.tolist() == [[1, 1, 4, 4]] and found[2].boxes.labels.tolist() == [1]
+    assert found[2].boxes.xyxy.tolist() == [[2, 2.125, 8, 8.5]] and found[2].boxes.labels.tolist() == [1]
     assert found[3].boxes.labels.tolist() == [0, 1]
+
+
+def test_boxes_of_a_source_of_another_shape_are_refused_before_anything_is_made(tmp_path):
+    picture(tmp_path / "made/y.png", 2, size=(16, 12))
+    manifest(tmp_path / "made", {"file_name": "y.png", "source": "1.png"})
+    generator = ImagesFromFolder(name="folder", seed=0, root=str(tmp_path / "made"))
+    with pytest.raises(
+        GenaugError, match=r"metadata\.jsonl:1: the image has 16 x 12 pixels and its source .*objects in a"
+    ):
+        generator.check_dataset(scenes())
+    picture(tmp_path / "made/y.png", 2, size=(8, 8))
+    as_it_was = generator.variants(scenes(), 1, "fitted")[0]
+    picture(tmp_path / "made/y.png", 2, size=(16, 16))
+    assert as_it_was.fingerprint != generator.variants(scenes(), 1, "fitted")[0].fingerprint
 
 
 def test_a_csv_manifest_reads_as_the_same_in_json(tmp_path):

@@ -11,7 +11,7 @@ from genaug.core.identity import DRAWN, canonical_text, digest_bytes, fingerprin
 from genaug.core.seeding import choice, derive
 from genaug.core.store import Store
 from genaug.data.pool import read_pool
-from genaug.data.sample import Dataset, Sample
+from genaug.data.sample import Boxes, Dataset, Sample
 from genaug.generators.base import Generated, Generator
 from genaug.generators.publishing import make_pool
 
@@ -214,3 +214,49 @@ def test_a_variant_has_one_identity_whether_it_is_listed_alone_or_with_all_other
         own = canonical_text(several, stage="sample")
         parts = ("fitted", variant.source.identity(), names, own, variant.draws, variant.index)
         assert variant.fingerprint == fingerprint(*parts)
+
+
+GREY = Image.new("L", (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda items: [item.image for item in items], r"generator=noise yields Image: yield Generated\(variant="),
+        (lambda items: [replace(item, image=np.zeros((8, 8, 3))) for item in items], "yields ndarray for an image"),
+        (
+            lambda items: [replace(item, image=GREY) for item in items],
+            "an image of the mode L: give Pillow's images in RGB",
+        ),
+        (lambda items: items[:-1], "yields 7 of 8 images: yield one Generated for each variant"),
+        (lambda items: None, "yields 0 of 8 images"),
+        (lambda items: [items[0], *items], "yields an image twice"),
+        (lambda items: [replace(item, label=1) for item in items], "the label 1 for an image of train/.*sum to 1"),
+        (lambda items: [replace(item, label={2: 1.0}) for item in items], "index from 0 to 1"),
+        (lambda items: [replace(item, label={0: 1, 1: 2}) for item in items], "which sum to 1"),
+        (
+            lambda items: [replace(item, about={"x": np.float32(1)}) for item in items],
+            r"float32 is not.*write|float\(x\)",
+        ),
+    ],
+)
+def test_what_no_pool_can_hold_is_refused_with_what_to_yield(tmp_path, monkeypatch, change, message, form):
+    make = Noise.generate
+    monkeypatch.setattr(Noise, "generate", lambda self, *args: change(list(make(self, *args))))
+    with pytest.raises(GenaugError, match=message):
+        build(Store(tmp_path), Noise(name="noise", seed=0), dataset(), 2)
+
+
+def test_boxes_of_the_source_are_kept_by_an_image_of_its_size_alone(tmp_path, monkeypatch):
+    boxes = Boxes(xyxy=np.float32([[1, 1, 4, 4]]), labels=np.int64([1]), crowd=np.array([False]))
+    scenes = replace(
+        dataset(), task="detection", train=tuple(replace(s, label={}, boxes=boxes) for s in dataset().train)
+    )
+    assert build(Store(tmp_path / "one"), Noise(name="noise", seed=0), scenes, 1).samples[0].boxes.xyxy.tolist() == [
+        [1, 1, 4, 4]
+    ]
+    make = Noise.generate
+    larger = lambda item: replace(item, image=item.image.resize((16, 16)))
+    monkeypatch.setattr(Noise, "generate", lambda self, *args: map(larger, make(self, *args)))
+    with pytest.raises(GenaugError, match=r"an image of 16 x 16 pixels for train/. of 8 x 8, whose boxes do not fit it"):
+        build(Store(tmp_path / "two"), Noise(name="noise", seed=0), scenes, 1)

@@ -82,6 +82,10 @@ def as_json(value: Any, where: str, indent: int | None = None) -> str:
             f"{where} cannot be written: {key.lstrip('.')} is {number}, which no result may hold. Something in front of it has "
             "diverged or was measured on nothing."
         ) from None
+    except TypeError as error:  # numpy's numbers and arrays, of somebody's own component
+        raise GenaugError(
+            f"{where} cannot be written ({error}): give plain numbers, texts, lists and mappings, e.g. float(x) or x.tolist()."
+        ) from error
 
 
 def has_changed(about: dict[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar
 
+from genaug.core.errors import GenaugError
 from genaug.core.fields import checked
 from genaug.core.identity import identified
 
@@ -28,10 +29,22 @@ COMPONENTS: dict[str, dict[str, type]] = {}
 
 
 def component(group: str, name: str) -> Callable[[type[T]], type[T]]:
-    """Declare a config dataclass as ``<group>/_<name>``; ``<group>/<name>`` is its name in identities."""
+    """Declare a config dataclass as ``<group>/_<name>``; ``<group>/<name>`` is its name in identities.
+
+    Raises:
+        GenaugError: if the class is no dataclass yet, or another one has this name.
+    """
 
     def register(cls: type[T]) -> type[T]:
-        COMPONENTS.setdefault(group, {})[name] = cls
+        where = f"{cls.__module__}.{cls.__qualname__}"
+        if "__dataclass_fields__" not in vars(cls):
+            raise GenaugError(
+                f"{where} is no dataclass: write @dataclass(kw_only=True, slots=True) below @component({group!r}, {name!r})."
+            )
+        other = COMPONENTS.setdefault(group, {}).setdefault(name, cls)
+        if (known := f"{other.__module__}.{other.__qualname__}") != where:
+            raise GenaugError(f"{known} and {where} are both called {group}/{name}. Give one of them another name.")
+        COMPONENTS[group][name] = cls
         return section(group.replace("/", "."), f"{group}/{name}")(cls)
 
     return register

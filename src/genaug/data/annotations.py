@@ -83,7 +83,7 @@ def fit(annotation: Annotation, facts: Facts, rescale: bool, notes: Counter[str]
         return Fit(width=stated[0], height=stated[1], orientation=facts.orientation)
     both = f"{stated[0]} x {stated[1]} pixels, but the file {facts.width} x {facts.height}"
     for size, orientation in ((facts.size, 1), (facts.stored_size, facts.orientation)):
-        if _same_shape(stated, size):
+        if same_shape(stated, size):
             if not rescale:
                 raise GenaugError(
                     f"{annotation.where}: the image {annotation.file_name} is annotated as {both}. Write "
@@ -98,7 +98,7 @@ def fit(annotation: Annotation, facts: Facts, rescale: bool, notes: Counter[str]
     )
 
 
-def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether two sizes have one aspect ratio, up to rounding either to whole pixels."""
     scale = max(other) / max(one)
     return abs(one[0] * scale - other[0]) <= max(1.0, scale) and abs(one[1] * scale - other[1]) <= max(1.0, scale)

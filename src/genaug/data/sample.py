@@ -12,7 +12,7 @@ from PIL import Image
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.identity import digest_bytes, fingerprint
 from genaug.core.shards import Packed
-from genaug.data.images import decode
+from genaug.data.images import decode, inspect
 
 
 @dataclass(kw_only=True, frozen=True, slots=True, eq=False)
@@ -69,6 +69,13 @@ class Sample:
         remedy = "Run the command that made it again: it is made again." if is_packed else "Replace or remove the file."
         with boundary(f"Cannot read the image {self.image}", remedy):
             return decode(self.image, self.white)[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright image, in pixels."""
+        if isinstance(self.image, np.ndarray):
+            return self.image.shape[1], self.image.shape[0]
+        return inspect(self.image).size if isinstance(self.image, Path) else self.open().size
 
     def read_mask(self) -> np.ndarray | None:
         """The object mask, bool [height, width]; None where there is none."""

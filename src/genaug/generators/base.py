@@ -125,7 +125,7 @@ class Generator:
         Returns:
             facts for the record: losses, number of steps, network evaluations.
         """
-        raise AssertionError(f"{type(self).__name__}.fits is false")
+        raise AssertionError(f"{type(self).__name__} has no method fit")
 
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
         """Values drawn for variant ``index`` of ``source`` from this generator's distributions (fields marked ``DRAWN``)."""
@@ -135,7 +135,7 @@ class Generator:
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"
     ) -> Iterator[Generated]:
         """Make the images, on ``device`` as in ``fit``. Batched as the generator likes; each depends on its ``Variant``."""
-        raise AssertionError(f"{type(self).__name__} makes no images")
+        raise AssertionError(f"{type(self).__name__} has no method generate")
 
     def forward_passes(self, variants: list[Variant]) -> ForwardPasses:
         """Forward passes of the prior's U-Net that ``generate(variants)`` will make."""

@@ -7,7 +7,7 @@ Layouts below ``generator.root``:
 * a manifest, ``metadata.jsonl`` or ``metadata.csv`` (the Hugging Face ``imagefolder`` convention, which published pools
   follow): ``file_name``, and any of ``source`` (or ``source_id``: the training image it was made from), ``label`` (a class,
   or class weights), ``objects`` (boxes) and ``rejected`` (a reason; such images are left out). Without ``label`` or
-  ``objects`` an image keeps its source's.
+  ``objects`` an image keeps its source's; boxes are scaled to an image of another size and the same shape.
 """
 
 import csv
@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from omegaconf import II, MISSING
 
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.identity import NOT_IDENTITY, content_by, content_digest, fingerprint
 from genaug.core.registry import component
-from genaug.data.annotations import BoxRules, LabelledObject
+from genaug.data.annotations import BoxRules, LabelledObject, same_shape
+from genaug.data.images import inspect
 from genaug.data.sample import Boxes, Dataset, Sample
 from genaug.data.sources.tree import image_files
 from genaug.generators.base import Generated, Generator, Variant
@@ -83,6 +85,9 @@ class ImagesFromFolder(Generator):
                 f"{copies[0].path.name} is {known[content_digest(copies[0].path)].id}. Remove them: results would not count."
             )
         assigned, left_out = self._assign(dataset)
+        for source, items in assigned:
+            for item in items:
+                scale_of(item, source)
         if not assigned:
             raise GenaugError(
                 f"No image of generator.root={self.root} belongs to a training image of {dataset.name}: "
@@ -98,7 +103,11 @@ class ImagesFromFolder(Generator):
                 index=j,
                 draws={"made_elsewhere": item.path.relative_to(self._root()).as_posix()},
                 fingerprint=fingerprint(
-                    fitted_fingerprint, source.identity(), list(dataset.class_names), item.identity()
+                    fitted_fingerprint,
+                    source.identity(),
+                    list(dataset.class_names),
+                    item.identity(),
+                    *([scale] if (scale := scale_of(item, source)) else []),
                 ),
             )
             for source, items in self._assign(dataset)[0]
@@ -119,10 +128,16 @@ class ImagesFromFolder(Generator):
             item = items[variant.draws["made_elsewhere"]]
             image = Sample(id=item.where, digest="", image=item.path).open()
             label = None if item.label is None else {classes[name]: weight for name, weight in item.label.items()}
-            yield Generated(variant=variant, image=image, label=label, boxes=self._boxes(item, classes, image.size))
+            yield Generated(variant=variant, image=image, label=label, boxes=self._boxes(item, classes, variant.source))
 
-    def _boxes(self, item: Item, classes: dict[str, int], size: tuple[int, int]) -> Boxes | None:
-        return None if item.objects is None else BoxRules(classes).apply(item.objects, *size)
+    def _boxes(self, item: Item, classes: dict[str, int], source: Sample) -> Boxes | None:
+        if item.objects is not None:
+            return BoxRules(classes).apply(item.objects, *inspect(item.path).size)
+        scale = scale_of(item, source)
+        if scale is None or source.boxes is None:
+            return None
+        xyxy = source.boxes.xyxy * np.tile(np.float32(scale), 2)
+        return Boxes(xyxy=xyxy, labels=source.boxes.labels, crowd=source.boxes.crowd)
 
     def _root(self) -> Path:
         root = Path(self.root).expanduser().absolute()
@@ -195,6 +210,23 @@ class _Sources:
             return None
         self.taken[key] += 1
         return turns[(self.taken[key] - 1) % len(turns)]
+
+
+def scale_of(item: Item, source: Sample) -> tuple[float, float] | None:
+    """By how much the source's boxes grow with an image that keeps them; None where they stay as they are.
+
+    Raises:
+        GenaugError: if the image has another shape, so that nobody knows where the objects are.
+    """
+    if source.boxes is None or item.objects is not None or (size := inspect(item.path).size) == source.size:
+        return None
+    if not same_shape(source.size, size):
+        sizes = " x ".join(map(str, size)), " x ".join(map(str, source.size))
+        raise GenaugError(
+            f"{item.where}: the image has {sizes[0]} pixels and its source {source.id} {sizes[1]}, which is another shape, so "
+            "that the source's boxes do not fit. Write its own: objects in a manifest."
+        )
+    return size[0] / source.size[0], size[1] / source.size[1]
 
 
 def class_indices(dataset: Dataset) -> dict[str, int]:

@@ -140,7 +140,7 @@ def _publish_share(
     while wanted:
         size = None
         try:
-            made |= publish(form, make(wanted), len(wanted), generator, dataset)
+            made |= publish(form, make(wanted), wanted, generator, dataset)
         except Exception as error:
             size = generator.halve_batch() if out_of_memory(error) else None
             if size is None:
@@ -163,23 +163,31 @@ def pool_identity(generator: Generator, dataset: Dataset, fitted_fingerprint: st
 
 
 def publish(
-    form: Form, images: Iterable[Generated], total: int, generator: Generator, dataset: Dataset
+    form: Form, images: Iterable[Generated], wanted: list[Variant], generator: Generator, dataset: Dataset
 ) -> dict[str, dict[str, Any]]:
     """Write images as they come, from threads; a killed run loses at most those in flight.
 
     Returns:
         what was published with each image, by fingerprint.
+
+    Raises:
+        GenaugError: if the generator does not yield one image in RGB for each variant, with an annotation that fits it.
     """
+    asked = {variant.fingerprint for variant in wanted}
     started = time.perf_counter()
     pending: dict[str, Future[dict[str, Any]]] = {}
     made: dict[str, dict[str, Any]] = {}
     title = f"generating ({generator.name})"
-    with ThreadPoolExecutor(NUM_WRITERS) as writers, Progress(title, total, unit="images") as progress:
+    with ThreadPoolExecutor(NUM_WRITERS) as writers, Progress(title, len(wanted), unit="images") as progress:
         done, last = 0, started
-        for item in images:
+        for item in images or ():
             now = time.perf_counter()
+            check_generated(item, generator, dataset)
             row = _row(item, generator, dataset, seconds=now - last)
             name = item.variant.fingerprint
+            if name not in asked:
+                raise GenaugError(f"generator={generator.name} yields an image twice, or one that nobody asked for.")
+            asked.remove(name)
             pending[name] = writers.submit(form.put, name, item.image, row)
             done, last = done + 1, now
             progress.update(done)
@@ -187,9 +195,43 @@ def publish(
                 first = next(iter(pending))
                 made[first] = pending.pop(first).result()  # raises here what failed in a thread, e.g. a full disk
         made |= {name: future.result() for name, future in pending.items()}
-    if done != total:
-        raise AssertionError(f"{type(generator).__name__} made {done} of {total} images")
+    if asked:
+        raise GenaugError(
+            f"generator={generator.name} yields {done} of {len(wanted)} images: yield one Generated for each variant."
+        )
     return made
+
+
+def check_generated(item: Generated, generator: Generator, dataset: Dataset) -> None:
+    """Raise ``GenaugError`` for what a pool cannot hold: where somebody's own generator is wrong, this says how."""
+    by = f"generator={generator.name} yields"
+    if not isinstance(item, Generated):
+        raise GenaugError(
+            f"{by} {type(item).__name__}: yield Generated(variant=variant, image=image) for each variant."
+        )
+    mode = getattr(item.image, "mode", None)
+    if mode != "RGB":
+        what = f"an image of the mode {mode}" if mode else f"{type(item.image).__name__} for an image"
+        raise GenaugError(
+            f"{by} {what}: give Pillow's images in RGB, e.g. image.convert('RGB'), or Image.fromarray(pixels) of uint8 "
+            "[height, width, 3]."
+        )
+    source, label, num_classes = item.variant.source, item.label, len(dataset.class_names)
+    if label is not None and not (
+        isinstance(label, dict)
+        and all(index in range(num_classes) for index in label)
+        and (abs(sum(label.values()) - 1) < 1e-3 or not (label or source.label))
+    ):
+        raise GenaugError(
+            f"{by} the label {label} for an image of {source.id}: write the weights of classes, which sum to 1, by their "
+            f"index from 0 to {num_classes - 1}, e.g. {{0: 1.0}}."
+        )
+    if source.boxes is not None and item.boxes is None and item.image.size != source.size:
+        sizes = " x ".join(map(str, item.image.size)), " x ".join(map(str, source.size))
+        raise GenaugError(
+            f"{by} an image of {sizes[0]} pixels for {source.id} of {sizes[1]}, whose boxes do not fit it: keep the size, or "
+            "give boxes in pixels of the image."
+        )
 
 
 def _row(item: Generated, generator: Generator, dataset: Dataset, seconds: float) -> dict[str, Any]:
