@@ -258,5 +258,7 @@ def test_boxes_of_the_source_are_kept_by_an_image_of_its_size_alone(tmp_path, mo
     make = Noise.generate
     larger = lambda item: replace(item, image=item.image.resize((16, 16)))
     monkeypatch.setattr(Noise, "generate", lambda self, *args: map(larger, make(self, *args)))
-    with pytest.raises(GenaugError, match=r"an image of 16 x 16 pixels for train/. of 8 x 8, whose boxes do not fit it"):
+    with pytest.raises(
+        GenaugError, match=r"an image of 16 x 16 pixels for train/. of 8 x 8, whose boxes do not fit it"
+    ):
         build(Store(tmp_path / "two"), Noise(name="noise", seed=0), scenes, 1)
