@@ -15,7 +15,7 @@ from PIL import Image
 
 from genaug.drawing.charts import Point, Series, line_chart, scatter_chart, ticks
 from genaug.tables.arrangement import collect
-from genaug.tables.report import write_report
+from genaug.tables.report import quality_view, write_report
 from genaug.tables.spec import read_spec
 from tests.tables.finished_cells import finish_all
 
@@ -175,3 +175,20 @@ def test_a_browser_shows_the_page_without_error_or_sideways_scrolling(page: Path
     assert measured["scroll"] <= measured["view"]
     assert (measured["broken"], measured["images"], measured["charts"]) == (0, 32, 2)
     assert "CONSOLE" not in done.stderr
+
+
+def test_a_measure_is_correlated_with_the_metric_over_runs_unless_one_of_them_never_changes(project, sweep_of):
+    table, outputs = collect(finish_all(sweep_of()), read_spec("paper/item")), project / "outputs"
+    table.results = table.results[:4]
+    (outputs / "quality").mkdir(parents=True)
+    for i, result in enumerate(table.results):
+        result["pool"], result["metrics"]["test/accuracy_macro"] = f"{i:016x}", 0.1 * i
+        about = {"generator": "g", "num_synthetic": 1, "features": "pixels", "measures": {"kid": {"value": -i}}}
+        (outputs / "quality" / f"{i:016x}.json").write_text(json.dumps(about))
+    shown = quality_view([table], {}, outputs)
+    assert shown is not None
+    assert shown["lines"][1:] == ["paper/item: kid against test/accuracy_macro, Spearman -1.00 (n=4)."]
+    for result in table.results:
+        result["metrics"]["test/accuracy_macro"] = 1.0
+    shown = quality_view([table], {}, outputs)
+    assert shown is not None and len(shown["lines"]) == 1

@@ -238,11 +238,11 @@ def rejected_warning(name: str, rejected: Mapping[str, int], total: int) -> str 
     return f"{name}: {count / total:.0%} of the generated images were rejected ({reasons})."
 
 
-def leak_warning(name: str, audit: Mapping[str, object] | None) -> str | None:
+def leak_warning(name: str, audit: Mapping[str, float] | None) -> str | None:
     """A sentence where the audit of a pool finds more images like test images than chance gives."""
     if audit is None:
         return None
-    found, expected = float(audit["unusual_share"]), float(audit["expected_share"])  # type: ignore[arg-type]
+    found, expected = audit["unusual_share"], audit["expected_share"]
     if found <= 2 * expected:
         return None
     return (

@@ -279,8 +279,8 @@ def _correlations(tables: Sequence[Table], measured: dict[str, Any], keys: Seque
                 for cell in cells
                 if key in measured[cell["pool"]]["measures"]
             ]
-            if len({x for x, _ in pairs}) < 4:
-                continue  # fewer than four different pools say nothing
+            if len({x for x, _ in pairs}) < 4 or len({y for _, y in pairs}) < 2:
+                continue  # fewer than four different pools say nothing, and runs that are all alike neither
             found: Any = stats.spearmanr([x for x, _ in pairs], [y for _, y in pairs])
             lines.append(
                 f"{table.item}: {key} against {table.spec.metric}, Spearman {found.statistic:+.2f} (n={len(pairs)})."

@@ -22,6 +22,8 @@ from genaug.tables import render
 from genaug.tables.selection import ABSENT, NEEDS_IMAGES
 from genaug.tables.table import Entry, Table
 
+AUDIT = {"unusual_share": float, "expected_share": float}
+"""Keys of what ``genaug leaks`` writes that are read here, and the types of their values."""
 NUM_JUDGED = 1000
 """Generated images per method that the judge sees, those of its first variants."""
 
@@ -100,7 +102,7 @@ def _warnings(table: Table, entries: list[Entry], outputs: Path, features: str, 
         if text := rejected_warning(name, rejected, entry.images):
             lines.append(text)
         pooled = [result for result in own if result["pool"]]
-        audits = [read_json(outputs / "leaks" / result["pool"] / "leaks.json") for result in pooled]
+        audits = [read_json(outputs / "leaks" / result["pool"] / "leaks.json", AUDIT) for result in pooled]
         lines += [text for audit in audits if (text := leak_warning(name, audit))]
         if pooled and not any(audits):
             unaudited.setdefault(name, pooled[0]["pool"])
