@@ -90,10 +90,8 @@ def _for_each_run(words: list[str]) -> list[str]:
     for word in words:
         key, _, value = word.partition("=")
         of_component = sets_value(word) and "." in key and not key.startswith(HIDDEN)
-        twice = value == "null" or value[:1] in (
-            "'",
-            '"',
-        )  # choice takes no null and forgets quotes; equal runs are one
+        # choice takes no null and forgets quotes: such a value is swept over twice, and equal runs are one
+        twice = value == "null" or value.startswith(("'", '"'))
         once = f"{key}={value},{value}" if twice else f"{key}=choice({value})"
         chosen.append(once if of_component and _is_single(word) else word)
     return chosen

@@ -4,7 +4,6 @@ from genaug.core.errors import GenaugError
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
-
 _chosen_by_torch: int | None = None
 """Threads that torch chose when this process first used it."""
 

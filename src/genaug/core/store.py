@@ -168,9 +168,8 @@ class Store:
         names = list(fingerprints)
         there = self.packed.has(names).tolist()
         images = self.root / "images"
-        begins = (
-            set(os.listdir(images)) if images.is_dir() else set()
-        )  # one look spares a million at files that cannot be
+        # of a million names that are not there, most are known by their folder's absence
+        begins = set(os.listdir(images)) if images.is_dir() else set()
         return {
             name
             for name, is_packed in zip(names, there, strict=True)

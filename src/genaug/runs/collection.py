@@ -11,7 +11,10 @@ from genaug.core.files import SEAL, has_changed, read_json, say_damaged
 from genaug.downstream.trainer import TrainerConfig
 
 HIDDEN = (
-    *("paths", "tracking", "generation", "hydra"),
+    "paths",
+    "tracking",
+    "generation",
+    "hydra",
     *(f"trainer.{key.name}" for key in fields(TrainerConfig) if not key.metadata.get("identity", True)),
 )
 """Beginnings of keys that change no result."""

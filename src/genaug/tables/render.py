@@ -19,11 +19,14 @@ REDUCED = (
     "Reduced run: overrides beside the experiment's own took part, so published values belong to another setting and "
     "are listed apart. Numbers of a reduced run show that the way works, nothing else."
 )
-
-
 COMPARISON_HEADS = (
-    *("difference", "95 % over seeds, or the differences", "95 % over seeds and test images"),
-    *("p", "p (Holm)", "n", ""),
+    "difference",
+    "95 % over seeds, or the differences",
+    "95 % over seeds and test images",
+    "p",
+    "p (Holm)",
+    "n",
+    "",
 )
 COST_HEADS = ("synthetic images", "evaluations spent", "evaluations per run alone", "seconds", "seconds per run")
 COST_LEGEND = (
@@ -181,13 +184,9 @@ def markdown(table: Table) -> str:
         lines += ["", f"## Against {baseline}, paired by {spec.over}", ""]
         lines += _rule([*spec.rows, *(["column"] if spec.columns else []), *COMPARISON_HEADS])
         lines += [_row(comparison_cells(table, entry)) for entry in compared]
-    heads = COST_HEADS
-    lines += ["", "## Cost", "", *_rule([*spec.rows, *heads])]
+    lines += ["", "## Cost", "", *_rule([*spec.rows, *COST_HEADS])]
     lines += [_row([*label(table, row), *cost(table, row)]) for row in table.rows]
-    lines += [
-        "",
-        COST_LEGEND,
-    ]
+    lines += ["", COST_LEGEND]
     lines += _published_section(table)
     if table.notes:
         setting = " of the full setting" if table.reduced else ""
