@@ -276,7 +276,7 @@ def finish(
         "overrides": list(cell.overrides),
         "config": cell.resolved,
     }
-    record.finish(summary_of(result))
     write_sealed(cell.folder / "result.json", result)
+    record.finish(summary_of(result))
     record.say(f"complete: {cell.folder.name} {headline(result)}")
     return result

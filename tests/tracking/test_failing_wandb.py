@@ -8,6 +8,7 @@ import wandb
 from genaug.core.errors import GenaugError
 from genaug.runs.cell import Cell
 from genaug.tracking import wandb_run
+from genaug.tracking.mirror import Mirror
 from genaug.tracking.record import Record, Tracking, open_record
 from genaug.tracking.wandb_run import WandbRun
 from tests.tracking.test_record import rows
@@ -78,3 +79,21 @@ def test_a_run_whose_tracker_does_not_start_has_failed_and_says_why(tmp_path, mo
         pytest.fail("it has no page")
     status = read_status(cell.folder)
     assert status is not None and status["state"] == "failed" and "did not start" in status["reason"]
+
+
+def test_a_run_whose_result_cannot_be_written_is_no_success_in_a_tracker(tmp_path):
+    from genaug.composition import compose_typed
+    from genaug.run import Synthetic, finish
+
+    class Page(Mirror):
+        """Keeps how it was closed."""
+
+        def finish(self, summary, exit_code):
+            codes.append(exit_code)
+
+    codes: list[int] = []
+    cell = Cell.of(compose_typed(["generator=none", "tracking=local", f"paths.outputs_dir={tmp_path}"]))
+    with pytest.raises(GenaugError, match="accuracy_macro is nan, which no result may hold"), cell.claim() as record:
+        record.mirrors.append(Page())
+        finish(cell, record, {"metrics": {"test/accuracy_macro": float("nan")}}, Synthetic())
+    assert codes == [1]
