@@ -103,8 +103,7 @@ def check_use(prior: Prior) -> None:
         if getattr(prior.tokenizer, f"{name}_id") is None:
             raise GenaugError(f"The tokenizer of {prior.weights} has no {name}: copy or download tokenizer/ again.")
     text = prior.embed(["a photo"])
-    side = prior.vae_factor * 2 ** (len(prior.unet.config.block_out_channels) - 1)
-    z = prior.encode(torch.zeros(1, 3, side, side))
+    z = prior.encode(torch.zeros(1, 3, prior.frame_multiple, prior.frame_multiple))
     eps = prior.unet(z.to(prior.unet.dtype), 1, encoder_hidden_states=text.to(prior.unet.dtype), return_dict=False)[0]
     for part, numbers in (("text_encoder", text), ("vae", z), ("unet", eps), ("vae", prior.decode(z))):
         if not torch.isfinite(numbers).all():

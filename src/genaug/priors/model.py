@@ -76,6 +76,8 @@ class Prior:
         self.num_evaluations = 0
         self.vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         """Pixels per latent, along each side."""
+        self.frame_multiple = self.vae_factor * 2 ** (len(unet.config.block_out_channels) - 1)
+        """What the sides of an image must be multiples of."""
         self.erasures: dict[str, Path] = {}
         """Folder of the change of U-Net weights that erases a concept, by concept; set by ``with_erasures``."""
 

@@ -20,7 +20,7 @@ from genaug.generators.psld.ladder import Row
 from genaug.generators.psld.masks import SPECKLED
 from genaug.generators.psld.operators import Inpainting, make_operator
 from genaug.generators.psld.solver import solve
-from genaug.generators.sdedit.sampler import embed_distinct
+from genaug.generators.sdedit.sampler import embed_distinct, to_bytes
 from genaug.priors.model import Prior
 from genaug.priors.noise import draw_noise
 from genaug.priors.overlap import Moving, overlapped
@@ -30,14 +30,13 @@ def inpaint(
     config: Psld, variants: list[Variant], dataset: Dataset, prior: Prior, fitted: Path | None
 ) -> Iterator[Generated]:
     """The image of every variant; those that must not be trained on say why."""
-    multiple = 2 ** (len(prior.vae.config.block_out_channels) + len(prior.unet.config.block_out_channels) - 2)
     look = None
     if config.audits and fitted is not None and dataset.task == "detection":
         look = config.auditor.eye(len(dataset.class_names), fitted, prior.device)
     labels = config.labels if config.label_policy == "guarded" else None
     wanted = []
     for variant in variants:
-        frame = make_frame(config, variant, prior.image_size, multiple)
+        frame = make_frame(config, variant, prior.image_size, prior.frame_multiple)
         if frame.rejected is None:
             wanted.append(frame)
         else:
@@ -173,8 +172,7 @@ def _sampled(
         y = y + config.measurement.sigma_y * noise("measurement", 0, y.shape[1:]).to(device)
         if not config.measurement.noise_everywhere and isinstance(operator, Inpainting):
             y = operator.apply(y)
-    factor = 2 ** (len(prior.vae.config.block_out_channels) - 1)
-    latent = (prior.unet.config.in_channels, images.shape[2] // factor, images.shape[3] // factor)
+    latent = (prior.unet.config.in_channels, *(side // prior.vae_factor for side in images.shape[2:]))
     z = noise("start", 0, latent).to(device)
     if filled is not None:
         with torch.no_grad():
@@ -193,7 +191,7 @@ def _finished(
     config: Psld, prior: Prior, frames: Sequence[Frame], images: Tensor, moving: Moving, clamped_steps: Moving
 ) -> Iterator[tuple[Frame, np.ndarray, dict[str, Any]]]:
     decoded, clamped = moving.wait(), clamped_steps.wait()
-    pictures = ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pictures = to_bytes(decoded).numpy()
     error = (decoded - images).square().mean(1)
     for i, frame in enumerate(frames):
         region = torch.from_numpy(frame.geometry.into_frame(frame.mask)) > 0.5

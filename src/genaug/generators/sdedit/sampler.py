@@ -54,17 +54,13 @@ def edited(
             yield from edit_images(prior, images, texts, config, tokens, layouts, finish)
 
 
-def frame_multiple(prior: Prior) -> int:
-    """What the sides of a frame must be multiples of: the VAE's factor times the U-Net's."""
-    return prior.vae_factor * 2 ** (len(prior.unet.config.block_out_channels) - 1)
-
-
 def lay_out_sources(config: ImageToImage, variants: Sequence[Variant], prior: Prior) -> dict[str, Layout]:
     """How each source (by digest) is given to the prior."""
-    multiple = frame_multiple(prior)
     sources = {variant.source.digest: variant.source for variant in variants}
     return {
-        digest: lay_out(source, prior.image_size, multiple, config.mask, config.mask_dilation, config.resize)
+        digest: lay_out(
+            source, prior.image_size, prior.frame_multiple, config.mask, config.mask_dilation, config.resize
+        )
         for digest, source in sources.items()
     }
 
@@ -204,8 +200,7 @@ def _finished(
 
 def reconstruct(prior: Prior, variants: Sequence[Variant], batch_size: int) -> Iterator[Generated]:
     """The sources as the VAE gives them back, each in the frame of an edit."""
-    multiple = frame_multiple(prior)
-    items = [(v, "", lay_out(v.source, prior.image_size, multiple, "none", 0)) for v in variants]
+    items = [(v, "", lay_out(v.source, prior.image_size, prior.frame_multiple, "none", 0)) for v in variants]
     batches: list[list[Wanted]] = []
     for _, group in itertools.groupby(sorted(items, key=lambda item: item[2].size), key=lambda item: item[2].size):
         members = list(group)
