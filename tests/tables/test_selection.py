@@ -162,6 +162,13 @@ def test_last_takes_the_runs_of_the_last_sweep(tmp_path):
     assert last_sweep(tmp_path)[1] == 0
     note_size(tmp_path / "sweeps" / "2026-01-02", 3)
     assert last_sweep(tmp_path)[1] == 2
+    (tmp_path / "sweeps" / time / "cells.jsonl").write_text(
+        2 * (json.dumps(line) + "\n")
+    )  # alpha=0.3,0.5 of a baseline
+    note_size(tmp_path / "sweeps" / "2026-01-02", 2)
+    assert last_sweep(tmp_path) == ([tmp_path / "runs" / result["cell"]], 0)
+    (tmp_path / "runs" / result["cell"] / "result.json").unlink()
+    assert last_sweep(tmp_path)[1] == 2
     note_size(tmp_path / "sweeps" / "2026-01-03", 2)
     with pytest.raises(GenaugError, match=r"No run of the last sweep .* is complete: its command, issued again"):
         select(tmp_path, last=True)

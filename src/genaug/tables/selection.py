@@ -77,9 +77,11 @@ def last_sweep(outputs: Path) -> tuple[list[Path], int]:
     if not records:
         raise GenaugError(f"No sweep is on record below {outputs / 'sweeps'}: leave --last out.")
     rows = read_rows(records[-1] / "cells.jsonl", {"folder": str | None, "state": str})
-    folders = [Path(row["folder"]) for row in rows if row["folder"] is not None and row["state"] != FAILED]
+    ended = [Path(row["folder"]) for row in rows if row["folder"] is not None and row["state"] != FAILED]
     size = read_json(records[-1] / SIZE, {"runs": int})
-    return folders, 0 if size is None else size["runs"] - len(set(folders))
+    # combinations that cannot differ (a baseline under several alpha) are one run, with a row for each
+    missing = 0 if size is None else size["runs"] - sum((folder / "result.json").is_file() for folder in ended)
+    return list(dict.fromkeys(ended)), missing
 
 
 def is_condition(word: str) -> bool:
