@@ -18,10 +18,11 @@ from genaug.core.errors import GenaugError
 from genaug.runs.collection import HIDDEN
 from genaug.tables.arrangement import collect
 from genaug.tables.overview import pages, row, with_records
-from genaug.tables.record import write_record
+from genaug.tables.record import read_record, record_path, write_record
 from genaug.tables.render import as_json, comma_separated, latex, markdown, write_table
 from genaug.tables.spec import parse_spec, read_spec, to_fraction, to_unit
 from genaug.tables.sweep import PlannedCell, expand
+from tests.conftest import ROOT
 from tests.tables.finished_cells import EXPERIMENT, accuracy, finish, finish_all
 
 
@@ -280,6 +281,15 @@ def test_a_record_holds_values_seeds_and_hardware_and_yields_to_no_smaller_run(p
     assert record["environments"][0]["cells"] == 24 and record["environments"][0]["git_revision"]
     with pytest.raises(GenaugError, match="must not replace"):
         write_record(small)
+
+
+def test_a_record_made_outside_the_checkout_is_kept_in_the_current_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT / "experiments")
+    assert record_path("demo/compare") == ROOT / "experiments" / "results" / "demo" / "compare.json"
+    known = read_record("demo/compare")
+    monkeypatch.chdir(tmp_path)
+    assert record_path("demo/compare") == tmp_path / "experiments" / "results" / "demo" / "compare.json"
+    assert known is not None and read_record("demo/compare") == known
 
 
 def test_the_overview_shows_records_and_marks_smoke_runs(project: Path, sweep_of, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_json, write_json, write_text
 from genaug.core.names import safe_name
+from genaug.core.paths import project_root
 from genaug.drawing.charts import standalone
 from genaug.evaluation.statistics import LEVEL, Interval
 from genaug.runs.collection import HIDDEN
@@ -32,8 +33,8 @@ def record_path(item: str) -> Path:
 
 
 def read_record(item: str) -> dict[str, Any] | None:
-    """The committed record, or None."""
-    return read_json(record_path(item))
+    """The record in the folder that is written to, or else the project's; None where neither has one."""
+    return read_json(record_path(item)) or read_json(project_root() / "experiments" / "results" / f"{item}.json")
 
 
 def write_record(table: Table) -> Path:
@@ -44,7 +45,8 @@ def write_record(table: Table) -> Path:
     """
     if not table.results:
         raise GenaugError(f"No run of {table.item} is complete: run `{table.command}` first.")
-    path, known = record_path(table.item), read_record(table.item)
+    path = record_path(table.item)
+    known = read_json(path)
     if known is not None and len(known["overrides"]) < len(table.overrides):
         raise GenaugError(
             f"{path} holds a run with fewer overrides ({' '.join(known['overrides']) or 'none'}), which a run with "

@@ -110,9 +110,9 @@ class TableSpec:
 
 
 def experiment_root() -> Path:
-    """The ``experiments`` folder that is written to: the checkout's; the current one where genaug was installed."""
-    root = project_root()
-    return (Path.cwd() if root.name == "genaug" and (root / "cli").is_dir() else root) / "experiments"
+    """The ``experiments`` folder that is written to: the checkout's from within it, the current folder's from elsewhere."""
+    root, here = project_root(), Path.cwd()
+    return (root if here.is_relative_to(root) else here) / "experiments"
 
 
 def items() -> list[str]:
