@@ -7,6 +7,7 @@ import pytest
 
 import genaug
 from genaug.core.errors import GenaugError
+from genaug.explanation import explain_presets
 from genaug.tables.selection import last_sweep
 from tests.conftest import ROOT
 
@@ -86,6 +87,23 @@ def test_own_presets_and_experiments_stand_beside_those_of_the_package(tmp_path,
     assert (config.generator.name, config.generator.t0, config.mix.m) == ("mine", 0.15, 3)
     assert config.experiment == "my/test"
     assert genaug.compose(["experiment=demo/compare"]).experiment == "demo/compare"
+
+
+def test_an_own_preset_stands_in_for_the_one_of_the_package_that_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "conf" / "generator" / "real_guidance_low.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("# Mine.\ndefaults: [real_guidance, _self_]\nt0: 0.11\n")
+    assert genaug.compose(["generator=real_guidance_low"]).generator.t0 == 0.11
+    assert ("real_guidance_low", "Mine.") in explain_presets("generator")
+    own.write_text("defaults: [real_guidance_low, _self_]\nt0: 0.11\n")
+    with pytest.raises(GenaugError, match=r"real_guidance_low\.yaml builds on itself: give it a name of its own"):
+        genaug.compose(["generator=real_guidance_low"])
+    own.write_text("defaults: [_nobody, _self_]\nname: real_guidance_low\n")
+    with pytest.raises(
+        GenaugError, match=r"on _nobody, and no class is declared by @component\('generator', 'nobody'\)"
+    ):
+        genaug.compose(["generator=real_guidance_low"])
 
 
 def test_completion_offers_the_public_names_alone():

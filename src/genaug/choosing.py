@@ -23,7 +23,7 @@ from genaug.core.files import write_text
 from genaug.core.foreign import check_overrides, read_foreign_yaml
 from genaug.core.identity import canonical, fingerprint
 from genaug.core.names import safe_name
-from genaug.core.paths import experiment_files, roots
+from genaug.core.paths import experiment_files
 from genaug.core.registry import COMPONENTS, load_components
 from genaug.data.images import inspect_all
 from genaug.data.sample import Dataset
@@ -270,7 +270,7 @@ def _of_preset(content: Mapping[str, Any], words: Sequence[str]) -> set[str]:
     names = [word.partition("=")[2] for word in words if word.startswith("preset=")]
     if not names or names[-1] == "null":
         return set()
-    files = [path for root in roots() if (path := root / "conf" / "preset" / f"{names[-1]}.yaml").is_file()]
+    files = files_of("preset", names[-1])[:1]
     parts = [*(yaml.safe_load(file.read_text(encoding="utf-8")) for file in files), content.get(names[-1]) or {}]
     found: set[str] = set()
     for part in parts:

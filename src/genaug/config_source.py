@@ -144,11 +144,11 @@ class KeptSource(ConfigSource):
 
 
 class GenaugSearchPath(SearchPathPlugin):
-    """Puts the source behind ``conf/``, whatever ``hydra.searchpath`` adds."""
+    """Puts the current folder's ``conf/`` before the project's and the source behind it, whatever ``hydra.searchpath`` adds."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for root in roots()[1:]:
-            search_path.append(provider="own", path=str(root / "conf"))
+        for root in roots()[:-1]:
+            search_path.prepend(provider="own", path=str(root / "conf"), anchor="main")
         for element in search_path.get_path():
             scheme, _, place = (element.path or "").rpartition("://")
             if place and scheme in ("", "file", "pkg"):
@@ -178,6 +178,14 @@ def check_preset(file: Path, group: str) -> None:
         names = chosen if isinstance(chosen, list) and chosen is not entry else [chosen]
         if not all(isinstance(name, str) or (name is None and isinstance(entry, dict)) for name in names):
             raise GenaugError(f"{entry} in the defaults of {file} names no preset: write NAME, or GROUP: NAME.")
+        if entry == file.stem:
+            raise GenaugError(f"{file} builds on itself: give it a name of its own, or write what it builds on.")
+        name = str(entry).removeprefix("_")
+        if group in COMPONENTS and str(entry) not in (name, "_self_") and name not in COMPONENTS[group]:
+            raise GenaugError(
+                f"{file} builds on {entry}, and no class is declared by @component({group!r}, {name!r}). Write that above it, "
+                "in a file of genaug, or in a module that an installed package names as an entry point of genaug.components."
+            )
     if group in COMPONENTS and not any(isinstance(entry, str) and entry != "_self_" for entry in entries):
         raise GenaugError(
             f"{file} does not say which {group} it changes: begin with a preset or a component, e.g. "

@@ -23,13 +23,14 @@ def sweep_command() -> list[str]:
 
 
 def roots() -> list[Path]:
-    """Folders whose ``conf/`` and ``experiments/`` count: the project's, and the current one beside it."""
-    return list(dict.fromkeys((project_root(), Path.cwd())))
+    """Folders whose ``conf/`` and ``experiments/`` count: the current one, whose files stand in for the project's of the same
+    name, and the project's."""
+    return list(dict.fromkeys((Path.cwd(), project_root())))
 
 
 def experiment_files() -> dict[str, Path]:
-    """Every experiment as ``<paper>/<item>`` with its file; one in the current folder replaces the project's of that name."""
-    folders = [root / "experiments" for root in roots()]
+    """Every experiment as ``<paper>/<item>`` with its file."""
+    folders = [root / "experiments" for root in reversed(roots())]
     return {file.removesuffix(".yaml"): folder / file for folder in folders for file in yaml_files(folder)}
 
 
