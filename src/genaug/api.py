@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from genaug.data.pool import Pool
     from genaug.data.sample import Dataset
 
-ALL_VARIANTS = 10**9
-
 
 def compose(overrides: Sequence[str] = ()) -> RunConfig:
     """The typed, checked configuration that these overrides give, e.g. ``compose(["generator=da_fusion", "seed=1"])``.
@@ -140,5 +138,5 @@ def load_pool(pool: str, outputs: str | Path = "outputs") -> "tuple[Dataset, Poo
             f"load_pool takes the first digits of a pool or a part of a run's folder name, not {str(pool)[:60]}: e.g. "
             'result["pool"], which is None for a run without generated images.'
         )
-    found, dataset = find_pool(Path(outputs), pool, ALL_VARIANTS)
+    found, dataset = find_pool(Path(outputs), pool)
     return dataset, found

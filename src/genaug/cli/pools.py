@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from genaug.data.export import Written
     from genaug.data.sample import Dataset
 
-ALL_VARIANTS = 10**9
 FEW_IMAGES = 5000
 
 Features = Annotated[
@@ -86,7 +85,7 @@ def quality(
     from genaug.evaluation.quality import measure
     from genaug.runs.pools import find_pool
 
-    found, dataset = find_pool(outputs, pool, ALL_VARIANTS)
+    found, dataset = find_pool(outputs, pool)
     values = measure(found, dataset, Store(outputs / "store"), features, lpips)
     generator = found.samples[0].about["generator"] if found.samples else ""
     path = outputs / "quality" / f"{found.fingerprint}.json"
@@ -108,7 +107,7 @@ def leaks(pool: PoolName, features: Features, outputs: Outputs = Path("outputs")
     from genaug.evaluation.leaks import audit
     from genaug.runs.pools import find_pool
 
-    found, dataset = find_pool(outputs, pool, ALL_VARIANTS)
+    found, dataset = find_pool(outputs, pool)
     folder = outputs / "leaks" / found.fingerprint
     values = audit(found, dataset, Store(outputs / "store"), features, folder)
     typer.echo("\n".join([*values["summary"], str(folder / "leaks.json")]))
@@ -194,7 +193,7 @@ def _write(
     from genaug.data.export import export as write_export
     from genaug.data.pool import read_pool
 
-    found = read_pool(outputs / "store" / "pools" / result["pool"], dataset, ALL_VARIANTS, with_rejected=rejected)
+    found = read_pool(outputs / "store" / "pools" / result["pool"], dataset, with_rejected=rejected)
     written = write_export(dataset, found, form, folder, real)
     write_text(folder / "README.md", dataset_card(repository, dataset, found, written, result))
     return written

@@ -22,6 +22,8 @@ from genaug.core.shards import Catalogue, Packed
 from genaug.data.packed import TABLE, Opened, PackedSamples, numbers_of, read_table
 from genaug.data.sample import Boxes, Dataset, SyntheticSample
 
+ALL_VARIANTS = 10**9
+"""More variants of one source than any pool has."""
 ROW = {
     "file_name": str,
     "fingerprint": str,
@@ -112,7 +114,7 @@ def images_of(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Path | Packe
     return [catalogue.image(row["fingerprint"]) or folder / row["file_name"] for row in rows]
 
 
-def read_pool(folder: Path, dataset: Dataset, num_variants: int, with_rejected: bool = False) -> Pool:
+def read_pool(folder: Path, dataset: Dataset, num_variants: int = ALL_VARIANTS, with_rejected: bool = False) -> Pool:
     """Read the first ``num_variants`` variants of every source from a published pool.
 
     Args:

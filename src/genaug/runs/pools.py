@@ -8,12 +8,14 @@ from typing import Any
 from genaug.core.errors import GenaugError, boundary
 from genaug.core.registry import COMPONENTS, load_components
 from genaug.core.store import Store
-from genaug.data.pool import Pool, read_pool
+from genaug.data.pool import ALL_VARIANTS, Pool, read_pool
 from genaug.data.sample import Dataset
 from genaug.runs.collection import read_results
 
 
-def find_pool(outputs: Path, wanted: str, num_variants: int, with_rejected: bool = False) -> tuple[Pool, Dataset]:
+def find_pool(
+    outputs: Path, wanted: str, num_variants: int = ALL_VARIANTS, with_rejected: bool = False
+) -> tuple[Pool, Dataset]:
     """The pool that ``find_run`` finds, and its real data."""
     return pool_of(outputs, find_run(outputs, wanted), num_variants, with_rejected)
 
