@@ -6,7 +6,7 @@ import pytest
 
 from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
-from genaug.runs.pools import dataset_of, find_pool, find_run
+from genaug.runs.pools import dataset_of, find_pool, find_run, pool_of
 from tests.runs.finished_run import write_finished
 
 
@@ -28,6 +28,16 @@ def test_a_word_that_means_several_pools_is_answered_with_their_list(tmp_path):
     assert find_run(tmp_path, "dig*_1")["pool"].startswith("aaab")
     with pytest.raises(GenaugError, match=r"digits_0-aaaa0000.*Run its command again"):
         find_pool(tmp_path, "aaaa", 4)  # one pool; what it says of its data set is not enough
+
+
+def test_images_that_were_removed_are_told_with_what_makes_them_again(tmp_path):
+    config = asdict(compose_typed(["dataset=digits"]))
+    about = {"cell": "c", "source": "dataset/digits", "config": config, "pool": "aaaa000011112222"}
+    result = {**about, "overrides": ["task=train", "generator=real_guidance", "generator.prompt='a b'"]}
+    with pytest.raises(
+        GenaugError, match=r"The images of c are no longer .*: genaug run task=generate generator=real_guidance 'gen"
+    ):
+        pool_of(tmp_path, result, 4)
 
 
 def test_a_result_of_somebody_else_chooses_among_our_data_sets_alone():

@@ -13,7 +13,6 @@ from genaug.core.errors import GenaugError
 
 if TYPE_CHECKING:
     from genaug.data.export import Written
-    from genaug.data.sample import Dataset
 
 FEW_IMAGES = 5000
 
@@ -123,11 +122,9 @@ def export(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Real and generated images as a folder for any other trainer. Rejected images are left out."""
-    from genaug.runs.pools import dataset_of, find_run
+    from genaug.runs.pools import find_run
 
-    result = find_run(outputs, pool)
-    dataset = dataset_of(result)
-    written = _write(result, dataset, outputs, format, out, real, rejected, repository=str(out))
+    written = _write(find_run(outputs, pool), outputs, format, out, real, rejected, repository=str(out))
     typer.echo(_counted(written))
     for note in written.notes:
         typer.echo(note)
@@ -153,7 +150,7 @@ def push(
     """Generated images to the Hugging Face Hub, with a data set card. Private, and without real images, unless you say so."""
     from genaug.data.push import open_repository
     from genaug.data.push import push as upload
-    from genaug.runs.pools import dataset_of, find_run
+    from genaug.runs.pools import find_run
 
     if repository.count("/") != 1:
         raise GenaugError(f"{repository} is no repository: write OWNER/NAME.")
@@ -162,7 +159,7 @@ def push(
     folder = out or outputs / "push" / repository.replace("/", "--")
     if out is None and folder.exists():
         shutil.rmtree(folder)
-    written = _write(result, dataset_of(result), outputs, "imagefolder", folder, real, rejected, repository)
+    written = _write(result, outputs, "imagefolder", folder, real, rejected, repository)
     typer.echo(_counted(written))
     if dry_run:
         typer.echo("nothing was sent (--dry-run)")
@@ -179,7 +176,6 @@ def _counted(written: "Written") -> str:
 
 def _write(
     result: dict[str, Any],
-    dataset: "Dataset",
     outputs: Path,
     form: str,
     folder: Path,
@@ -191,9 +187,9 @@ def _write(
     from genaug.core.files import write_text
     from genaug.data.card import dataset_card
     from genaug.data.export import export as write_export
-    from genaug.data.pool import read_pool
+    from genaug.runs.pools import pool_of
 
-    found = read_pool(outputs / "store" / "pools" / result["pool"], dataset, with_rejected=rejected)
+    found, dataset = pool_of(outputs, result, with_rejected=rejected)
     written = write_export(dataset, found, form, folder, real)
     write_text(folder / "README.md", dataset_card(repository, dataset, found, written, result))
     return written

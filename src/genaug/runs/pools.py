@@ -1,5 +1,6 @@
 """The pools of finished runs, with the real data that they were made from."""
 
+import shlex
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -50,9 +51,19 @@ def _lines(results: Iterable[dict[str, Any]]) -> str:
 def pool_of(
     outputs: Path, result: dict[str, Any], num_variants: int, with_rejected: bool = False
 ) -> tuple[Pool, Dataset]:
-    """The first ``num_variants`` images per source of the pool that a finished run used, and its real data."""
-    dataset = dataset_of(result)
-    return read_pool(Store(outputs / "store").pool(result["pool"]), dataset, num_variants, with_rejected), dataset
+    """The first ``num_variants`` images per source of the pool that a finished run used, and its real data.
+
+    Raises:
+        GenaugError: if the images or the real data are gone.
+    """
+    dataset, folder = dataset_of(result), Store(outputs / "store").pool(result["pool"])
+    if not folder.is_dir():
+        words = [word for word in result["overrides"] if not word.startswith("task=")]
+        raise GenaugError(
+            f"The images of {result['cell']} are no longer in {folder}. This makes them again: "
+            f"{shlex.join(['genaug', 'run', 'task=generate', *words])}"
+        )
+    return read_pool(folder, dataset, num_variants, with_rejected), dataset
 
 
 def dataset_of(result: dict[str, Any]) -> Dataset:
