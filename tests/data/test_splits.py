@@ -2,12 +2,14 @@
 
 import itertools
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from genaug.core.errors import GenaugError
-from genaug.data.sample import Dataset, Sample, check_disjoint
+from genaug.data.sample import Dataset, Sample, check_disjoint, check_samples
 from genaug.data.sources.published import drop_repeats
 from genaug.data.splits import carve, few_shot, fraction_of
 
@@ -127,3 +129,29 @@ def test_too_few_training_images_are_explained_by_what_was_carved_from_them():
         few_shot(Dataset(**fields, carved=("val",)), 24, seed=0)
     with pytest.raises(GenaugError, match=r"19 training image\(s\)\. Write dataset\.shots=19"):
         few_shot(Dataset(**fields), 24, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": np.zeros((8, 8, 3))}, r"the image of x is float64 \[8, 8, 3\]: give a pathlib\.Path, or pixels as"),
+        ({"image": np.zeros((8, 8), np.uint8)}, r"is uint8 \[8, 8\]"),
+        ({"image": np.zeros((3, 8, 8), np.uint8)}, r"is uint8 \[3, 8, 8\]"),
+        ({"image": "x.png"}, "is str: give a pathlib"),
+        ({"label": 1}, r"x \(train\) has the label 1: write the weights of classes, which sum to 1, .* from 0 to 1"),
+        ({"label": {"a": 1.0}}, "has the label {'a': 1.0}"),
+        ({"label": {2: 1.0}}, "has the label {2: 1.0}"),
+        ({"label": {0: 1.0, 1: 1.0}}, "which sum to 1"),
+        ({"label": {}}, "has the label {}"),
+        ({"id": "y", "digest": "other"}, "two images of train have the id y"),
+    ],
+)
+def test_what_a_data_set_of_ones_own_gives_wrong_is_named(change, message):
+    good = Sample(id="x", digest="x", image=np.zeros((8, 8, 3), np.uint8), label={0: 0.5, 1: 0.5})
+    other = replace(good, id="y", digest="y", image=Path("y.png"))
+    about = {"name": "d", "task": "classification", "class_names": ("a", "b"), "val": (), "test": ()}
+    check_samples(Dataset(**about, train=(good, other, other)))
+    with pytest.raises(GenaugError, match=message):
+        check_samples(Dataset(**about, train=(replace(good, **change), other)))
+    with pytest.raises(GenaugError, match=r"d has no training images\."):
+        check_samples(Dataset(**about, train=()))

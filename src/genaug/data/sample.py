@@ -192,6 +192,44 @@ def by_class(samples: Sequence[Sample], num_classes: int) -> list[list[Sample]]:
     return groups
 
 
+def check_samples(dataset: Dataset) -> None:
+    """Raise ``GenaugError`` for an image or a label that is not as ``Sample`` says: own data are told what to give."""
+    if not dataset.train:
+        raise GenaugError(f"{dataset.name} has no training images.")
+    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    for samples in (*splits.values(), dataset.unlabelled):
+        for sample in samples:
+            image = sample.image
+            if isinstance(image, Path | Packed):
+                continue
+            pixels = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+            if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
+                raise GenaugError(
+                    f"{dataset.name}: the image of {sample.id} is {pixels}: give a pathlib.Path, or pixels as a numpy array of "
+                    "uint8 [height, width, 3]."
+                )
+    for split, samples in splits.items():
+        contents = {sample.id: sample.digest for sample in samples}
+        for sample in samples:
+            if contents[sample.id] != sample.digest:
+                raise GenaugError(f"{dataset.name}: two images of {split} have the id {sample.id}. Give each its own.")
+    if dataset.task != "classification":
+        return
+    indices = range(len(dataset.class_names))
+    for split, samples in splits.items():
+        seen: set[tuple[tuple[int, float], ...]] = set()
+        for sample in samples:
+            label = tuple(sample.label.items()) if isinstance(sample.label, dict) else None
+            if label in seen:
+                continue
+            if label is None or any(i not in indices for i, _ in label) or abs(sum(w for _, w in label) - 1) > 1e-3:
+                raise GenaugError(
+                    f"{dataset.name}: {sample.id} ({split}) has the label {sample.label}: write the weights of classes, which "
+                    f"sum to 1, by their index from 0 to {indices[-1]}, e.g. {{0: 1.0}}."
+                )
+            seen.add(label)
+
+
 def check_disjoint(dataset: Dataset) -> None:
     """No image may be in two of ``train``, ``val`` and ``test``, by id or by content."""
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}

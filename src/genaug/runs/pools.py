@@ -49,7 +49,7 @@ def _lines(results: Iterable[dict[str, Any]]) -> str:
 
 
 def pool_of(
-    outputs: Path, result: dict[str, Any], num_variants: int, with_rejected: bool = False
+    outputs: Path, result: dict[str, Any], num_variants: int = ALL_VARIANTS, with_rejected: bool = False
 ) -> tuple[Pool, Dataset]:
     """The first ``num_variants`` images per source of the pool that a finished run used, and its real data.
 
