@@ -192,7 +192,7 @@ def fit(stage: Fit, prior: WorkingPrior, result: Synthetic, record: Record) -> A
     for picture in sorted(fitted.folder.glob("*.png")):
         record.image(f"fit/{picture.stem}", picture)
     if fitted.is_new:
-        record.seconds[stage.name] += fitted.about.get("seconds_before", 0.0)
+        record.add_seconds(fitted.about.get("seconds_before", 0.0))
     else:
         record.say(f"fitted already: {fitted.folder.name}")
     return fitted

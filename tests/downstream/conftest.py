@@ -27,6 +27,10 @@ class ListRecord:
     def __init__(self):
         self.rows: list[tuple[int, dict[str, float]]] = []
         self.lines: list[str] = []
+        self.seconds = 0.0
+
+    def add_seconds(self, seconds: float) -> None:
+        self.seconds += seconds
 
     def rewind(self, step: int) -> None:
         pass

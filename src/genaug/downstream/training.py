@@ -122,9 +122,17 @@ class Checkpoints(Callback):
     def __init__(self, path: Path, every: int):
         self.path, self.every = path, every
         self.on_sigterm = signal.getsignal(signal.SIGTERM)
+        self.seconds_before = 0.0
+        """What interrupted attempts have spent on training."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds_before + time.perf_counter() - self.started}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds_before = state_dict["seconds"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.pace = Pace(self.every)
+        self.pace, self.started = Pace(self.every), time.perf_counter()
         # Lightning's handler, which by now stands before ours, would wait for the other devices in the middle of their work
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.on_sigterm)
@@ -253,6 +261,7 @@ def fit(trainer: pl.Trainer, model: pl.LightningModule, folder: Path, record: "R
     broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
         raise GenaugError(f"After step {trainer.global_step} weights are no numbers, {broken[0]} first. {REMEDY}")
+    record.add_seconds(sum(c.seconds_before for c in trainer.callbacks if isinstance(c, Checkpoints)))  # type: ignore[attr-defined]
     record.say(f"trained to step {trainer.global_step} in {time.perf_counter() - started:.1f} s")
 
 

@@ -61,6 +61,8 @@ class Record:
     def __init__(self, folder: Path, mirrors: "Sequence[Mirror]" = ()):
         self.folder, self.mirrors = folder, list(mirrors)
         self.seconds: dict[str, float] = {}
+        self.running = ""
+        """The stage that the run is in."""
         self.resumed: set[str] = set()
         """Rows of the step at which training goes on, some of which it logs again."""
         self.state: Callable[..., None] = lambda **facts: None
@@ -123,12 +125,17 @@ class Record:
     @contextlib.contextmanager
     def stage(self, name: str):
         """Say in which stage the run is, and measure the stage's wall-clock seconds."""
+        self.running = name
         self.state(stage=name)
         started = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - started, 3)
+            self.add_seconds(time.perf_counter() - started)
+
+    def add_seconds(self, seconds: float) -> None:
+        """Count seconds for the stage that is running, those of interrupted attempts too."""
+        self.seconds[self.running] = round(self.seconds.get(self.running, 0.0) + seconds, 3)
 
     def finish(self, summary: dict[str, Any], exit_code: int = 0) -> None:
         """Close the run's pages with its summary; they are finished before the next run starts."""

@@ -75,7 +75,7 @@ def test_alpha_zero_with_a_pool_is_the_baseline_bit_for_bit(classify, pool, tmp_
 
 
 @pytest.mark.parametrize("killed_at", [3, 5])
-def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(classify, pool, tmp_path, killed_at):
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(classify, pool, tmp_path, record, killed_at):
     armed = False
 
     def interpolate(images, weights, step):
@@ -89,6 +89,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(classify, pool, tm
             pool,
             BUSY,
             folder=tmp_path / name,
+            record=record,
             trainer={"checkpoint_every": 2},
             interpolate=interpolate,
             select="best_val",
@@ -101,9 +102,11 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(classify, pool, tm
     armed = True
     with pytest.raises(Killed):
         run("killed")
+    assert record.seconds == 0
     armed = False
     resumed = run("killed")
     assert resumed == expected
+    assert record.seconds > 0  # of the attempt that was killed
     weights = [
         torch.load(tmp_path / name / "checkpoints" / "resume.ckpt", weights_only=True)["state_dict"]
         for name in ("whole", "killed")
