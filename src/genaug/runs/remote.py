@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from genaug.core.errors import GenaugError, boundary
+from genaug.core.errors import GenaugError, boundary, first_line
 from genaug.core.files import PARTIAL, read_json, whole
 from genaug.core.shards import is_written, restore_seal
 from genaug.core.store import ABOUT, Store, file_hash, is_whole
@@ -43,6 +43,10 @@ BEING_WRITTEN = "being written: push it again when its run has ended"
 
 class Changing(Exception):
     """A file is no longer what it was when it was hashed: a run is writing it."""
+
+
+class NoAnswer(GenaugError):
+    """The place does not answer, so that nothing more can be copied."""
 
 
 class Remote:
@@ -77,8 +81,14 @@ class Remote:
                 raise
             except Exception:
                 time.sleep(pause)
-        with boundary(f"{self.shown} does not answer", "Run the same command again: it goes on where it stopped."):
+        try:
             return ask()
+        except (FileNotFoundError, GenaugError):
+            raise
+        except Exception as error:
+            raise NoAnswer(
+                f"{self.shown} does not answer ({first_line(error)}). Run the same command again: it goes on where it stopped."
+            ) from error
 
     def object(self, sha256: str) -> str:
         return f"{self.root}/objects/{sha256[:2]}/{sha256}"
@@ -235,9 +245,9 @@ def pull(outputs: Path, remote: Remote, patterns: Sequence[str] = ()) -> Iterato
                     take(store, item, remote, remote.read(path)) for path in paths[: None if kind == POOLS else 1]
                 )
             yield item, f"pulled: {count} files" if count else "here already"
+        except NoAnswer:
+            raise
         except GenaugError as error:
-            if "does not answer" in str(error):
-                raise
             yield item, f"damaged: {error}"
 
 
