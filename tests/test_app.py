@@ -210,7 +210,8 @@ def test_too_little_memory_in_training_is_said_with_what_to_write(error):
     assert message(RuntimeError("shapes do not match")) is None
 
 
-def test_a_run_of_a_sweep_that_fails_gives_its_memory_back(tmp_path, monkeypatch):
+@pytest.mark.parametrize("way", ["command line", "Python"])
+def test_a_run_of_a_sweep_that_fails_gives_its_memory_back(tmp_path, monkeypatch, way):
     """Lightning's trainer and model hold each other, so a later run would find the device full."""
     held = []
 
@@ -221,11 +222,12 @@ def test_a_run_of_a_sweep_that_fails_gives_its_memory_back(tmp_path, monkeypatch
     gc.disable()
     monkeypatch.setattr(importlib.import_module("genaug.run"), "run", fail)
     config, folder = ["generator=none", "dataset.shots=1", "tracking=local"], tmp_path / "sweeps"
-    words = ["-m", *config, "seed=0,1", f"paths.outputs_dir={tmp_path}", "hydra.launcher.processes=1"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *words, f"hydra.sweep.dir={folder}"])
+    words = [*config, "seed=0,1", f"paths.outputs_dir={tmp_path}"]
+    hydras = ["-m", "hydra.launcher.processes=1", f"hydra.sweep.dir={folder}"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *hydras, *words])
     try:
-        with pytest.raises(SystemExit):
-            genaug_app.main()
+        with pytest.raises(SystemExit if way == "command line" else GenaugError):
+            genaug_app.main() if way == "command line" else genaug_package.sweep(words)
         assert len(held) == 2 and [model() for model in held] == [None, None]
     finally:
         gc.enable()

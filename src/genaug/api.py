@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from genaug.choosing import with_chosen
 from genaug.composition import compose_typed
 from genaug.config import RunConfig
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, release_memory
 from genaug.explanation import message
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def sweep(overrides: Sequence[str]) -> "pd.DataFrame":
         except Exception as error:
             state, reason = FAILED, message(error) or traceback.format_exc()
             print(f"genaug: {reason}", file=sys.stderr)
+        if state == FAILED:
+            release_memory()  # which the next run may need
         note_cell(record, cell and cell.folder, words, state, reason)
     if not found:
         raise GenaugError("No run of this sweep finished; why is said above.")
