@@ -206,8 +206,11 @@ def test_the_legend_names_the_row_that_all_differences_are_to(tmp_path):
 def test_a_selection_has_a_verdict_which_names_its_data(tmp_path):
     words = [f"generator={g} seed={s}" for g in ("none", "real_guidance") for s in range(8)]
     found = results(tmp_path, *words, values=[0.5 + 0.01 * s + g for g in (0, 0.1) for s in range(8)])
+    for result in found:
+        result["counts"]["images_rejected"] = 5 if result["pool"] else 0
     (verdict,) = [one for table in tables_of(found) for one in verdicts(table, tmp_path, deep=False)]
     assert verdict.answer == "better" and verdict.sentences[0].startswith("On digits")
+    assert verdict.sentences[2].startswith("15 generated images were used")  # of 20 in the pool
 
 
 def test_what_a_prior_cannot_draw_is_said_once_and_not_once_per_method(tmp_path):

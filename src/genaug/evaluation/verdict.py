@@ -41,7 +41,7 @@ class Arm:
     wanted: int = 0
     """Seeds that were asked for."""
     images: Mapping[str, int] = field(default_factory=dict)
-    """Generated images by their pool; rows that share one did not need them twice."""
+    """Accepted generated images, by their pool; rows that share one did not need them twice."""
     hours: float = 0.0
     oracle: bool = False
     """Whether the test split chose what is reported."""

@@ -43,7 +43,7 @@ class Entry:
     """Of the difference, over seeds and test images."""
     underpowered: bool = False
     images: int = 0
-    """Synthetic images that the cells drew from, whoever made them."""
+    """Synthetic images of the cells' pools, rejected ones too, whoever made them."""
     evaluations: int = 0
     """Network evaluations spent by these cells: fitting and generating what no earlier cell had made."""
     alone: int | None = None

@@ -73,10 +73,11 @@ def _arm(table: Table, entry: Entry, results: Mapping[str, dict[str, Any]]) -> A
         generated=bool(entry.generated),
         wanted=entry.wanted,
         images={
-            result["pool"] or result["fingerprint"]: sum(
-                result["counts"].get(key, 0) for key in ("images_generated", "images_reused")
-            )
+            result["pool"] or result["fingerprint"]: counts.get("images_generated", 0)
+            + counts.get("images_reused", 0)
+            - counts.get("images_rejected", 0)
             for result in own
+            for counts in [result["counts"]]
         },
         hours=entry.seconds / 3600,
         oracle=entry.oracle,
