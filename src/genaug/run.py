@@ -245,7 +245,9 @@ def train(stage: Train, dataset: Dataset, synthetic: Synthetic, cell: Cell, reco
     )
     synthetic.counts |= {"train_images": len(dataset.train), "test_images": len(dataset.test)}
     with record.stage(stage.name), followers(cell):
-        return stage.make(data, cell.folder, record)
+        outcome = stage.make(data, cell.folder, record)
+    cfg.downstream.check_outcome(outcome)
+    return outcome
 
 
 def finish(

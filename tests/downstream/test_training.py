@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from genaug.core.errors import GenaugError
+from genaug.downstream.base import Downstream
 from genaug.downstream.training import Losses, fit
 
 
@@ -35,3 +36,13 @@ def test_a_training_that_ends_with_broken_weights_has_no_result(tmp_path, record
 
     with pytest.raises(GenaugError, match="After step 7 weights are no numbers, bias first"):
         fit(Done(), nn.Linear(2, 2), tmp_path, record)  # type: ignore[arg-type]
+
+
+def test_a_training_that_returns_nothing_that_tables_show_is_refused():
+    model = Downstream(name="own", seed=0, image_size=8)
+    model.check_outcome({"metrics": {"test/accuracy_macro": 0.5}})
+    for outcome, told in ((0.5, "no metrics"), ({"metrics": {"accuracy": 0.5}}, "accuracy"), ({}, "no metrics")):
+        with pytest.raises(
+            GenaugError, match=f"downstream=own returns {told}, but tables show test/accuracy_macro: return"
+        ):
+            model.check_outcome(outcome)

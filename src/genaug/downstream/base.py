@@ -101,7 +101,7 @@ class Downstream:
 
     def forward_passes(self) -> ForwardPasses:
         """Forward passes of one training, for ``genaug plan``; evaluations are not counted."""
-        raise AssertionError(f"{type(self).__name__} does not train")
+        raise AssertionError(f"{type(self).__name__} has no method forward_passes")
 
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
         """Train, select, and score every test image exactly once.
@@ -116,4 +116,14 @@ class Downstream:
             metrics by name (``test/…``, ``val/…``: numbers, or lists for per-class values), ``protocol`` (how they were
             obtained: selection, steps, ``oracle``) and ``predictions`` (per test image, for bootstraps).
         """
-        raise AssertionError(f"{type(self).__name__} does not train")
+        raise AssertionError(f"{type(self).__name__} has no method train")
+
+    def check_outcome(self, outcome: dict[str, Any]) -> None:
+        """Raise ``GenaugError`` for what ``train`` of a model of one's own returns that no table could show."""
+        metrics = outcome.get("metrics") if isinstance(outcome, dict) else None
+        if not isinstance(metrics, dict) or self.metric not in metrics:
+            there = ", ".join(metrics) if isinstance(metrics, dict) else "no metrics"
+            raise GenaugError(
+                f"The training of downstream={self.name} returns {there}, but tables show {self.metric}: return "
+                f'{{"metrics": {{"{self.metric}": NUMBER, …}}, …}}, or name another one in metric: ClassVar[str].'
+            )

@@ -49,7 +49,7 @@ class Source:
 
     def read(self) -> Dataset:
         """All samples with their fixed splits, before any few-shot draw."""
-        raise AssertionError(f"{type(self).__name__} does not read")
+        raise AssertionError(f"{type(self).__name__} has no method read")
 
     def identity(self) -> Any:
         """Everything that decides which samples a trial sees."""
@@ -103,7 +103,7 @@ class FolderSource(Source):
 
     def files(self) -> Iterable[Path]:
         """Annotation files and images that ``read`` reads."""
-        raise AssertionError(f"{type(self).__name__} names no files")
+        raise AssertionError(f"{type(self).__name__} has no method files")
 
     def content(self) -> str:
         """Hash of the names and contents of ``files``."""
