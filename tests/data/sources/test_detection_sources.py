@@ -59,6 +59,13 @@ def test_voc_boxes_become_zero_based_with_exclusive_ends_and_odd_ones_are_counte
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (5, 1, 2)
 
 
+def test_voc_files_in_a_folder_called_xml_are_found(voc):
+    (voc / "Annotations").rename(voc / "xml")
+    (voc / "JPEGImages").rename(voc / "images")
+    assert recognise(voc).preset == "voc"
+    assert len(Voc(root=str(voc), seed=0).read().train) == 5
+
+
 def test_voc_that_does_not_parse_names_file_and_line(voc):
     path = voc / "Annotations" / "3.xml"
     path.write_text("<annotation>\n<object>\n<name>cell</nome>\n")
@@ -143,6 +150,26 @@ def test_coco_faults_are_named(coco, text, said):
     path.write_text(text)
     with pytest.raises(GenaugError, match=said):
         read_coco(path)
+
+
+@pytest.mark.parametrize(
+    "place", ["../../../label-studio/data/media/upload/3/", "C:\\Users\\me\\parts\\", "/home/me/parts/", "../"]
+)
+def test_coco_images_are_found_by_the_last_part_of_paths_of_another_computer(coco, place):
+    path = coco / "annotations" / "instances_train2017.json"
+    data = json.loads(path.read_text())
+    before = Coco(root=str(coco), seed=0).read()
+    for image in data["images"]:
+        image["file_name"] = f"{place}{image['file_name']}"
+    path.write_text(json.dumps(data))
+    after = Coco(root=str(coco), seed=0).read()
+    assert [(s.id, s.boxes.xyxy.tolist()) for s in after.train] == [(s.id, s.boxes.xyxy.tolist()) for s in before.train]
+    told = after.notes.get("images_found_by_the_last_part_of_their_paths", 0)
+    assert told == (0 if place == "../" else len(data["images"]))
+    data["images"][1]["file_name"] = f"/elsewhere/{Path(data['images'][0]['file_name'].replace(chr(92), '/')).name}"
+    path.write_text(json.dumps(data))
+    with pytest.raises(GenaugError, match=r"image \d+ and .*image \d+ both mean .*\. Give each file a name of its own"):
+        Coco(root=str(coco), seed=0).read()
 
 
 def test_coco_image_that_is_nowhere_is_named(coco):

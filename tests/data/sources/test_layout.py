@@ -237,6 +237,28 @@ def test_annotations_of_which_any_may_be_meant_are_refused(files, said, tmp_path
         recognise(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            ("obj_train_data/0.png", "obj_train_data/0.txt", "obj.data"),
+            r"looks like dataset=yolo, whose data\.yaml is miss",
+        ),
+        (
+            ("images/train/0.png", "annotations/train/0.xml"),
+            r"Pascal VOC are read with dataset=voc where each lies beside",
+        ),
+    ],
+)
+def test_annotations_in_places_that_are_not_read_are_told_what_they_look_like(files, said, tmp_path):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("<annotation></annotation>")
+    Image.new("RGB", (8, 8)).save(tmp_path / files[0])
+    with pytest.raises(GenaugError, match=said):
+        recognise(tmp_path)
+
+
 def test_a_class_that_loses_all_its_images_is_no_silent_loss(tmp_path):
     classes(tmp_path)
     shutil.rmtree(tmp_path / "dog")

@@ -1,6 +1,7 @@
 """Any COCO instances JSON, whatever folder its images are in."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,14 @@ class Coco(DetectionFiles):
             split: [(self._image(split, paths[split], annotation), annotation) for annotation in file.annotations]
             for split, file in parsed.items()
         }
+        for pairs in listed.values():
+            twice = next((path for path, count in Counter(path for path, _ in pairs).items() if count > 1), None)
+            if twice is not None:
+                where, other = (annotation.where for path, annotation in pairs if path == twice)
+                raise GenaugError(f"{where} and {other} both mean {twice}. Give each file a name of its own.")
+            rules.notes["images_found_by_the_last_part_of_their_paths"] += sum(
+                not path.as_posix().endswith(_tail(annotation.file_name)) for path, annotation in pairs
+            )
         splits = self.samples(listed, rules, self.masks)
         return self.dataset(class_names, splits, rules.notes, remarks)
 
@@ -112,6 +121,8 @@ class Coco(DetectionFiles):
                 for name in (*NAMES[split], json_path.stem.partition("_")[2])
             ]
         names = dict.fromkeys((annotation.file_name, annotation.file_name.replace("\\", "/")))
+        if (tail := _tail(annotation.file_name)) != annotation.file_name.replace("\\", "/"):
+            names[tail.rpartition("/")[2]] = None  # a path of the place where they were labelled
         for name in names:
             for folder in folders:
                 path = folder / name
@@ -133,6 +144,11 @@ class Coco(DetectionFiles):
 def _first_word(name: str) -> str:
     """``train`` of ``train2017`` and of ``Train_v2``."""
     return re.split(r"[^a-z]", name.lower())[0]
+
+
+def _tail(name: str) -> str:
+    """A path without what leads out of a folder: a drive, slashes and dots at its beginning."""
+    return re.sub(r"^(?:[A-Za-z]:|\.\.?(?=[\\/])|[\\/])+", "", name).replace("\\", "/")
 
 
 def _is_file(path: Path) -> bool:

@@ -31,6 +31,7 @@ ANNOTATIONS = {
     "segmentationclass",
     "segmentationobject",
     "trimaps",
+    "xml",
     "xmls",
 }
 

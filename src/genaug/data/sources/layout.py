@@ -305,7 +305,13 @@ class _Reader:
             for place in (folder, self.root):
                 if next(place.glob(pattern), None) is not None:
                     return f"it looks like dataset={preset} dataset.root={place}"
-        if any((self.root / name).is_dir() for name in ("labels", "train/labels")):
+        if next(self.root.rglob("*.xml"), None) is not None:
+            return (
+                "XML files of Pascal VOC are read with dataset=voc where each lies beside its image, in one folder or one per "
+                "split, or all in Annotations/"
+            )
+        beside = (image.with_suffix(".txt").is_file() for image in self.tree.every_image())
+        if any((self.root / name).is_dir() for name in ("labels", "train/labels")) or next(beside, False):
             return (
                 "it looks like dataset=yolo, whose data.yaml is missing: write one with train: FOLDER (of images), val and "
                 "test where there are such, and names: [CLASS, CLASS]"
