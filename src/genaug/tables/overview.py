@@ -182,6 +182,7 @@ def write_pages() -> list[Path]:
     root = experiment_root()
     written = {root / name: text for name, text in pages().items()}
     others = [page for name in WITH_RECORDS if (page := root.parent / name).exists()]
-    for page, text in (written := written | {page: with_records(page.read_text()) for page in others}).items():
+    written |= {page: with_records(page.read_text()) for page in others}
+    for page, text in written.items():
         write_text(page, text)
     return list(written)

@@ -102,14 +102,14 @@ def _warnings(table: Table, entries: list[Entry], outputs: Path, features: str, 
             lines += [text for text in [result.get("prior_check")] if text]  # of prior and data, whatever the method
         if text := rejected_warning(name, rejected, entry.images):
             lines.append(text)
-        pooled = [result for result in own if result["pool"]]
+        pooled = [result for result in own if result["pool"]] if deep else []
         audits = [read_json(outputs / "leaks" / result["pool"] / "leaks.json", AUDIT) for result in pooled]
         lines += [text for audit in audits if (text := leak_warning(name, audit))]
         if pooled and not any(audits):
             unaudited.setdefault(name, pooled[0]["pool"])
-        if deep and pooled:
+        if pooled:
             lines += _agreement(name, pooled[0], outputs, features)
-    if deep and unaudited:
+    if unaudited:
         (name, pool), *_ = unaudited.items()
         words = ["genaug", "leaks", pool[:8], "--features", "pixels"]
         words += [] if outputs == Path("outputs") else ["--outputs", str(outputs)]
