@@ -35,6 +35,11 @@ from tests.tables.finished_cells import EXPERIMENT, accuracy, finish, finish_all
         ({"published": [{"where": {"generator": "none"}, "value": 1}]}, "where lacks dataset.shots"),
         ({"published": [{"where": {}, "value": 1, "sorce": "x"}]}, "no key sorce. Did you mean source"),
         ({"publication": {"tol": 1}}, "publication has no key tol"),
+        ({"published": {"none": 0.5}}, "table.published is {'none': 0.5}: write a list, e.g. published: [{where:"),
+        ({"published": [0.5]}, "table.published[0] must be a mapping of keys, not 0.5"),
+        ({"baseline": "none"}, "table.baseline is 'none': write the row's keys with their values"),
+        ({"scale": ["x"]}, "table.scale is ['x']: write sizes by data set"),
+        ({"rows": ["augmnt"]}, "table.rows and table.columns name keys of a run, not augmnt: augment …"),
         ({"curve": {"over": "mix.alpha"}}, "curve.over=mix.alpha must be one of the columns"),
     ],
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from genaug.config import RunConfig
 from genaug.core.errors import GenaugError
 from genaug.core.foreign import read_foreign_yaml
 from genaug.core.paths import experiment_files, project_root
@@ -15,6 +16,17 @@ UNITS = ("fraction", "percent", "error_percent")
 EVIDENCE = ("paper", "code", "figure", "table", "log", "derived", "secondary", "unverified")
 NORMS = ("max", "interval")
 SCALES = ("none", "min_max")
+
+SHAPES = (
+    ("rows", list, "a list of keys, e.g. rows: [generator, mix.alpha]"),
+    ("columns", list, "a list of keys, e.g. columns: [dataset.shots]"),
+    ("baseline", Mapping, "the row's keys with their values, e.g. baseline: {generator: none}"),
+    ("labels", Mapping, "what to print for a value, e.g. labels: {none: no images}"),
+    ("publication", Mapping, "what all published values share, e.g. publication: {source: Fig. 1}"),
+    ("published", list, "a list, e.g. published: [{where: {generator: none}, value: 0.5}]"),
+    ("scale", Mapping, "sizes by data set, e.g. scale: {cub200: {classes: 200, train: 30}}"),
+)
+"""What parts of a ``table:`` section are, for those who write one."""
 
 T = TypeVar("T")
 
@@ -174,6 +186,9 @@ def parse_spec(content: Any, where: str) -> TableSpec:
     values = _fields(TableSpec, content, f"{where}: table")
     for key in ("rows", "columns"):  # one key may stand alone
         values |= {key: [values[key]]} if isinstance(values.get(key), str) else {}
+    for key, kind, like in SHAPES:
+        if values.get(key) is not None and not isinstance(values[key], kind):
+            raise GenaugError(f"{where}: table.{key} is {values[key]!r}: write {like}.")
     if values.get("curve") is not None:
         values["curve"] = Curve(**_fields(Curve, values["curve"], f"{where}: table.curve"))
     values["scale"] = {
@@ -190,7 +205,7 @@ def parse_spec(content: Any, where: str) -> TableSpec:
         raise GenaugError(f"{where}: table.publication has no key {unknown[0]}. It has {', '.join(sorted(allowed))}.")
     entries = values.get("published") or []
     values["published"] = [
-        Published(**_fields(Published, {**common, **entry}, f"{where}: table.published[{i}]"))
+        Published(**common | _fields(Published, entry, f"{where}: table.published[{i}]"))
         for i, entry in enumerate(entries)
     ]
     spec = TableSpec(**values)
@@ -230,6 +245,13 @@ def _check(spec: TableSpec, where: str) -> None:
             choice("table.overall.without", key, tuple(spec.rows))
         if overall.scale != "none" and spec.unit != "fraction":
             raise GenaugError(f"{where}: table.overall.scale={overall.scale} has no unit: leave table.unit out.")
+    groups = [f.name for f in dataclasses.fields(RunConfig)]
+    for key in spec.keys() if spec.overall is None else spec.rows:
+        if key.partition(".")[0] not in groups:
+            near = difflib.get_close_matches(key.partition(".")[0], groups, n=1) or groups
+            raise GenaugError(
+                f"{where}: table.rows and table.columns name keys of a run, not {key}: {', '.join(near)} …"
+            )
     for key in spec.baseline:
         choice("table.baseline", key, tuple(spec.keys()))
     for i, entry in enumerate(spec.published):
