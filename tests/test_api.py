@@ -89,6 +89,14 @@ def test_own_presets_and_experiments_stand_beside_those_of_the_package(tmp_path,
     assert genaug.compose(["experiment=demo/compare"]).experiment == "demo/compare"
 
 
+def test_a_preset_that_an_experiment_chooses_without_override_is_told_how_to_choose_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments" / "my").mkdir(parents=True)
+    (tmp_path / "experiments" / "my" / "test.yaml").write_text("# @package _global_\ndefaults:\n- mix: concat\n")
+    with pytest.raises(GenaugError, match=r"defaults of .*test\.yaml, write `override /mix: concat` for `mix: concat`"):
+        genaug.compose(["experiment=my/test"])
+
+
 def test_an_own_preset_stands_in_for_the_one_of_the_package_that_has_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = tmp_path / "conf" / "generator" / "real_guidance_low.yaml"

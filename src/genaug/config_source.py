@@ -270,6 +270,12 @@ def _read(file: Path, mtime_ns: int, item: str) -> tuple[bytes, bytes]:
         raise GenaugError(
             f"experiment={item} is the mean of others and has no run of its own: genaug sweep experiment={item}."
         )
+    for entry in content.get("defaults", ()):
+        group = str(next(iter(entry))) if OmegaConf.is_dict(entry) else ""
+        if group in presets():
+            raise GenaugError(
+                f"In the defaults of {file}, write `override /{group}: {entry[group]}` for `{group}: {entry[group]}`."
+            )
     for of_others in ("table", "chosen_by"):  # read by tables/spec.py and choosing.py
         content.pop(of_others, None)
     smoke = content.pop("smoke", OmegaConf.create({}))

@@ -136,7 +136,7 @@ class ImagesFromFolder(Generator):
         scale = scale_of(item, source)
         if scale is None or source.boxes is None:
             return None
-        xyxy = source.boxes.xyxy * np.tile(np.float32(scale), 2)
+        xyxy = source.boxes.xyxy * np.tile(np.asarray(scale, dtype=np.float32), 2)
         return Boxes(xyxy=xyxy, labels=source.boxes.labels, crowd=source.boxes.crowd)
 
     def _root(self) -> Path:
