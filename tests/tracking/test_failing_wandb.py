@@ -1,6 +1,7 @@
 """W&B is a mirror: whatever fails there costs the mirror, never the run."""
 
 import time
+from typing import ClassVar
 
 import pytest
 import wandb
@@ -69,31 +70,39 @@ def test_a_run_that_was_told_to_end_is_interrupted_and_a_failed_one_has_its_trac
     assert "Traceback" in (cell.folder / "log.txt").read_text() and status["attempt"] == 1
 
 
+class Page(Mirror):
+    """Keeps how it was closed."""
+
+    title = "TensorBoard"
+    codes: ClassVar[list[int]] = []
+
+    def __init__(self, cell, project):
+        self.codes.clear()
+
+    def finish(self, summary, exit_code):
+        self.codes.append(exit_code)
+
+
 def test_a_run_whose_tracker_does_not_start_has_failed_and_says_why(tmp_path, monkeypatch):
     from genaug.composition import compose_typed
     from genaug.runs.collection import read_status
 
     monkeypatch.setenv("WANDB_MODE", "nonsense")
-    cell = Cell.of(compose_typed(["generator=none", f"paths.outputs_dir={tmp_path}"]))
+    monkeypatch.setattr("genaug.tracking.record.BOARDS", (Page,))
+    cell = Cell.of(compose_typed(["generator=none", "tracking.tensorboard=true", f"paths.outputs_dir={tmp_path}"]))
     with pytest.raises(GenaugError, match="did not start"), cell.claim():
         pytest.fail("it has no page")
     status = read_status(cell.folder)
     assert status is not None and status["state"] == "failed" and "did not start" in status["reason"]
+    assert Page.codes == [1]  # the page of the tracker that did start is closed
 
 
 def test_a_run_whose_result_cannot_be_written_is_no_success_in_a_tracker(tmp_path):
     from genaug.composition import compose_typed
     from genaug.run import Synthetic, finish
 
-    class Page(Mirror):
-        """Keeps how it was closed."""
-
-        def finish(self, summary, exit_code):
-            codes.append(exit_code)
-
-    codes: list[int] = []
     cell = Cell.of(compose_typed(["generator=none", "tracking=local", f"paths.outputs_dir={tmp_path}"]))
     with pytest.raises(GenaugError, match="accuracy_macro is nan, which no result may hold"), cell.claim() as record:
-        record.mirrors.append(Page())
+        record.mirrors.append(Page(cell, ""))
         finish(cell, record, {"metrics": {"test/accuracy_macro": float("nan")}}, Synthetic())
-    assert codes == [1]
+    assert Page.codes == [1]

@@ -149,13 +149,17 @@ def open_record(tracking: Tracking, cell: Tracked, attempt: int) -> Record:
         GenaugError: if a tracker does not start.
     """
     record = Record(cell.folder)
-    for board in BOARDS:
-        key = board.title.lower()
-        if getattr(tracking, key):
-            with boundary(f"{board.title} did not start", f"Write tracking.{key}=false to go without it."):
-                record.mirrors.append(board(cell, tracking.project))
-    if tracking.wandb:
-        record.mirrors.append(open_wandb(tracking, cell, attempt, record))
+    try:
+        for board in BOARDS:
+            key = board.title.lower()
+            if getattr(tracking, key):
+                with boundary(f"{board.title} did not start", f"Write tracking.{key}=false to go without it."):
+                    record.mirrors.append(board(cell, tracking.project))
+        if tracking.wandb:
+            record.mirrors.append(open_wandb(tracking, cell, attempt, record))
+    except GenaugError:
+        record.finish({}, exit_code=1)  # the pages in those before it
+        raise
     return record
 
 
