@@ -210,6 +210,24 @@ def test_the_table_without_overrides_is_that_of_the_last_run(project: Path) -> N
     record.write_text("".join(json.dumps({"folder": "x", "overrides": job, "failed": False}) + "\n" for job in jobs))
     assert expand("paper/item").extra == ("mix.m=2,3", "preset=smoke", "trainer.precision=bf16-true")
     assert expand("paper/item", []).extra == ()
+    jobs = [
+        [
+            f"generator={g}",
+            f"dataset.shots={k}",
+            f"seed={seed}",
+            "mix.alpha=0.5",
+            "experiment=paper/item",
+            "preset=smoke",
+        ]
+        for g in ("none", "da_fusion")
+        for k in (1, 2)
+        for seed in (0, 7)
+    ]
+    record.write_text("".join(json.dumps({"overrides": job}) + "\n" for job in jobs))
+    extra = expand("paper/item").extra  # a method, seeds and, of the smoke section, shots that the experiment has not
+    assert extra == ("generator=none,da_fusion", "dataset.shots=1,2", "seed=0,7", "preset=smoke")
+    record.write_text("".join(json.dumps({"overrides": job[:-1]}) + "\n" for job in jobs if job[0] == "generator=none"))
+    assert expand("paper/item").extra == ("seed=0,7",)
 
 
 def test_cells_that_the_table_cannot_tell_apart_are_refused(project: Path, sweep_of) -> None:

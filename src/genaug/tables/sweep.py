@@ -185,12 +185,20 @@ def last_extra(outputs: Path, item: str) -> tuple[str, ...]:
     if (names := members(item)) != [item]:
         return tuple(dict.fromkeys(chain.from_iterable(last_extra(outputs, name) for name in names)))
     content = read_experiment(item)
-    parts = [content, content.get("smoke") or {}]
-    swept = {key for part in parts for key in part.get("hydra", {}).get("sweeper", {}).get("params", {})}
+    jobs = next(_records(outputs, item), [])
+    smokes = any("preset=smoke" in overrides for overrides in jobs)
+    own: dict[str, set[str]] = {}
+    """The values of each key that the experiment sweeps by itself."""
+    for part in (content, content.get("smoke") or {}) if smokes else (content,):
+        for word in parameters(part.get("hydra", {}).get("sweeper", {}).get("params")):
+            own[word.partition("=")[0]] = {job[0].partition("=")[2] for job in combinations([word])}
     values: dict[str, dict[str, None]] = {}  # in order of appearance
-    for overrides in next(_records(outputs, item), []):
+    for overrides in jobs:
         check_overrides(overrides, f"The record of the last sweep of {item}")
         for key, _, value in (override.partition("=") for override in overrides):
-            if key.lstrip("+") not in swept and key != "experiment" and not key.startswith(HIDDEN):
+            if key != "experiment" and not key.startswith(HIDDEN):
                 values.setdefault(key, {})[value] = None
-    return tuple(f"{key}={','.join(found)}" for key, found in values.items())
+    # of a sweep of its own, all values are meant unless there are others: fewer may be one that was interrupted
+    return tuple(
+        f"{key}={','.join(found)}" for key, found in values.items() if found.keys() - own.get(key.lstrip("+"), set())
+    )
