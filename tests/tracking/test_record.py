@@ -1,6 +1,9 @@
 """The local record of a cell."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -29,6 +32,14 @@ def test_a_resumed_training_leaves_every_row_once(tmp_path):
     losses = [row["step"] for row in rows(tmp_path) if "train/loss" in row]
     assert losses == [8, 16, 24, 32, 40]
     assert {"step": 16, "accepted": 0.5} in rows(tmp_path)
+
+
+def test_the_log_holds_any_name_whatever_the_systems_encoding(tmp_path):
+    imports = "import sys, pathlib; from genaug.tracking.record import Record"
+    program = f"{imports}; Record(pathlib.Path(sys.argv[1])).note(chr(0x732b))"
+    ascii_alone = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=ascii_alone, check=True)
+    assert (tmp_path / "log.txt").read_text(encoding="utf-8").endswith(" \u732b\n")
 
 
 def test_a_training_without_a_checkpoint_starts_its_rows_anew(tmp_path):

@@ -75,7 +75,7 @@ class Record:
 
     def note(self, text: str) -> None:
         """A line for ``log.txt`` alone."""
-        with (self.folder / "log.txt").open("a") as log:
+        with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def log(self, metrics: dict[str, float], step: int) -> None:
