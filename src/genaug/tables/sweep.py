@@ -15,11 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 from genaug.choosing import choose
 from genaug.composition import Composer, checked, sets_value, without_hydra
 from genaug.config import RunConfig
-from genaug.config_source import register
+from genaug.config_source import files_of, register
 from genaug.core.combinations import combinations, parameters
 from genaug.core.errors import GenaugError
 from genaug.core.files import read_rows
-from genaug.core.foreign import check_overrides
+from genaug.core.foreign import check_overrides, read_yaml
 from genaug.core.identity import Texts
 from genaug.core.paths import sweep_command
 from genaug.core.registry import COMPONENTS
@@ -186,10 +186,13 @@ def last_extra(outputs: Path, item: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(chain.from_iterable(last_extra(outputs, name) for name in names)))
     content = read_experiment(item)
     jobs = next(_records(outputs, item), [])
-    smokes = any("preset=smoke" in overrides for overrides in jobs)
+    parts = [content]
+    for preset in dict.fromkeys(word.partition("=")[2] for job in jobs for word in job if word.startswith("preset=")):
+        parts += map(read_yaml, files_of("preset", preset)[:1])
+        parts += [content.get(preset) or {}] if preset == "smoke" else []
     own: dict[str, set[str]] = {}
     """The values of each key that the experiment sweeps by itself."""
-    for part in (content, content.get("smoke") or {}) if smokes else (content,):
+    for part in parts:
         for word in parameters(part.get("hydra", {}).get("sweeper", {}).get("params")):
             own[word.partition("=")[0]] = {job[0].partition("=")[2] for job in combinations([word])}
     values: dict[str, dict[str, None]] = {}  # in order of appearance
