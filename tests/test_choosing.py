@@ -104,6 +104,13 @@ def test_a_preset_keeps_its_own_values(own):
     assert {cell.config.dataset.image_size for cell in smoke.cells} == {64}
 
 
+def test_a_setting_that_no_method_of_the_command_line_has_is_left_out(own, tmp_path):
+    assert "generator.t0" in chosen([*own, "generator=none,real_guidance"])
+    words = [*own, "generator=none,folder", f"generator.root={tmp_path}"]
+    assert "generator.t0" not in chosen(words) and "mix.m" in chosen(words)
+    assert "generator.t0" in chosen([*own, "generator=none,unheard_of"])  # which is said where it is composed
+
+
 def test_a_folder_with_boxes_is_read_as_it_is_and_goes_to_the_other_experiment(tmp_path):
     words = [f"dataset.root={boxes(tmp_path / 'mine')}", f"paths.outputs_dir={tmp_path / 'outputs'}"]
     found = chosen(words, "own/detection")

@@ -118,8 +118,18 @@ def choose(item: str, words: Sequence[str]) -> Choice:
     taken = given | {key for pair in ONE if given & set(pair) for key in pair} | _of_preset(content, words)
     if "downstream" in given and not any(word.startswith("downstream=") for word in single):
         taken.add("downstream.batch_size")  # of several models, each has its own
-    left = [row for row in settings if row.override.partition("=")[0] not in taken]
+    left = [row for row in settings if row.override.partition("=")[0] not in taken and _any_has(row.override, words)]
     return Choice((*layout, *left), place, note)
+
+
+def _any_has(setting: str, words: Sequence[str]) -> bool:
+    """Whether a component that the words choose has the key of a setting; true where they choose none of its group."""
+    group, _, key = setting.partition("=")[0].partition(".")
+    names = [name for word in words if word.startswith(f"{group}=") for name in word.partition("=")[2].split(",")]
+    load_components()
+    components = [COMPONENTS[group][component_of(group, name)] for name in names if key and files_of(group, name)]
+    has = [key.partition(".")[0] in component.__dataclass_fields__ for component in components]  # type: ignore[attr-defined]
+    return any(has) or len(has) < len(names) or not names
 
 
 def _single(item: str, words: Sequence[str]) -> list[str]:
