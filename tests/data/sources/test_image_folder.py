@@ -87,6 +87,9 @@ def test_a_folder_without_images_or_classes_is_explained(tmp_path):
         source(tmp_path).read()
     with pytest.raises(GenaugError, match="not a folder"):
         source(tmp_path / "absent").read()
+    (tmp_path / "labels.json").touch()
+    with pytest.raises(GenaugError, match=rf"labels\.json is a file: write the folder that it lies in, {tmp_path}\."):
+        source(tmp_path / "labels.json").read()
 
 
 def test_too_many_shots_name_the_class_and_the_most_that_would_do(tmp_path):

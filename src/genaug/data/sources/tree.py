@@ -69,7 +69,7 @@ def check_folder(root: Path, written: str) -> Path:
     if not written.strip():
         raise GenaugError("dataset.root= is empty: write the data set's folder, e.g. dataset.root=data/birds.")
     if not root.is_dir():
-        kind = "a file, not a folder" if root.is_file() else "not a folder"
+        kind = f"a file: write the folder that it lies in, {root.parent}" if root.is_file() else "not a folder"
         raise GenaugError(f"dataset.root={written} is {kind}.")
     return root
 
