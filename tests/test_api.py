@@ -107,6 +107,10 @@ def test_an_own_preset_stands_in_for_the_one_of_the_package_that_has_its_name(tm
     own.write_text("defaults: [real_guidance_low, _self_]\nt0: 0.11\n")
     with pytest.raises(GenaugError, match=r"real_guidance_low\.yaml builds on itself: give it a name of its own"):
         genaug.compose(["generator=real_guidance_low"])
+    own.write_text("defaults: [around, _self_]\nt0: 0.11\n")
+    own.with_name("around.yaml").write_text("defaults: [real_guidance_low, _self_]\n")
+    with pytest.raises(GenaugError, match=r"around\.yaml builds on itself by way of real_guidance_low"):
+        genaug.compose(["generator=real_guidance_low"])
     own.write_text("defaults: [_nobody, _self_]\nname: real_guidance_low\n")
     with pytest.raises(
         GenaugError, match=r"on _nobody, and no class is declared by @component\('generator', 'nobody'\)"

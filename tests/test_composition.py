@@ -137,7 +137,7 @@ def test_a_preset_that_is_edited_between_two_compositions_holds_what_it_says_now
         ("defaults: [{generator: 3}]", "{{'generator': 3}} in the defaults of {file} names no preset"),
         ("defaults: [_self_]", "{file} does not say which generator it changes"),
         ("t0: 0.3", "{file} does not say which generator it changes"),
-        ("defaults: [_nothing, _self_]", "In generator=mine: There is no preset generator=_nothing"),
+        ("defaults: [_nothing, _self_]", "{file} builds on _nothing, and no class is declared by @comp"),
         ("defaults: [_self_, _self_]", "{file} does not say which generator it changes"),
         ("- a", "{file} cannot be read as YAML (it holds list"),
         ("", "{file} cannot be read as YAML (it holds nothing"),

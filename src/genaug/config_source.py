@@ -178,8 +178,8 @@ def check_preset(file: Path, group: str) -> None:
         names = chosen if isinstance(chosen, list) and chosen is not entry else [chosen]
         if not all(isinstance(name, str) or (name is None and isinstance(entry, dict)) for name in names):
             raise GenaugError(f"{entry} in the defaults of {file} names no preset: write NAME, or GROUP: NAME.")
-        if entry == file.stem:
-            raise GenaugError(f"{file} builds on itself: give it a name of its own, or write what it builds on.")
+        if group in COMPONENTS and isinstance(entry, str):
+            _chain(group, entry)  # refuses a circle, in which Hydra would go round
         name = str(entry).removeprefix("_")
         if group in COMPONENTS and str(entry) not in (name, "_self_") and name not in COMPONENTS[group]:
             raise GenaugError(
@@ -214,16 +214,33 @@ def _built_on(group: str, name: str) -> tuple[list[DictConfig], str]:
     Raises:
         GenaugError: if there is no such preset.
     """
+    contents, name = _chain(group, name)
+    if not name.startswith("_"):
+        raise GenaugError(f"There is no preset {group}={name}.")
+    return contents, name.removeprefix("_")
+
+
+def _chain(group: str, name: str) -> tuple[list[DictConfig], str]:
+    """The contents of a preset's file and of those that it builds on, and the name at their end, of which there is no file.
+
+    Raises:
+        GenaugError: if a preset builds on itself, at once or by way of others.
+    """
+    names: list[str] = []
     contents: list[DictConfig] = []
-    while not name.startswith("_"):
-        files = files_of(group, name)
-        if not files:
-            raise GenaugError(f"There is no preset {group}={name}.")
+    while files := files_of(group, name):
+        if name in names:
+            ways = ", ".join(other for other in names[names.index(name) :] if other != name)
+            raise GenaugError(
+                f"{files[0]} builds on itself{ways and f' by way of {ways}'}: give it a name of its own, or write what it "
+                "builds on."
+            )
         content = OmegaConf.load(files[0])
         assert isinstance(content, DictConfig)
+        names.append(name)
         contents.append(content)
         name = next((base for base in content.get("defaults", ()) if isinstance(base, str)), "_self_")
-    return contents, name.removeprefix("_")
+    return contents, name
 
 
 def list_presets() -> str:
