@@ -276,6 +276,13 @@ def test_the_command_copies_by_name_and_says_what_differs(tmp_path):
     said = genaug("store", "diff", place, "--outputs", str(here), code=1)
     assert "only here  pools/" in said and "2 only here, 2 same" in said
     assert not (there / "store" / "pools").exists() and ACCEPTED not in said
+    nowhere = (tmp_path / "plaec").as_uri()
+    assert f"There is nothing at {nowhere}." in genaug("store", "pull", nowhere, "--outputs", str(there), code=2)
+    said = genaug("store", "pull", place, "tokesn", "--outputs", str(there), code=2)
+    assert f"There is nothing at {place} whose name has tokesn." in said
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert f"nothing finished in {empty}" in genaug("store", "push", place, "--outputs", str(empty), code=2)
 
 
 def test_a_packed_pool_goes_to_another_machine_and_a_larger_one_replaces_it(tmp_path):

@@ -1,5 +1,6 @@
 """Results, artefacts and pools to a place that several machines share, and back."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genaug.cli.options import Outputs, app
+from genaug.core.errors import GenaugError
 
 if TYPE_CHECKING:
     from genaug.runs.items import Item
@@ -29,7 +31,8 @@ def push(url: Url, patterns: Patterns = None, outputs: Outputs = Path("outputs")
     from genaug.runs.remote import Remote
     from genaug.runs.remote import push as copy
 
-    _say(copy(outputs.expanduser().absolute(), Remote(url), patterns or ()))
+    here = outputs.expanduser().absolute()
+    _say(copy(here, Remote(url), patterns or ()), f"There is nothing finished in {here}", patterns)
 
 
 @store.command()
@@ -38,7 +41,8 @@ def pull(url: Url, patterns: Patterns = None, outputs: Outputs = Path("outputs")
     from genaug.runs.remote import Remote
     from genaug.runs.remote import pull as copy
 
-    _say(copy(outputs.expanduser().absolute(), Remote(url), patterns or ()))
+    remote = Remote(url)
+    _say(copy(outputs.expanduser().absolute(), remote, patterns or ()), f"There is nothing at {remote.shown}", patterns)
 
 
 @store.command()
@@ -56,14 +60,20 @@ def diff(url: Url, patterns: Patterns = None, outputs: Outputs = Path("outputs")
         raise typer.Exit(1)
 
 
-def _say(copied: "Iterator[tuple[Item, str]]") -> None:
-    """A line for each item that was copied or is damaged, and the sums; exit code 1 for damaged ones."""
+def _say(copied: "Iterator[tuple[Item, str]]", nothing: str, patterns: list[str] | None) -> None:
+    """A line for each item that was copied or is damaged, and the sums; exit code 1 for damaged ones.
+
+    Raises:
+        GenaugError: if there is no item, in the words of ``nothing``: a wrong address or pattern copies none.
+    """
     counts: dict[str, int] = {}
     for item, state in copied:
         word = state.partition(":")[0]
         counts[word] = counts.get(word, 0) + 1
         if ":" in state:
             typer.echo(f"{item.kind}/{item.name}: {state}")
-    typer.echo(", ".join(f"{count} {word}" for word, count in sorted(counts.items())) or "nothing to copy")
+    if not counts:
+        raise GenaugError(f"{nothing} whose name has {shlex.join(patterns)}." if patterns else f"{nothing}.")
+    typer.echo(", ".join(f"{count} {word}" for word, count in sorted(counts.items())))
     if "damaged" in counts:
         raise typer.Exit(1)
