@@ -178,10 +178,11 @@ def check_preset(file: Path, group: str) -> None:
         names = chosen if isinstance(chosen, list) and chosen is not entry else [chosen]
         if not all(isinstance(name, str) or (name is None and isinstance(entry, dict)) for name in names):
             raise GenaugError(f"{entry} in the defaults of {file} names no preset: write NAME, or GROUP: NAME.")
-        if group in COMPONENTS and isinstance(entry, str):
-            _chain(group, entry)  # refuses a circle, in which Hydra would go round
-        name = str(entry).removeprefix("_")
-        if group in COMPONENTS and str(entry) not in (name, "_self_") and name not in COMPONENTS[group]:
+        if group not in COMPONENTS or not isinstance(entry, str) or entry == "_self_":
+            continue
+        _chain(group, entry)  # refuses a circle, in which Hydra would go round
+        name = entry.removeprefix("_")
+        if name != entry and name not in COMPONENTS[group]:
             raise GenaugError(
                 f"{file} builds on {entry}, and no class is declared by @component({group!r}, {name!r}). Write that above it, "
                 "in a file of genaug, or in a module that an installed package names as an entry point of genaug.components."

@@ -59,9 +59,8 @@ def _git_revision() -> str | None:
     here = Path(__file__)
     try:
         run = functools.partial(subprocess.run, cwd=here.parent, capture_output=True, text=True, check=True, timeout=10)
-        run(
-            ["git", "ls-files", "--error-unmatch", here.name]
-        )  # an installed genaug may lie in a repository of the user's
+        # an installed genaug may lie in a repository of the user's, which does not know its files
+        run(["git", "ls-files", "--error-unmatch", here.name])
         commit = run(["git", "rev-parse", "HEAD"]).stdout.strip()
         return commit + ("+changes" if run(["git", "status", "--porcelain"]).stdout.strip() else "")
     except (OSError, subprocess.SubprocessError):
