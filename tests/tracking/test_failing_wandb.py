@@ -79,6 +79,12 @@ class Page(Mirror):
     def __init__(self, cell, project):
         self.codes.clear()
 
+    def log(self, metrics, step):
+        pass
+
+    def image(self, key, path):
+        pass
+
     def finish(self, summary, exit_code):
         self.codes.append(exit_code)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.runs.cell import Cell
-from genaug.tracking.local_boards import BOARDS, LocalBoard
+from genaug.tracking.local_boards import BOARDS, TensorBoard
 from genaug.tracking.record import Record, open_record
 
 KEYS = [board.title.lower() for board in BOARDS]
@@ -88,9 +88,7 @@ def test_a_tracker_shows_the_rows_that_count_pictures_and_the_summary(key, tmp_p
 
 
 def test_a_failing_tracker_costs_its_page_alone(tmp_path):
-    class Broken(LocalBoard):
-        title = "TensorBoard"
-
+    class Broken(TensorBoard):
         def __init__(self):
             pass
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,32 +37,33 @@ _seen: set[tuple[Path, str, int, int]] = set()
 """Image files that this process has verified: pool, fingerprint, size and time of change of the file."""
 
 
-class Form:
+class Form(ABC):
     """How the images of one pool are kept."""
 
     def __init__(self, store: Store, folder: Path):
         self.store, self.folder = store, folder
 
+    @abstractmethod
     def own(self, names: Collection[str]) -> set[str]:
         """Those of these images that the pool has in this form."""
-        raise NotImplementedError
 
+    @abstractmethod
     def verified(self, names: Collection[str]) -> dict[str, dict[str, Any]]:
         """Look at the pool's own images: a damaged one is named and removed, so that it is made again.
 
         Returns:
             what is known of them, unless that is read when it is needed.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, name: str, image: Image.Image, about: dict[str, Any]) -> dict[str, Any]:
         """Keep a new image; returns what is known of it, unless that is read when it is needed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, name: str, data: bytes, about: dict[str, Any]) -> None:
         """Keep an image that the store has in another place, as it is there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def publish(
         self, variants: list[Variant], num_variants: int, abouts: dict[str, dict[str, Any]], dataset: Dataset, say: Say
     ) -> Pool:
@@ -71,7 +73,6 @@ class Form:
             abouts: of images that were made or looked at now. The row of any other is kept if there is one, else read from
                 the image.
         """
-        raise NotImplementedError
 
     def published(self, num_variants: int, dataset: Dataset) -> Pool | None:
         """The pool, where what was published needs no further look; the images of M = ``num_variants`` are then not listed."""

@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import shutil
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,16 +31,17 @@ class LocalBoard(Mirror):
 
     last_step = 0
 
+    @abstractmethod
     def __init__(self, cell: Tracked, project: str):
-        raise NotImplementedError
+        """Begin the page of a run."""
 
     def log(self, metrics: "Mapping[str, float]", step: int) -> None:
         self.last_step = max(self.last_step, step)
         self.send(metrics, step)
 
+    @abstractmethod
     def send(self, metrics: "Mapping[str, float]", step: int) -> None:
         """Numbers at a step, to the tracker."""
-        raise NotImplementedError
 
     def rewind(self, rows: "Sequence[Mapping[str, float]]") -> None:
         for row in rows:

@@ -1,5 +1,6 @@
 """What a tracker is to a run: a mirror of its local record, which may fail without harm."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -28,7 +29,7 @@ class Tracked(Protocol):
     def resolved(self) -> dict[str, Any]: ...
 
 
-class Mirror:
+class Mirror(ABC):
     """One run's page in one tracker. Whatever it raises costs the page, never the run (``record.Record``)."""
 
     title: ClassVar[str]
@@ -36,16 +37,16 @@ class Mirror:
     later: ClassVar[str] = ""
     """How the page can be had after a failure."""
 
+    @abstractmethod
     def log(self, metrics: "Mapping[str, float]", step: int) -> None:
         """Numbers at a training step."""
-        raise NotImplementedError
 
     def rewind(self, rows: "Sequence[Mapping[str, float]]") -> None:
         """The rows that count, ``step`` among their keys, when an interrupted training goes on after the last of them."""
 
+    @abstractmethod
     def image(self, key: str, path: Path) -> None:
         """A picture from a file of the run's folder."""
-        raise NotImplementedError
 
     def detections(self, key: str, found: "Sequence[tuple[Sample, Detections]]", names: "Sequence[str]") -> None:
         """Images with their labelled boxes and what was found in them."""
@@ -53,6 +54,6 @@ class Mirror:
     def pool(self, folder: Path, is_new: bool) -> None:
         """The pool that the run trains on, and whether it has made images of it."""
 
+    @abstractmethod
     def finish(self, summary: "Mapping[str, Any]", exit_code: int) -> None:
         """Close the page with the run's numbers and names."""
-        raise NotImplementedError
