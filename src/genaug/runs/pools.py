@@ -36,8 +36,8 @@ def find_run(outputs: Path, wanted: str) -> dict[str, Any]:
             return next(iter(found.values()))
         if found:
             raise GenaugError(
-                f"{wanted!r} may mean {len(found)} pools; write the first digits of one of them, or a pattern such as "
-                f"'da_fusion*_s0':{_lines(found.values())}"
+                f"{wanted!r} may mean {len(found)} pools; write the first digits of one of them, or more of its run's name, * "
+                f"for anything between:{_lines(found.values())}"
             )
     pools = {result["pool"]: result for result in reversed(results)}.values()
     raise GenaugError(f"No finished run below {runs} has a pool {wanted!r}. Pools:{_lines(pools) or ' none yet.'}")
