@@ -106,7 +106,7 @@ def test_costs_and_missing_seeds_are_stated():
     alike = [Arm(name=name, values={0: 0.6}, generated=name == "m", wanted=8) for name in ("none, flip_crop", "m")]
     assert judge(alike, "accuracy").warnings == ["Seeds are missing: each row has 1 of 8."]
     assert [duration(hours) for hours in (2.5, 0.5, 0.001, 0.0003, 0.0001)] == [
-        "2.5 hours", "30.0 minutes", "4 seconds", "a second", "a second at most",
+        "2.5 hours", "30.0 minutes", "4 seconds", "a second", "a second or less",
     ]  # fmt: skip
 
 

@@ -105,4 +105,4 @@ def duration(hours: float) -> str:
     if 60 * hours >= 1:
         return f"{60 * hours:.1f} minutes"
     seconds = 3600 * hours
-    return f"{seconds:.0f} seconds" if seconds >= 1.5 else "a second" if seconds > 1 else "a second at most"
+    return f"{seconds:.0f} seconds" if seconds >= 1.5 else "a second" if seconds > 1 else "a second or less"
