@@ -284,3 +284,17 @@ def test_voc_beside_its_images_in_one_folder_is_split_and_other_xml_is_none(tmp_
         picture(other / name / "0.png", ord(name))
     (other / "project.xml").write_text("<project/>")
     assert recognise(other).preset == "image_folder"
+
+
+def test_images_outside_the_root_that_are_numbered_alike_in_each_split_are_different_images(yolo, tmp_path):
+    for split, first in (("valid", 4), ("test", 6)):
+        for kind in ("images", "labels"):
+            for path in (yolo / split / kind).iterdir():
+                path.rename(path.with_stem(str(int(path.stem) - first)))
+    described = tmp_path / "described"
+    described.mkdir()
+    text = (yolo / "data.yaml").read_text().replace("../", "")
+    (described / "data.yaml").write_text(f"path: {yolo}\n{text}")
+    dataset = Yolo(root=str(described), seed=0).load()
+    assert [s.id for s in dataset.train] == ["train/images/0.png", "train/images/1.png"]
+    assert [s.id for s in dataset.test] == ["test/images/0.png", "test/images/1.png"]

@@ -1,7 +1,8 @@
 """What the detection data sets share: splits without classes, image files, identity of their content."""
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -70,15 +71,15 @@ class DetectionFiles(DetectionSource, FolderSource):
         root = self.folder()
         facts = inspect_all(path for pairs in listed.values() for path, _ in pairs)
         check_readable(facts)
+        ids = _ids(facts, root)
         found: dict[str, list[Sample]] = {}
         for split, pairs in listed.items():
             for path, annotation in pairs:
                 how = fit(annotation, facts[path], self.rescale_boxes, rules.notes)
                 mask = mask_of(path, annotation, how, facts[path], masks, rules) if split == "train" else None
                 boxes = rules.apply([how.apply(item) for item in annotation.objects], *facts[path].size)
-                name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
                 found.setdefault(split, []).append(
-                    Sample(id=name, digest=content_digest(path), image=path, boxes=boxes, mask=mask)
+                    Sample(id=ids[path], digest=content_digest(path), image=path, boxes=boxes, mask=mask)
                 )
         rules.check_inside()
         return found
@@ -126,6 +127,13 @@ class DetectionFiles(DetectionSource, FolderSource):
             notes={key: count for key, count in sorted((notes + left_out).items()) if count},
             remarks=tuple(remarks),
         )
+
+
+def _ids(paths: Iterable[Path], root: Path) -> dict[Path, str]:
+    """Place of each image file below the root; of those elsewhere, below the folder that holds them all."""
+    elsewhere = [path.parent for path in paths if not path.is_relative_to(root)]
+    base = Path(os.path.commonpath(elsewhere)) if elsewhere else root
+    return {path: path.relative_to(root if path.is_relative_to(root) else base).as_posix() for path in paths}
 
 
 def mask_of(
