@@ -232,6 +232,11 @@ def corners_for_a_centre(root):
         path.write_text("0 0.6 0.6 0.9 0.9")
 
 
+def no_boxes_to_test_on(root):
+    for path in (yolo(root) / "test/labels").iterdir():
+        path.write_text("")
+
+
 def corners_swapped(root):
     head = "filename,class,xmin,ymin,xmax,ymax"
     rows = [f"{i}.png,{'cat' if i % 2 else 'dog'},4,4,20,20" for i in range(12)]
@@ -282,6 +287,7 @@ PLANTED = [
     (one_folder_for_two_splits, r"12 image\(s\) are in two splits.*Name each file for one split alone"),
     (background_in_train_alone, r"9 image\(s\) of train have no box"),
     (corners_for_a_centre, r"reach beyond their images.*written in another form"),
+    (no_boxes_to_test_on, "No test image of data has a box that is no crowd region"),
     (corners_swapped, "1 boxes with swapped corners dropped"),
     (two_lists_of_boxes, "have two lists of boxes, e.g."),
 ]

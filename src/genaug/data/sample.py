@@ -230,6 +230,17 @@ def check_samples(dataset: Dataset) -> None:
             seen.add(label)
 
 
+def check_objects(dataset: Dataset, split: str) -> None:
+    """Raise ``GenaugError`` if no image of ``train`` or ``test`` has a box that is no crowd region."""
+    if not any(sample.has_class for sample in getattr(dataset, split)):
+        notes = ", ".join(f"{count} {reason}" for reason, count in dataset.notes.items())
+        which = "training" if split == "train" else split
+        raise GenaugError(
+            f"No {which} image of {dataset.name} has a box that is no crowd region: there is nothing to detect. "
+            f"Found: {notes or 'no boxes'}. Check the annotations of that split."
+        )
+
+
 def check_disjoint(dataset: Dataset) -> None:
     """No image may be in two of ``train``, ``val`` and ``test``, by id or by content."""
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
