@@ -216,6 +216,20 @@ def test_a_variant_has_one_identity_whether_it_is_listed_alone_or_with_all_other
         assert variant.fingerprint == fingerprint(*parts)
 
 
+def test_images_are_made_again_when_an_annotation_becomes_a_crowd_region(tmp_path, form):
+    def boxed(*crowd):
+        boxes = Boxes(xyxy=np.float32([[0, 0, 4, 4], [4, 4, 8, 8]]), labels=np.int64([0, 1]), crowd=np.array(crowd))
+        return replace(
+            dataset(), task="detection", train=tuple(replace(s, label={}, boxes=boxes) for s in dataset().train)
+        )
+
+    store = Store(tmp_path)
+    assert build(store, Noise(seed=0), boxed(False, False), 1).counts["images_generated"] == 4
+    pool = build(store, Noise(seed=0), boxed(False, True), 1)
+    assert pool.counts["images_generated"] == 4
+    assert [sample.boxes.crowd.tolist() for sample in pool.samples] == [[False, True]] * 4
+
+
 GREY = Image.new("L", (8, 8))
 
 

@@ -100,6 +100,8 @@ class Sample:
         parts: dict[str, Any] = {"digest": self.digest, "label": self.label}
         if self.boxes is not None:
             parts["boxes"] = [*self.boxes.xyxy.round(3).tolist(), *self.boxes.labels.tolist()]
+            if self.boxes.crowd.any():
+                parts["crowd"] = self.boxes.crowd.astype(int).tolist()
         if self.white is not None:
             parts["white"] = self.white
         if self.mask is not None:
