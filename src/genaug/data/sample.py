@@ -232,15 +232,15 @@ def check_samples(dataset: Dataset) -> None:
             seen.add(label)
 
 
-def check_objects(dataset: Dataset, split: str) -> None:
-    """Raise ``GenaugError`` if no image of ``train`` or ``test`` has a box that is no crowd region."""
-    if not any(sample.has_class for sample in getattr(dataset, split)):
-        notes = ", ".join(f"{count} {reason}" for reason, count in dataset.notes.items())
-        which = "training" if split == "train" else split
-        raise GenaugError(
-            f"No {which} image of {dataset.name} has a box that is no crowd region: there is nothing to detect. "
-            f"Found: {notes or 'no boxes'}. Check the annotations of that split."
-        )
+def without_objects(dataset: Dataset, *splits: str) -> list[str]:
+    """A sentence for each of the splits (``train``, ``test``) that has images, but none with a box that is no crowd region."""
+    notes = ", ".join(f"{count} {reason}" for reason, count in dataset.notes.items())
+    return [
+        f"No {'training' if split == 'train' else split} image of {dataset.name} has a box that is no crowd region: there is "
+        f"nothing to detect. Found: {notes or 'no boxes'}. Check the annotations of that split."
+        for split in splits
+        if (samples := getattr(dataset, split)) and not any(sample.has_class for sample in samples)
+    ]
 
 
 def check_disjoint(dataset: Dataset) -> None:

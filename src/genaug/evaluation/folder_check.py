@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from genaug.core.errors import GenaugError
-from genaug.data.sample import NO_TEST, Dataset, Sample, check_objects
+from genaug.data.sample import NO_TEST, Dataset, Sample, without_objects
 from genaug.data.sources.base import Source, with_white_points
 from genaug.data.summary import per_class, shortened
 from genaug.evaluation.leaks import HASH_DETAIL, perceptual_hash
@@ -103,6 +103,7 @@ def check_folder(source: Source) -> FolderCheck:
     _pictures(found)
     _given_away(found)
     if found.dataset.task == "detection":
+        found.faults += without_objects(found.dataset, "train", "test")
         _boxes(found, source.image_size)
     return found
 
@@ -323,12 +324,6 @@ def _written(value: object) -> str:
 
 
 def _boxes(found: FolderCheck, image_size: int) -> None:
-    assert found.dataset is not None
-    for split in ("train", "test") if found.dataset.test else ("train",):
-        try:
-            check_objects(found.dataset, split)
-        except GenaugError as error:
-            found.faults.append(str(error))
     tiny, whole, double = [], [], []
     for look in found.looks:
         boxes = look.sample.boxes

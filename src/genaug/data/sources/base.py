@@ -13,7 +13,7 @@ from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, count, seed
 from genaug.core.identity import NOT_IDENTITY, canonical, content_by, content_digest, digest_bytes
 from genaug.data.images import inspect_all, white_of
-from genaug.data.sample import Dataset, Sample, check_disjoint, check_objects, check_samples
+from genaug.data.sample import Dataset, Sample, check_disjoint, check_samples, without_objects
 from genaug.data.sources.folder_names import nfc
 from genaug.data.sources.tree import check_folder
 from genaug.data.splits import few_shot, fraction_of
@@ -71,8 +71,8 @@ class Source:
         dataset = with_white_points(self.read())
         check_samples(dataset)
         check_disjoint(dataset)  # before the draw, so that all seeds are refused or none
-        if self.task == "detection":
-            check_objects(dataset, "train")
+        if self.task == "detection" and (faults := without_objects(dataset, "train")):
+            raise GenaugError(faults[0])
         return dataset
 
     def draw(self, dataset: Dataset) -> Dataset:

@@ -12,7 +12,7 @@ from genaug.core.fields import bounded, choice, count, probability
 from genaug.core.identity import CONTENT, NOT_IDENTITY, OPTIONAL
 from genaug.core.registry import component
 from genaug.data.mixing import Mix
-from genaug.data.sample import Dataset, check_objects
+from genaug.data.sample import Dataset, without_objects
 from genaug.downstream.base import Downstream, TrainingData
 from genaug.downstream.detection.auto import AutoModel
 from genaug.downstream.trainer import TrainerConfig
@@ -186,8 +186,8 @@ class Detector(Downstream):
                 f"downstream.select=best_val needs validation images, but {dataset.name} has none. "
                 "Write dataset.val_fraction=0.2 or downstream.select=last."
             )
-        for split in ("train", "test"):
-            check_objects(dataset, split)
+        if faults := without_objects(dataset, "train", "test"):
+            raise GenaugError(faults[0])
         if (
             self.weights != "none" or self.auto is not None
         ):  # weights that cannot be had are said before anything is generated
