@@ -157,7 +157,7 @@ def test_copies_of_test_images_are_refused(tmp_path):
         ({"file_name": "x.png"}, "a row has file_name and any of"),
         ({"file_name": "no.png", "label": "b"}, "no.png is not a file"),
         ({"file_name": "x.png", "label": "cow"}, r"metadata\.jsonl:1: the class 'cow'"),
-        ({"file_name": "x.png", "objects": [{"bbox": [1, 2]}]}, r"metadata\.jsonl:1 cannot be read"),
+        ({"file_name": "x.png", "objects": [{"bbox": [1, 2]}]}, r"metadata\.jsonl:1: its objects cannot be read"),
     ],
 )
 def test_a_faulty_row_is_named_with_its_line(tmp_path, row, message):

@@ -121,6 +121,19 @@ def numbers(values: Any, count: int | None, where: str, what: str) -> list[float
     return [float(value) for value in values]
 
 
+def stated_area(value: Any, where: str) -> float | None:
+    """The area of an object in square pixels; None where the annotation states none.
+
+    Raises:
+        GenaugError: if it is no number of a picture's size.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= FAR**2:
+        raise GenaugError(f"{where} has area {value!r}: a number of square pixels is needed.")
+    return value
+
+
 def check_segmentation(segmentation: Any, width: int, height: int, where: str) -> Any:
     """Polygons or run lengths that pycocotools takes, or None where there is nothing or no area.
 

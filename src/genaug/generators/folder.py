@@ -27,6 +27,7 @@ from genaug.core.registry import component
 from genaug.data.annotations import BoxRules, LabelledObject, same_shape
 from genaug.data.images import inspect
 from genaug.data.sample import Boxes, Dataset, Sample
+from genaug.data.sources.hub import objects_of
 from genaug.data.sources.tree import image_files
 from genaug.generators.base import Generated, Generator, Variant
 
@@ -293,17 +294,10 @@ def _weights(label: Any) -> dict[str, float] | None:
 
 
 def _objects(objects: Any, where: str) -> tuple[LabelledObject, ...] | None:
-    """Boxes from a list of ``{bbox, category}`` or a mapping of lists; ``bbox`` is left, top, width, height in pixels."""
+    """Boxes as ``objects_of`` reads them; ``bbox`` is left, top, width, height in pixels."""
     if objects is None or objects == "":
         return None
     if isinstance(objects, str):
         objects = json.loads(objects)
-    if isinstance(objects, Mapping):
-        keys = list(objects)
-        objects = [dict(zip(keys, values, strict=True)) for values in zip(*objects.values(), strict=True)]
-    found = []
-    for item in objects:
-        x, y, w, h = item["bbox"]
-        crowd = bool(item.get("crowd", False))
-        found.append(LabelledObject(category=item["category"], xyxy=(x, y, x + w, y + h), crowd=crowd, where=where))
-    return tuple(found)
+    boxes = objects_of(objects, "bbox", "category", "xywh", where)
+    return tuple(box.labelled(box.category) for box in boxes)

@@ -51,6 +51,19 @@ def test_objects_may_be_a_list_of_mappings_with_categories_of_another_name(tmp_p
     assert dataset.class_names == ("7",) and dataset.test[1].boxes.xyxy.tolist() == [[2, 3, 12, 15]]
 
 
+def test_crowds_and_areas_of_the_objects_are_read(tmp_path):
+    objects = [
+        {"bbox": [2, 3, 10, 12], "category": "cat", "area": 60.5, "iscrowd": 0},
+        {"bbox": [4, 4, 20, 20], "category": "dog", "area": 300, "iscrowd": 1},
+    ]
+    boxes = load(hub(tmp_path, objects)).test[1].boxes
+    assert boxes.crowd.tolist() == [False, True] and boxes.area.tolist() == [60.5, 300]
+    columns = {key: [item[key] for item in objects] for key in objects[0]}
+    columns["crowd"] = columns.pop("iscrowd")
+    boxes = load(hub(tmp_path, columns)).test[1].boxes
+    assert boxes.crowd.tolist() == [False, True] and boxes.area.tolist() == [60.5, 300]
+
+
 def test_a_csv_with_a_row_per_box_is_recognised_and_read(tmp_path):
     assert recognise(csv(tmp_path)).preset == "box_table"
     dataset = load(tmp_path)
@@ -75,6 +88,10 @@ def test_one_table_for_all_is_split_by_its_column_and_a_row_without_numbers_is_b
         (
             lambda root: hub(root, {"bbox": [[1, 2, 3, 4]], "kind": ["cat"]}),
             r"name the classes with dataset\.label=KEY",
+        ),
+        (
+            lambda root: hub(root, {"bbox": [[1, 2, 3, 4]], "category": ["cat"], "area": [-3]}),
+            r"metadata\.jsonl:2, box 0 has area -3: a number of square pixels",
         ),
         (lambda root: hub(root, {"bbox": [[1, 2, 3]], "category": ["cat"]}), "four numbers are needed"),
         (lambda root: csv(root, line="{}.png,48,48,{},2,3,twelve,15"), r"_annotations\.csv:2: its box is"),

@@ -314,6 +314,21 @@ def test_shards_that_would_run_a_program_are_refused_always(tmp_path: Path, shar
     assert not (tmp_path / "done").exists()
 
 
+def test_objects_of_a_hub_set_may_be_lists_of_mappings_the_first_of_them_empty(offline: Path) -> None:
+    import datasets
+
+    kinds = {"category": datasets.Value("string"), "area": datasets.Value("float32"), "iscrowd": datasets.Value("bool")}
+    one = {"bbox": datasets.List(datasets.Value("float32")), **kinds}
+    features = {"image": datasets.Image(), "objects": datasets.List(one)}
+    objects = [{"bbox": [1, 1, 4, 4], "category": "cat", "area": 9.5, "iscrowd": crowd} for crowd in (False, True)]
+    rows = lambda: [{"image": {"bytes": png(), "path": None}, "objects": found} for found in ([], objects, objects)]
+    path = parquet(offline / "listed", features, {"train": rows(), "test": rows()})
+    dataset = HubDetection(path=str(path), seed=0, cache_dir=str(offline / "out"), val_fraction=0.0).load()
+    found = [sample.boxes for sample in dataset.test]
+    assert [boxes.crowd.tolist() for boxes in found if boxes is not None] == [[], [False, True], [False, True]]
+    assert found[1] is not None and found[1].area is not None and found[1].area.tolist() == [9.5, 9.5]
+
+
 def test_boxes_of_a_hub_set_are_checked_as_all_boxes_are(offline: Path) -> None:
     import datasets
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from genaug.core.errors import GenaugError
 from genaug.core.fields import choice
 from genaug.core.registry import component
-from genaug.data.annotations import Annotation, BoxRules, LabelledObject
+from genaug.data.annotations import Annotation, BoxRules
 from genaug.data.sample import Dataset
 from genaug.data.sources.detection import DetectionFiles
-from genaug.data.sources.hub import class_index, objects_of
+from genaug.data.sources.hub import Box, class_index, objects_of
 from genaug.data.sources.rows import (
     IMAGE,
     LABEL,
@@ -34,17 +34,15 @@ CORNERS = (
 )
 """Names that columns and keys usually have, in lower case."""
 
-Box = tuple[tuple[float, float, float, float], Any, bool, str]
-"""Corners, value of the category, whether a crowd, place."""
-
 
 @component("dataset", "box_table")
 @dataclass(kw_only=True, slots=True)
 class BoxTable(DetectionFiles):
     """Boxes in a table: one for all images, or one per split in ``train/``, ``valid/``, ``test/``.
 
-    Rows are images with an ``objects`` column of ``bbox`` and ``category`` (the Hub's convention), or boxes with the columns
-    xmin, ymin, xmax, ymax (Roboflow's ``_annotations.csv``, Kaggle's ``train.csv``). Columns are found by their usual names.
+    Rows are images with an ``objects`` column of ``bbox``, ``category`` and, where there are such, ``iscrowd`` (or ``crowd``)
+    and ``area`` (the Hub's convention), or boxes with the columns xmin, ymin, xmax, ymax (Roboflow's ``_annotations.csv``,
+    Kaggle's ``train.csv``). Columns are found by their usual names.
     """
 
     table: str | None = None
@@ -60,7 +58,7 @@ class BoxTable(DetectionFiles):
     box_format: str = choice("xywh", ("xywh", "xyxy"))
     """Of ``bbox`` in objects. ``xywh``: left, top, width, height, as in COCO; ``xyxy``: corners. In pixels."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def files(self) -> Iterable[Path]:
         yield from find_tables(self.folder(), self.table).values()
@@ -68,18 +66,15 @@ class BoxTable(DetectionFiles):
 
     def read(self) -> Dataset:
         images = self._images()
-        every = [(value, where) for part in images.values() for boxes in part.values() for _, value, _, where in boxes]
+        every = [(box.category, box.where) for part in images.values() for boxes in part.values() for box in boxes]
         column = f"dataset.label={self.label or 'found by its name'}"
         names, index = class_index(None, every, column)
         rules = BoxRules({name: i for i, name in enumerate(names)})
         listed: dict[str, list[tuple[Path, Annotation]]] = {}
         for split, part in images.items():
             for path, boxes in part.items():
-                objects = tuple(
-                    LabelledObject(category=names[index[value]], xyxy=xyxy, crowd=crowd, where=where)
-                    for xyxy, value, crowd, where in boxes
-                )
-                place = boxes[0][3] if boxes else str(path)
+                objects = tuple(box.labelled(names[index[box.category]]) for box in boxes)
+                place = boxes[0].where if boxes else str(path)
                 item = Annotation(file_name=path.name, width=0, height=0, objects=objects, where=place)
                 listed.setdefault(split, []).append((path, item))
         splits = self.samples(listed, rules, masks=False)
@@ -108,7 +103,7 @@ class BoxTable(DetectionFiles):
                     boxes += self._objects(row.get(objects), where)
                 elif any(row.get(key) not in (None, "") for key in corners if key):  # else an image without boxes
                     label = find_column("label", self.label, (*LABEL, *CATEGORY), columns, table)
-                    boxes.append((_corners(row, corners, where), row.get(label), False, where))
+                    boxes.append(Box(_corners(row, corners, where), row.get(label), False, None, where))
         return found
 
     def _objects(self, objects: Any, where: str) -> list[Box]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genaug.core.errors import GenaugError, boundary
-from genaug.data.annotations import Annotation, LabelledObject, numbers, read_text
+from genaug.data.annotations import Annotation, LabelledObject, numbers, read_text, stated_area
 
 ROBOFLOW = "_annotations.coco.json"
 PARTS = ("images", "annotations", "categories")
@@ -128,14 +128,11 @@ def _object(entry: dict[str, Any], where: str, images: dict[Any, Any], categorie
     crowd = entry.get("iscrowd") or 0
     if crowd not in (0, 1) or isinstance(crowd, str):
         raise GenaugError(f"{where} has iscrowd {crowd!r}: write 0 or 1.")
-    area = entry.get("area")
-    if area is not None and (isinstance(area, bool) or not isinstance(area, int | float) or not 0 <= area <= 1e12):
-        raise GenaugError(f"{where} has area {area!r}: a number of square pixels is needed.")
     return LabelledObject(
         category=categories[entry["category_id"]],
         xyxy=(x, y, x + w, y + h),
         crowd=bool(crowd),
-        area=area,
+        area=stated_area(entry.get("area"), where),
         segmentation=entry.get("segmentation"),
         where=where,
     )

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from omegaconf import MISSING
 
@@ -12,7 +12,7 @@ from genaug.core.errors import GenaugError, boundary
 from genaug.core.fields import choice
 from genaug.core.identity import content_by, content_digest
 from genaug.core.registry import component
-from genaug.data.annotations import BoxRules, LabelledObject, numbers
+from genaug.data.annotations import BoxRules, LabelledObject, numbers, stated_area
 from genaug.data.images import check_readable, inspect_all
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.detection import carve_any
@@ -132,7 +132,8 @@ def class_index(
 @component("dataset", "hf_detection")
 @dataclass(kw_only=True, slots=True)
 class HubDetection(HubClassification):
-    """A Hub data set with an image and an objects column, each a mapping of lists: boxes and categories."""
+    """A Hub data set with an image and an objects column, a mapping of lists or a list of mappings: boxes, categories and,
+    where there are such, ``iscrowd`` (or ``crowd``) and ``area``."""
 
     objects: str = "objects"
     """Column with the objects."""
@@ -143,6 +144,7 @@ class HubDetection(HubClassification):
     box_format: str = choice("xywh", ("xywh", "xyxy"))
     """``xywh``: left, top, width, height as in COCO; ``xyxy``: corners. In pixels."""
 
+    version: ClassVar[int] = 2
     task: ClassVar[str] = "detection"
 
     def carve(self, samples: list[Sample], num_classes: int, fraction: float) -> tuple[list[Sample], list[Sample]]:
@@ -153,7 +155,10 @@ class HubDetection(HubClassification):
         names = export.names(f"{self.objects}.{self.category}")
         rows = {split: list(export.rows(name, self.image)) for split, name in self._splits().items()}
         for items in rows.values():
-            if items and not {self.bbox, self.category} <= _keys(items[0][1].get(self.objects)):
+            keys = {
+                key for _, row in items for key in _keys(row.get(self.objects))
+            }  # a list without objects tells none
+            if items and (self.objects not in items[0][1] or (keys and not {self.bbox, self.category} <= keys)):
                 raise GenaugError(
                     f"{self.path} has no column {self.objects} with {self.bbox} and {self.category}: set "
                     f"dataset.objects, dataset.bbox and dataset.category; its columns are {', '.join(items[0][1])}."
@@ -170,7 +175,7 @@ class HubDetection(HubClassification):
             ]
             for split, items in rows.items()
         }
-        every = [(box[1], box[3]) for items in listed.values() for _, boxes in items for box in boxes]
+        every = [(box.category, box.where) for items in listed.values() for _, boxes in items for box in boxes]
         class_names, index = class_index(names, every, f"dataset.category={self.category}")
         rules = BoxRules({name: i for i, name in enumerate(class_names)})
         facts = inspect_all(path for items in listed.values() for path, _ in items)
@@ -178,10 +183,7 @@ class HubDetection(HubClassification):
         parts: dict[str, list[Sample]] = {}
         for split, items in listed.items():
             for path, boxes in items:
-                objects = [
-                    LabelledObject(category=class_names[index[value]], xyxy=xyxy, crowd=crowd, where=where)
-                    for xyxy, value, crowd, where in boxes
-                ]
+                objects = [box.labelled(class_names[index[box.category]]) for box in boxes]
                 parts.setdefault(split, []).append(
                     Sample(
                         id=path.relative_to(export.folder).as_posix(),
@@ -194,29 +196,55 @@ class HubDetection(HubClassification):
         return parts, [name.replace("_", " ") for name in class_names], dict(rules.notes)
 
 
-def objects_of(
-    objects: Any, bbox: str, category: str, box_format: str, where: str
-) -> list[tuple[tuple[float, float, float, float], Any, bool, str]]:
-    """(corners, value of the category, crowd, place) of each box of a row.
+class Box(NamedTuple):
+    """A box of a table's row."""
+
+    xyxy: tuple[float, float, float, float]
+    """Left, top, right, bottom in pixels; right and bottom exclusive."""
+    category: Any
+    """As the table has it: a number or a name."""
+    crowd: bool
+    area: float | None
+    """In square pixels as the table states it; None where it does not."""
+    where: str
+    """Table and row, for messages."""
+
+    def labelled(self, name: str) -> LabelledObject:
+        """As an object of the class of this name."""
+        return LabelledObject(category=name, xyxy=self.xyxy, crowd=self.crowd, area=self.area, where=self.where)
+
+
+def objects_of(objects: Any, bbox: str, category: str, box_format: str, where: str) -> list[Box]:
+    """The boxes of a row.
 
     Args:
-        objects: a mapping of lists, or a list of mappings.
+        objects: a mapping of lists, or a list of mappings; ``crowd`` or ``iscrowd`` and ``area`` are read, too.
         bbox: key of the boxes.
         category: key of the classes.
         box_format: ``xywh`` or ``xyxy``.
         where: the row, for messages.
+
+    Raises:
+        GenaugError: if the lists are of several lengths, or a box or an area is none, with the row.
     """
+    if not objects:
+        return []
     result = []
     with boundary(f"{where}: its objects cannot be read", "Repair the row, or leave it out."):
-        if isinstance(objects, list):  # one mapping per object instead of a mapping of lists
-            objects = {key: [item[key] for item in objects] for key in (objects[0] if objects else (bbox, category))}
-        crowds = objects.get("crowd") or [False] * len(objects[bbox])
-        for number, (box, value, crowd) in enumerate(zip(objects[bbox], objects[category], crowds, strict=True)):
+        if isinstance(objects, list):
+            keys = dict.fromkeys(key for item in objects for key in item)
+            objects = {key: [item.get(key) for item in objects] for key in keys}
+        nothing = [None] * len(objects[bbox])
+        crowds = objects.get("crowd") or objects.get("iscrowd") or nothing
+        areas = objects.get("area") or nothing
+        for number, (box, value, crowd, area) in enumerate(
+            zip(objects[bbox], objects[category], crowds, areas, strict=True)
+        ):
             place = f"{where}, box {number}"
             x1, y1, x2, y2 = numbers(box, 4, place, bbox)
             if box_format == "xywh":
                 x2, y2 = x1 + x2, y1 + y2
-            result.append(((x1, y1, x2, y2), value, bool(crowd), place))
+            result.append(Box((x1, y1, x2, y2), value, bool(crowd), stated_area(area, place), place))
     return result
 
 
