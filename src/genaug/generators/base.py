@@ -92,6 +92,8 @@ class Generator:
     """Whether images are made, and tokens learned, with the U-Net from which their class is erased (``prior.erased``)."""
     fits: ClassVar[bool] = False
     """Whether ``fit`` learns something from the training images."""
+    label_sum: ClassVar[float] = 1.0
+    """Sum of the class weights of an image that has a label."""
     smallest: ClassVar[dict[str, Any]] = {}
     """What ``preset=debug`` sets of it, e.g. ``{"training": {"num_steps": 24}}``: the shortest fit that runs."""
     online: ClassVar[bool] = False

@@ -220,10 +220,11 @@ def check_generated(item: Generated, generator: Generator, dataset: Dataset) -> 
     if label is not None and not (
         isinstance(label, dict)
         and all(index in range(num_classes) for index in label)
-        and (abs(sum(label.values()) - 1) < 1e-3 or not (label or source.label))
+        and (abs(sum(label.values()) - generator.label_sum) < 1e-3 or not (label or source.label))
     ):
         raise GenaugError(
-            f"{by} the label {label} for an image of {source.id}: write the weights of classes, which sum to 1, by their "
+            f"{by} the label {label} for an image of {source.id}: write the weights of classes, which sum to "
+            f"{generator.label_sum:g}, by their "
             f"index from 0 to {num_classes - 1}, e.g. {{0: 1.0}}."
         )
     if source.boxes is not None and item.boxes is None and item.image.size != source.size:

@@ -8,6 +8,7 @@ import pytest
 from genaug.core.errors import GenaugError
 from genaug.core.identity import digest_bytes
 from genaug.data.sample import Dataset, Sample
+from genaug.generators.publishing import check_generated
 from genaug.generators.sdedit.diff_mix import DiffMix, mixed_label
 from genaug.generators.tokens.config import TextualInversion
 from genaug.priors.config import PriorConfig
@@ -56,10 +57,11 @@ def test_targets_are_drawn_uniformly_from_the_classes_that_have_a_token() -> Non
         )  # four standard deviations: 4 sqrt(p q / 600)
 
 
-def test_images_carry_the_drawn_class_in_prompt_and_label(tmp_path: Path) -> None:
+@pytest.mark.parametrize("label_sum", [1.0, 0.9])
+def test_images_carry_the_drawn_class_in_prompt_and_label(tmp_path: Path, label_sum: float) -> None:
     folder = save_random_prior(tmp_path / "prior")
     prior = load_prior(PriorConfig(path=str(folder), image_size=32), "cpu")
-    dataset, generator = patterns(), diff_mix(targets="others", t0=[0.5, 1.0])
+    dataset, generator = patterns(), diff_mix(targets="others", t0=[0.5, 1.0], label_sum=label_sum)
     (tmp_path / "fitted").mkdir()
     generator.fit(dataset, prior, tmp_path / "fitted")
     variants = [generator.variant_of(source, j, dataset, "f") for source in dataset.train for j in range(2)]
@@ -70,8 +72,9 @@ def test_images_carry_the_drawn_class_in_prompt_and_label(tmp_path: Path) -> Non
         target, t0 = generated.variant.draws["target"], generated.variant.draws["t0"]
         assert generated.about["prompt"] == f"a photo of a <{target.replace(' ', '_')}>"
         assert generated.label is not None
-        assert generated.label[CLASSES.index(target)] == pytest.approx(t0**0.8)
-        assert sum(generated.label.values()) == pytest.approx(1.0)
+        assert generated.label[CLASSES.index(target)] == pytest.approx(label_sum * t0**0.8)
+        assert sum(generated.label.values()) == pytest.approx(label_sum)
+        check_generated(generated, generator, dataset)  # a pool holds such labels
 
 
 def test_another_gamma_makes_other_pool_members_but_the_law_of_targets_does_not() -> None:

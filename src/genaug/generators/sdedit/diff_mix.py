@@ -34,7 +34,7 @@ class DiffMix(DAFusion):
     another one; ``own`` keeps the source's (Diff-Aug)."""
     gamma: float = bounded(0.8, 0, 100)
     """Exponent of the label: the target weighs s^gamma. Below 1 it weighs more than s; 0 labels the target alone."""
-    label_sum: float = bounded(1.0, 0, 1, above=True)
+    label_sum: float = bounded(1.0, 0, 1, above=True)  # type: ignore[misc]
     """Sum of a synthetic image's class weights; 0.9 in the released code (dataset/base.py)."""
 
     version: ClassVar[int] = 1
