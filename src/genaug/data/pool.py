@@ -42,7 +42,8 @@ class Pool:
     fingerprint: str
     folder: Path
     samples: Sequence[SyntheticSample]
-    """Accepted images of the first M variants of each source. Those of a packed pool are made when they are asked for."""
+    """Accepted images of the first M variants of each source, by index and source. Those of a packed pool are made when they
+    are asked for."""
     rejected: dict[str, int] = field(default_factory=dict)
     """Number of images that must not be trained on, by reason."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -53,7 +54,7 @@ class Pool:
         if isinstance(self.samples, PackedSamples):
             return dict(self.samples.by_source())
         groups: dict[str, list[SyntheticSample]] = {}
-        for sample in sorted(self.samples, key=lambda s: s.index):
+        for sample in self.samples:
             groups.setdefault(sample.source_id, []).append(sample)
         return dict(groups)
 
