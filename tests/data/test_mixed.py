@@ -1,6 +1,7 @@
 """The plain torch classes, used in plain torch loops."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,8 +63,12 @@ def test_an_image_depends_on_seed_epoch_and_index_alone(tmp_path):
     for epoch in range(10):
         for images in (first, other):
             images.set_epoch(epoch)
-        differ += sum(first.sample(i).digest != other.sample(i).digest for i in range(6))
+        differ += sum(
+            isinstance(first.sample(i), SyntheticSample) != isinstance(other.sample(i), SyntheticSample)
+            for i in range(6)
+        )
     assert differ > 0
+    assert first.sample(-1) is first.sample(5)
 
 
 def test_a_rejected_image_is_never_drawn(tmp_path):
@@ -71,6 +76,8 @@ def test_a_rejected_image_is_never_drawn(tmp_path):
     pool = pool_of(tmp_path, dataset)  # every second variant is rejected
     images = MixedDataset(dataset, pool, alpha=None)
     assert images.num_generated == 6 and len(images) == 12
+    assert {images.sample(i).id for i in range(12)} == {s.id for s in (*dataset.train, *pool.samples)}
+    assert images.sample(-1) is images.sample(11)
 
 
 def test_a_classifier_trains_in_a_plain_loop(tmp_path):
@@ -142,6 +149,11 @@ def test_an_interrupted_epoch_goes_on_with_the_batches_that_were_not_shown():
     assert len(whole) == 8 and len(rest) == 5 and list(rest) == list(whole)[3:]
     rest.set_epoch(3)
     assert len(rest) == 8 and next(iter(rest)) != next(iter(whole))
+    other = FixedShareBatches(17, 30, batch_size=6, real_share=1 / 3, seed=6)
+    (*first, _), (*second, _) = (
+        [batch[2:] for batch in batches] for batches in (FixedShareBatches(17, 30, 6, 1 / 3, 5), other)
+    )
+    assert first != second  # the generated ones
 
 
 def test_workers_that_live_on_draw_the_variants_of_the_next_epoch_too(tmp_path):
@@ -157,8 +169,10 @@ def test_workers_that_live_on_draw_the_variants_of_the_next_epoch_too(tmp_path):
 
 
 def test_images_of_all_sizes_become_one_size_and_their_boxes_follow(tmp_path):
-    dataset = scenes()
-    images = MixedDataset(dataset, pool_of(tmp_path, dataset), alpha=0.0, image_size=24)
+    scene = scenes()
+    wide = tuple(replace(s, image=np.tile(s.image, (1, 2, 1))) for s in scene.train)
+    dataset = replace(scene, train=(*scene.train, *wide))
+    images = MixedDataset(dataset, None, image_size=24)
     for i, real in enumerate(dataset.train):
         picture, target = images[i]
         assert picture.shape == (3, 24, 24)
@@ -177,6 +191,8 @@ def test_shares_that_cannot_be_are_refused(tmp_path):
         FixedShareBatches(0, 6, 4)
     with pytest.raises(GenaugError, match="no generated image"):
         FixedShareBatches(6, 0, 4, 0.5)
+    assert all(len(batch) == 4 for batch in FixedShareBatches(6, 0, 4, real_share=1))
+    assert FixedShareBatches(6, 6, 4, real_share=0.01).real_per_batch == 1
     with pytest.raises(GenaugError, match="alpha=2"):
         MixedDataset(*everything(tmp_path), alpha=2)
     with pytest.raises(GenaugError, match=r"m=0 must be 1 or more.*None for the pool"):

@@ -1,6 +1,7 @@
 """Streams: a function of the draw's number, with the promised frequencies, and the baseline's when alpha is 0."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from genaug.core.errors import GenaugError
-from genaug.data.mixing import Concat, Mix, Paste, RealOnly, Replace, ReplaceGlobal, Stream, SyntheticOnly
+from genaug.data.mixing import Concat, Joined, Mix, Paste, RealOnly, Replace, ReplaceGlobal, Stream, SyntheticOnly
 from genaug.data.pool import Pool
 from genaug.data.sample import Sample, SyntheticSample
 
@@ -50,9 +51,11 @@ def test_the_synthetic_share_is_alpha_whatever_m_is(mix_class: type[Replace], al
 
 
 def test_variants_of_an_image_are_drawn_equally_often():
-    variants = Counter(name[-1] for name in ids(Replace(alpha=1.0, m=4), make_pool(4)))
-    assert set(variants) == set("0123")
-    assert all(plausible(count, NUM_DRAWS, 0.25) for count in variants.values())
+    for mix in (Replace(alpha=1.0, m=4), Replace(alpha=0.5, m=4), ReplaceGlobal(alpha=0.5, m=4)):
+        synthetic = [name for name in ids(mix, make_pool(4)) if name.startswith("synthetic")]
+        variants = Counter(name[-1] for name in synthetic)
+        assert set(variants) == set("0123")
+        assert all(plausible(count, len(synthetic), 0.25) for count in variants.values())
 
 
 @pytest.mark.parametrize("with_replacement", [False, True])
@@ -61,6 +64,7 @@ def test_alpha_zero_is_the_baseline_bit_for_bit(mix: Mix, with_replacement: bool
     stream = Stream(mix, REAL, make_pool(3), 7, with_replacement)
     baseline = Stream(RealOnly(), REAL, None, 7, with_replacement)
     assert all(stream[d] == baseline[d] for d in range(200))
+    assert not mix.uses_pool  # so that no image is made
 
 
 def test_a_local_replacement_is_a_variant_of_the_very_image_that_the_baseline_draws():
@@ -77,7 +81,8 @@ def test_an_image_without_variants_is_always_drawn_as_it_is():
     drawn = ids(Replace(alpha=1.0, m=3), make_pool(3, without=(4,)))
     assert "real/4" in drawn
     assert all(name == "real/4" or name.startswith("synthetic") for name in drawn)
-    assert ids(Replace(alpha=1.0, m=3), None) == ids(RealOnly(), None)
+    for mix in (Replace(alpha=1.0, m=3), ReplaceGlobal(alpha=1.0, m=3)):
+        assert ids(mix, make_pool(0)) == ids(mix, None) == ids(RealOnly(), None)
 
 
 def test_global_replacement_draws_from_the_whole_pool():
@@ -110,6 +115,21 @@ def test_a_draw_depends_on_its_number_alone():
     assert len({draw.augment_seed for draw in expected}) == 100
 
 
+@pytest.mark.parametrize("with_replacement", [False, True])
+def test_another_seed_draws_other_images_and_augments_them_otherwise(with_replacement: bool):
+    one, other = (Stream(RealOnly(), REAL, None, seed, with_replacement) for seed in (0, 1))
+    assert [one[d].sample.id for d in range(30)] != [other[d].sample.id for d in range(30)]
+    assert not {one[d].augment_seed for d in range(30)} & {other[d].augment_seed for d in range(30)}
+
+
+def test_joined_sequences_are_read_as_one():
+    joined, whole = Joined(REAL[:3], REAL[3:]), REAL
+    assert len(joined) == 10 and list(joined) == whole and joined[2:5] == whole[2:5]
+    assert [joined[place] for place in range(-10, 10)] == [whole[place] for place in range(-10, 10)]
+    with pytest.raises(IndexError):
+        joined[10]
+
+
 def test_shuffled_epochs_show_each_image_once_and_replacement_does_not():
     assert Counter(ids(RealOnly(), None, count=30)) == {sample.id: 3 for sample in REAL}
     assert ids(RealOnly(), None, count=10) != ids(RealOnly(), None, count=20)[10:]
@@ -138,3 +158,9 @@ def test_paste_draws_the_baselines_images_and_lends_synthetic_ones_with_probabil
     assert plausible(sum(name.startswith("real") for name in lent(Paste(alpha=0.3, m=2), pool)), NUM_DRAWS, 0.7)
     assert lent(Paste(alpha=0.0, m=2), pool, 60) == lent(Paste(m=2), None, 60) == lent(RealOnly(), None, 60)
     assert Paste(m=1).uses_pool and not Paste(alpha=0.0, m=1).uses_pool
+
+
+def test_an_image_without_objects_lends_none():
+    empty = replace(REAL[0], id="real/empty", label={})
+    stream = Stream(RealOnly(), [empty, REAL[1]], None, 0)
+    assert {stream.mix.lender(stream, seed).id for seed in range(30)} == {"real/1"}

@@ -23,3 +23,4 @@ def test_sharpness_is_the_images_gradient_outside_their_boxes_as_a_share_of_the_
     pool = Pool(fingerprint="p", folder=Path(), samples=(blurred, sharper, sample(2)))
     assert pool.sharpness == pytest.approx(6 / 30)
     assert Pool(fingerprint="p", folder=Path(), samples=(sample(0),)).sharpness is None
+    assert Pool(fingerprint="p", folder=Path(), samples=(), rejected={"dark": 2}).sharpness is None

@@ -49,6 +49,7 @@ def without_places(rows):
 def test_both_forms_hold_the_same_images_and_rows_under_the_same_identity(tmp_path, as_files):
     pool = build(packing(tmp_path), Picky(seed=0), dataset(), 3)
     assert pool.fingerprint == as_files.fingerprint and pool.rejected == as_files.rejected == {"too dark": 4}
+    assert read_pool(pool.folder, dataset(), 1).rejected == read_pool(as_files.folder, dataset(), 1).rejected == {}
     assert contents(pool) == contents(as_files)
     assert without_places(manifest_rows(pool.folder)) == without_places(manifest_rows(as_files.folder))
     opened = read_pool(pool.folder, dataset(), 2, with_rejected=True)

@@ -262,13 +262,12 @@ def test_what_no_pool_can_hold_is_refused_with_what_to_yield(tmp_path, monkeypat
 
 
 def test_boxes_of_the_source_are_kept_by_an_image_of_its_size_alone(tmp_path, monkeypatch):
-    boxes = Boxes(xyxy=np.float32([[1, 1, 4, 4]]), labels=np.int64([1]), crowd=np.array([False]))
+    boxes = Boxes(xyxy=np.float32([[1, 1, 4, 4]]), labels=np.int64([1]), crowd=np.array([True]))
     scenes = replace(
         dataset(), task="detection", train=tuple(replace(s, label={}, boxes=boxes) for s in dataset().train)
     )
-    assert build(Store(tmp_path / "one"), Noise(name="noise", seed=0), scenes, 1).samples[0].boxes.xyxy.tolist() == [
-        [1, 1, 4, 4]
-    ]
+    kept = build(Store(tmp_path / "one"), Noise(name="noise", seed=0), scenes, 1).samples[0].boxes
+    assert (kept.xyxy.tolist(), kept.labels.tolist(), kept.crowd.tolist()) == ([[1, 1, 4, 4]], [1], [True])
     make = Noise.generate
     larger = lambda item: replace(item, image=item.image.resize((16, 16)))
     monkeypatch.setattr(Noise, "generate", lambda self, *args: map(larger, make(self, *args)))
