@@ -82,6 +82,7 @@ def without(part, key):
         (entry("annotations", segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "annotation 2 has a polygon of 7"),
         (entry("annotations", segmentation="x"), "annotation 2 has a segmentation that is neither"),
         (entry("annotations", segmentation={"size": [25, 32], "counts": [800]}), r"run lengths of size \[25, 32\]"),
+        (entry("annotations", segmentation={"size": [32, 24], "counts": [768]}), r"run lengths of size \[32, 24\]"),
         (entry("annotations", segmentation={"size": [24, 32], "counts": [5]}), "do not add up to the 768"),
         (entry("annotations", segmentation={"size": [24, 32], "counts": "zz"}), "do not add up to the 768"),
         (entry("images", id=1), "2 entries of 'images' have the id 1"),
@@ -167,6 +168,16 @@ def test_boxes_masks_and_areas_are_scaled_when_asked(tmp_path):
     assert mask is not None and mask.shape == (24, 32) and mask[3:15, 2:12].all() and mask.sum() == 120
 
 
+def test_areas_count_where_each_object_of_an_image_has_one(tmp_path):
+    def change(data):
+        data["annotations"] += [{**item, "id": 10 + item["id"]} for item in data["annotations"]]
+        del data["annotations"][0]["area"]
+
+    samples = everything(load(coco(tmp_path, change)))
+    areas = {name: sample.boxes.area for name, sample in samples.items()}
+    assert areas.pop("images/0.jpg") is None and all(area.tolist() == [77.5, 77.5] for area in areas.values())
+
+
 def test_boxes_that_were_drawn_before_the_exif_turn_are_turned_with_the_image(tmp_path):
     dataset = load(coco(tmp_path / "stored", exif=turned(6)))
     sample = dataset.train[0]
@@ -218,7 +229,7 @@ def test_compressed_run_lengths_are_checked_without_pycocotools():
 
     pixels = np.zeros((24, 32), dtype=np.uint8, order="F")
     pixels[3:20, 4:9] = 1
-    pixels[0, ::2] = 1
+    pixels[0, 1::2] = 1
     packed = coco_mask.encode(pixels)
     lengths = {"size": [24, 32], "counts": packed["counts"].decode()}
     assert check_segmentation(lengths, 32, 24, "here") == lengths
@@ -319,6 +330,10 @@ def test_voc_lists_may_name_images_with_blanks(tmp_path, line):
         (root / "ImageSets" / "Main" / f"{split}.txt").write_text(text)
     dataset = Voc(root=str(root), seed=0).load()
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (3, 2, 1)
+    (root / "ImageSets" / "Main" / "train.txt").unlink()
+    text = "".join(line.format(i) + "\n" for i in range(5))
+    (root / "ImageSets" / "Main" / "trainval.txt").write_text(text)
+    assert Voc(root=str(root), seed=0).load().train_identity() == dataset.train_identity()
 
 
 def test_voc_masks_are_those_of_segmentation_object(tmp_path):

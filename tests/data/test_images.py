@@ -24,10 +24,11 @@ def test_one_white_point_for_the_whole_set_is_chosen_from_the_bit_depth_and_said
     classes(tmp_path)
     grey(tmp_path / "cat" / "dark.png", 800)  # alone it would be taken for 10 bits
     grey(tmp_path / "dog" / "light.tif", 4000)
+    grey(tmp_path / "dog" / "medium.tif", 900)
     dataset = ImageFolder(root=str(tmp_path), seed=0).load()
     levels = opened(dataset)
     assert levels["cat/dark.png"] == 800 * 255 // 4095 and levels["dog/light.tif"] == 4000 * 255 // 4095
-    assert dataset.notes == {"images_of_more_than_8_bits_with_white_at_4095": 2}
+    assert dataset.notes == {"images_of_more_than_8_bits_with_white_at_4095": 3}
     dark = next(s for part in (dataset.train, dataset.val, dataset.test) for s in part if s.id == "cat/dark.png")
     assert dark.identity()["white"] == 4095
 
@@ -90,6 +91,15 @@ def test_what_the_check_refuses_does_not_open_and_the_other_way_round(tmp_path, 
     assert inspect(path).fault
     with pytest.raises(GenaugError, match=r"Cannot read the image .*x\.png"):
         Sample(id="x", digest="x", image=path).open()
+
+
+def test_transparency_is_laid_over_white():
+    from genaug.data.images import to_rgb
+
+    palette = Image.new("P", (4, 4), 3)
+    palette.info["transparency"] = 3
+    for image in (palette, Image.new("RGBA", (4, 4), (0, 0, 0, 0)), Image.new("LA", (4, 4), (0, 0))):
+        assert to_rgb(image)[0].getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "PA", "LA", "RGBA", "CMYK", "YCbCr", "HSV"])

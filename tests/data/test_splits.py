@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from genaug.core.errors import GenaugError
-from genaug.data.sample import Dataset, Sample, check_disjoint, check_samples
+from genaug.core.identity import fingerprint
+from genaug.data.sample import Boxes, Dataset, Sample, check_disjoint, check_samples
 from genaug.data.sources.published import drop_repeats
 from genaug.data.splits import carve, few_shot, fraction_of
 
@@ -55,6 +56,9 @@ def test_fewer_shots_are_a_subset_of_more():
 def test_a_class_with_too_few_images_is_named_with_the_remedy():
     with pytest.raises(GenaugError, match=r"dataset.shots=18.*'b'.*17.*dataset.shots=17"):
         few_shot(dataset_of(samples_of()), 18, seed=0)
+    assert sum(s.class_index == 1 for s in few_shot(dataset_of(samples_of()), 17, seed=0).train) == 17
+    with pytest.raises(GenaugError, match=r"'b'.* 0 training.*dataset.shots=1 or less"):
+        few_shot(dataset_of(samples_of((20, 0, 31))), 2, seed=0)
 
 
 def test_fractions_are_nested_and_rounded_up():
@@ -62,6 +66,7 @@ def test_fractions_are_nested_and_rounded_up():
     tenth, half = (fraction_of(dataset, f, seed=0).train for f in (0.1, 0.5))
     assert (len(tenth), len(half)) == (7, 34)  # of 68
     assert half[:7] == tenth
+    assert len(fraction_of(dataset_of(samples_of()[:30]), 0.1, seed=0).train) == 3  # 0.1 * 30 is 3.0000000000000004
 
 
 def test_what_a_draw_does_not_take_is_kept_apart():
@@ -93,6 +98,37 @@ def test_a_test_image_in_train_is_refused_by_content():
     )
     with pytest.raises(GenaugError, match=r"1 image\(s\) of the test split.*elsewhere"):
         check_disjoint(dataset)
+
+
+def test_two_splits_share_no_id():
+    copy = Sample(id="0/000", digest="other", image=PIXEL, label={0: 1.0})
+    with pytest.raises(GenaugError, match=r"1 image\(s\) of the val split.*0/000 is 0/000"):
+        check_disjoint(replace(dataset_of(samples_of()), val=(copy,)))
+
+
+def test_what_a_generator_sees_of_an_image_is_its_identity():
+    sample = samples_of()[0]
+    boxes = Boxes(xyxy=np.float32([[0, 0, 1, 1]]), labels=np.int64([0]), crowd=np.array([False]))
+    others = [
+        replace(sample, digest="x"),
+        replace(sample, label={1: 1.0}),
+        replace(sample, white=4095.0),
+        replace(sample, mask=np.ones((1, 1), bool)),
+        replace(sample, mask=np.zeros((1, 1), bool)),
+        *(replace(sample, boxes=replace(boxes, **{key: getattr(boxes, key) + 1})) for key in ("xyxy", "labels")),
+        replace(sample, boxes=boxes),
+        sample,
+    ]
+    assert len({fingerprint(other.identity()) for other in others}) == len(others)
+    assert replace(sample, id="x").identity() == sample.identity()
+    dataset = dataset_of([sample])
+    assert replace(dataset, class_names=("a", "b", "d")).train_identity() != dataset.train_identity()
+
+
+def test_an_image_has_the_class_of_its_largest_box_that_is_no_crowd():
+    corners, crowd = np.float32([[0, 0, 9, 9], [0, 0, 2, 2], [0, 0, 4, 1]]), np.array([True, False, False])
+    boxes = Boxes(xyxy=corners, labels=np.int64([0, 1, 2]), crowd=crowd)
+    assert Sample(id="x", digest="x", image=PIXEL, boxes=boxes).class_index == 1
 
 
 def test_of_a_published_set_only_the_test_keeps_repeated_images():

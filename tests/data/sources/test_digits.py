@@ -26,7 +26,8 @@ def test_images_are_the_library_s_enlarged():
 
 def test_the_seed_is_identity_only_where_something_is_drawn():
     assert Digits(seed=0).identity() == Digits(seed=1).identity()
-    assert Digits(seed=0, shots=2).identity() != Digits(seed=1, shots=2).identity()
+    for drawn in ({"shots": 2}, {"fraction": 0.5}):
+        assert Digits(seed=0, **drawn).identity() != Digits(seed=1, **drawn).identity()
 
 
 def test_masks_cover_the_ink_and_change_nothing_where_they_are_not_asked_for():

@@ -71,6 +71,9 @@ def test_identity_follows_content_not_place(tmp_path):
     assert first.identity() == second.identity()
     Image.new("RGB", (12, 10)).save(tmp_path / "b" / "cat" / "00.png")
     assert first.identity() != second.identity()
+    before = first.identity()
+    (tmp_path / "a" / "cat").rename(tmp_path / "a" / "car")
+    assert first.identity() != before
 
 
 def test_a_corrupt_image_is_named_and_can_be_skipped(tmp_path):

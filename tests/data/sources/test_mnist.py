@@ -48,6 +48,7 @@ def test_padding_keeps_the_pixels_and_resizing_fills_the_image(tmp_path):
     padded, resized = (mnist(tmp_path, enlarge=way).load().test[0].image for way in ("pad", "resize"))
     assert padded.shape == resized.shape == (32, 32, 3)
     assert not padded[:2].any() and not padded[:, -2:].any() and padded[2:-2, 2:-2].any() and resized[:2].any()
+    assert mnist(tmp_path, image_size=33).load().test[0].image.shape == (33, 33, 3)
 
 
 def test_shots_are_drawn_by_seed(tmp_path):

@@ -100,6 +100,7 @@ def test_a_folder_of_parquet_files_with_images_inside_is_recognised_with_its_col
     how = ["dataset=hf", *layout.overrides, f"dataset.path={root}"]
     found = compose_typed([*how, f"dataset.cache_dir={offline / 'out'}"]).dataset.load()
     assert (len(found.train), len(found.val), len(found.test)) == counts
+    assert found.carved == (("val",) if "val_split=null" in words else ("test",))
     with pytest.raises(GenaugError, match=r"write dataset=hf dataset\.image=.* in place of dataset\.root"):
         choose("own/classification", [f"dataset.root={root}"])
 
