@@ -102,7 +102,9 @@ def test_boxes_move_with_the_image():
     assert flipped.tolist() == [[24, 0, 32, 16]]
 
 
-@pytest.mark.parametrize("fields", [{"policy": "randaugment"}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 0.2}])
+@pytest.mark.parametrize(
+    "fields", [{"policy": "randaugment"}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 0.2}, {"manifold_alpha": 2.0}]
+)
 def test_what_detection_cannot_do_is_refused(fields: dict):
     with pytest.raises(GenaugError, match=f"augment.{next(iter(fields))}"):
         Augment(**fields).check("detection")

@@ -7,7 +7,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from genaug.core.seeding import derive, uniforms
-from genaug.data.augmentation import IMAGENET_MEAN_COLOUR, Augment
+from genaug.data.augmentation import IMAGENET_MEAN_COLOUR, Augment, seeded
 from genaug.data.batch_augmentation import affine, crop_boxes, erased, erasing_boxes, resized_crops
 
 SIDE, NUM = 32, 16
@@ -108,6 +108,24 @@ def test_flips_come_as_often_as_stated(axis, key):
     images = NOISE[:1].expand(2000, -1, -1, -1)
     flipped = (transform(images, [derive(key, i) for i in range(2000)]) == images.flip(axis)).flatten(1).all(1)
     assert abs(flipped.float().mean() - 0.3) < 0.05
+
+
+def test_the_two_flips_are_drawn_apart():
+    transform = Augment(horizontal_flip_prob=0.5, vertical_flip_prob=0.5).images_transform()
+    assert transform is not None
+    made = transform(NOISE[:1].expand(50, -1, -1, -1), [derive("flips", i) for i in range(50)])
+    assert len({image.numpy().tobytes() for image in made}) == 4
+
+
+def test_an_erased_rectangle_has_the_mean_colour_in_batches_and_alone():
+    augment = Augment(erasing_prob=1.0)
+    together, alone = augment.images_transform(), augment.image_transform(SIDE)
+    assert together is not None and alone is not None
+    with seeded(0):
+        images = [*together(NOISE[:4], [derive("erased", i) for i in range(4)]), alone(NOISE[4])]
+    for image, before in zip(images, NOISE, strict=False):
+        changed = (image != before).any(0)
+        assert changed.any() and {tuple(colour) for colour in image[:, changed].T.tolist()} == {IMAGENET_MEAN_COLOUR}
 
 
 def test_ranges_are_kept_and_defaults_do_nothing():

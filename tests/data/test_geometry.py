@@ -46,6 +46,11 @@ def test_an_image_of_the_frames_size_is_not_touched():
     )
 
 
+def test_a_line_stays_a_pixel_wide():
+    letterbox = Letterbox(2000, 3, 64, 64)
+    assert letterbox.scale_image(Image.new("RGB", (2000, 3))).size == letterbox.inner == (64, 1)
+
+
 def test_bucket_takes_the_nearest_aspect_ratio():
     assert bucket(640, 480, 384, 64) == (512, 384)
     assert bucket(480, 640, 384, 64) == (384, 512)
