@@ -86,6 +86,19 @@ def test_a_manifest_names_the_source_and_keeps_its_label(tmp_path):
     assert sorted((tuple(s.label.items()) for s in pool.samples), key=len) == [((1, 1.0),), ((0, 0.75), (1, 0.25))]
 
 
+def test_the_end_of_an_id_is_enough_unless_several_images_have_it(tmp_path):
+    train = (sample("digits/0306", 0), sample("digits/0307", 1), sample("a/x.png", 0), sample("b/x.png", 1))
+    dataset = Dataset(name="d", task="classification", class_names=("a", "b"), train=train, val=(), test=())
+    root = tmp_path / "made"
+    for i, source in enumerate(("0306", "x", "x.png", "a/x.png")):
+        picture(root / f"{i}.png", i)
+        manifest(root, {"file_name": f"{i}.png", "source": source}, {"file_name": "0.png", "source": "digits/0307"})
+        assert {s.source_id for s in build(tmp_path, root, dataset).samples} == {
+            "digits/0307",
+            *({"digits/0306"} if source == "0306" else {"a/x.png"} if source == "a/x.png" else ()),
+        }
+
+
 def test_images_of_sources_that_this_trial_does_not_train_on_are_left_out(tmp_path):
     root = tmp_path / "made"
     picture(root / "x.png", 1), picture(root / "y.png", 2)

@@ -184,7 +184,7 @@ class _Sources:
         self.by_name: dict[str, Sample | None] = {}
         ordered = sorted(dataset.train, key=lambda sample: sample.id)
         for sample in ordered:
-            for name in (Path(sample.id).name, Path(sample.id).stem):  # None: a name that several have
+            for name in {Path(sample.id).name, Path(sample.id).stem}:  # None: a name that several have
                 self.by_name[name] = sample if name not in self.by_name else None
         self.by_name |= {sample.id: sample for sample in ordered}
         self.turns: dict[int | None, list[Sample]] = {}
