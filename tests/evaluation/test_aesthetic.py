@@ -124,6 +124,11 @@ def test_ratings_are_the_heads_of_embeddings_of_length_one_and_do_not_depend_on_
     assert sum(Aesthetic(name="a", min_rating=middle).keeps(rating) for rating in ratings) == 3
 
 
+def test_the_best_rated_images_are_kept() -> None:
+    chosen = Aesthetic(name="aesthetic", min_rating=5.0)
+    assert [chosen.keeps(rating) for rating in (4.9, 5.0, 7.0)] == [False, True, True]
+
+
 def test_what_the_head_holds_counts_for_the_scores_and_the_threshold_does_not(folder: Path) -> None:
     def scored(**changes: Any) -> Any:
         return canonical(

@@ -34,6 +34,12 @@ def test_variants_that_left_their_class_are_counted_by_strength(tmp_path):
     assert found.accuracy == 1.0 and found.by_strength == {"t0 0.25": (10, 10), "t0 0.75": (0, 10)}
 
 
+def test_a_variant_of_an_image_that_is_not_here_is_judged_too(tmp_path):
+    stranger = Sample(id="gone", digest="gone", image=picture(40, 1), label={0: 1.0})
+    found = label_agreement([variant(stranger, 40, 0.5)], real(), "pixels", tmp_path)
+    assert found.by_strength == {"t0 0.5": (1, 1)}
+
+
 def test_a_label_shared_by_two_classes_agrees_with_either(tmp_path):
     samples = real()
     made = [variant(samples[0], 200, 0.5, label={0: 0.5, 1: 0.5})]

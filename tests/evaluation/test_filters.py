@@ -1,5 +1,6 @@
 """Filters: each rejects what it is for; scores are made once, whatever the threshold."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def test_blank_rejects_flat_images_of_every_colour_and_nothing_else(dataset: Dat
     kept = Blank(name="blank").apply(pool, dataset, Store(tmp_path), quiet)
     assert [sample.id for sample in kept.samples] == ["s/3"]
     assert kept.rejected == {"filter: blank": 3}
+    earlier = dataclasses.replace(pool, rejected={"no_boxes": 2})
+    kept = Blank(name="blank").apply(earlier, dataset, Store(tmp_path), quiet)
+    assert kept.rejected == {"no_boxes": 2, "filter: blank": 3}
 
 
 def test_near_duplicates_of_their_source_are_rejected(dataset: Dataset, tmp_path: Path) -> None:
@@ -92,6 +96,8 @@ def test_the_classifier_rejects_images_of_the_other_class(dataset: Dataset, tmp_
     pool = pool_of(dataset, [textured(70, 0), textured(71, 0), textured(72, 0)], tmp_path)  # the second is labelled 1
     kept = ClassifierAgreement(name="classifier").apply(pool, dataset, Store(tmp_path), quiet)
     assert [sample.id for sample in kept.samples] == ["s/0", "s/2"]
+    first, second, _ = ClassifierAgreement(name="classifier").score(pool.samples, dataset, Store(tmp_path))
+    assert first > 0.2 and second < -0.2  # of two classes one's margin is the other's lack
 
 
 def test_a_swept_threshold_scores_nothing_again(dataset: Dataset, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genaug.evaluation.look_alikes import PATCHES, neighbours
+from genaug.evaluation.look_alikes import PATCHES, neighbours, saved_again
 
 
 def thumbnails(*more: np.ndarray) -> np.ndarray:
@@ -41,3 +41,14 @@ def test_each_way_to_lay_a_picture_is_found_and_the_plain_one_is_no_turn(quarter
 
 def test_two_pictures_alone_say_nothing_of_what_is_usual():
     assert neighbours(thumbnails()[:2]) == (set(), set())
+
+
+def test_a_picture_that_was_saved_again_is_one_pair_and_one_of_other_pixels_is_none():
+    rng = np.random.default_rng(0)
+    bits, grey = rng.random((4, 64)) < 0.5, rng.uniform(0, 255, (4, 32, 32)).astype(np.float32)
+    bits[1] = bits[2] = bits[0]
+    bits[1, :4] ^= True
+    grey[1] = grey[0] + 4
+    assert saved_again(bits, grey) == {(0, 1)}
+    bits[1, 4] ^= True
+    assert saved_again(bits, grey) == set()

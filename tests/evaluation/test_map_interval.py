@@ -65,6 +65,17 @@ def test_a_weight_of_two_is_an_image_that_is_there_twice_and_one_of_zero_an_imag
     assert twofold == pytest.approx(coco(twice), abs=0.02)
 
 
+def test_a_class_of_which_a_resample_has_no_object_is_left_out_of_its_mean():
+    rows = predictions(1, noise=1.0)
+    lonely = {**rows[0], "target_labels": [3] * len(rows[0]["target_labels"]), "target_crowd": [False] * 9}
+    lonely["target_crowd"] = lonely["target_crowd"][: len(lonely["target_labels"])]
+    every = [lonely, *rows[1:]]
+    weights = np.ones((1, NUM_IMAGES))
+    weights[0, 0] = 0
+    without = mean_average_precision(matches(every, NUM_CLASSES + 1), weights)
+    assert without == pytest.approx(coco(rows[1:]), abs=1e-9)
+
+
 def test_a_sure_difference_has_an_interval_above_zero_and_none_has_one_around_it():
     def pairs(noise: float, noise_of_baseline: float):
         return [

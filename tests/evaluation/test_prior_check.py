@@ -10,7 +10,7 @@ from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.core.store import Store
 from genaug.data.sample import Boxes, Dataset, Sample
-from genaug.evaluation.prior_check import LEVELS, NUMBERS, SHEET, check_prior, source_identity, stored_check
+from genaug.evaluation.prior_check import LEVELS, NUMBERS, SHEET, check_prior, compare, source_identity, stored_check
 from genaug.priors.config import PriorConfig
 
 
@@ -44,6 +44,18 @@ def test_digits_can_be_drawn(tmp_path):
     assert json.loads((tmp_path / NUMBERS).read_text())["sentence"] == found.sentence
     with Image.open(tmp_path / SHEET) as sheet:
         assert sheet.width >= (2 + len(LEVELS)) * 64 and sheet.height >= 16 * 64
+
+
+def test_a_blur_keeps_less_of_the_gradients_energy_and_noise_adds_some_that_is_wrong():
+    pixels = np.random.default_rng(0).integers(60, 200, (32, 32, 3)).astype(np.uint8)
+    original = Image.fromarray(pixels)
+    blurred = original.resize((16, 16), Image.Resampling.BOX).resize((32, 32), Image.Resampling.BILINEAR)
+    other = Image.fromarray(np.random.default_rng(1).integers(60, 200, (32, 32, 3)).astype(np.uint8))
+    _, kept, right = compare(original, blurred)
+    assert kept < 0.2 and 0 < right < 0.4
+    _, kept, right = compare(original, other)
+    assert 0.8 < kept < 1.2 and right < -0.5
+    assert compare(original, original)[1:] == (1.0, 1.0)
 
 
 def test_photographs_cannot_be_drawn_at_64_pixels(tmp_path, shared):

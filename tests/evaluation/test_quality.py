@@ -99,6 +99,16 @@ def test_kernel_distance_is_the_mean_over_all_pairs_of_different_images() -> Non
         assert kid(a, b, chunk=chunk)[0] == pytest.approx(by_hand, rel=1e-12)
 
 
+def test_an_image_that_is_drawn_twice_is_not_paired_with_itself() -> None:
+    """Two images alone: of each draw with both of them one pair is left, whatever the weights."""
+    a, b = np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([[3.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
+    estimate, interval = kid(a, np.repeat(b[:1], 3, axis=0), num_resamples=200)
+    within_a, within_b = 1.0, (b[0] @ b[0] / 2 + 1) ** 3
+    across = [(x @ b[0] / 2 + 1) ** 3 for x in a]
+    assert estimate == pytest.approx(within_a + within_b - 2 * np.mean(across))
+    assert interval.low == interval.high == pytest.approx(estimate)  # a draw of one image twice has no pair
+
+
 def test_kernel_distance_has_an_interval_that_covers_it_also_of_few_images() -> None:
     rng = np.random.default_rng(4)
     truth, _ = kid(rng.normal(size=(3000, 4)), rng.normal(0.6, 1, size=(3000, 4)), num_resamples=1)
@@ -183,6 +193,26 @@ def test_a_row_of_features_that_is_not_whole_is_made_again_and_costs_no_other(da
         index.write_text(content)
         features_of(samples, "pixels", tmp_path)
         assert np.array_equal(features_of(samples, "pixels", tmp_path), expected)
+
+
+def test_rows_of_another_length_take_the_place_of_all_before(tmp_path: Path) -> None:
+    """As where a newer library's network has other features."""
+    kept = features.KeptRows(Store(tmp_path), "net")
+    kept.add({"a": np.ones(3), "b": np.ones(3)})
+    kept.add({"c": np.full(4, 2.0)})
+    found = kept.find(["a", "b", "c"])
+    assert list(found) == ["c"] and found["c"].tolist() == [2.0] * 4
+
+
+def test_a_network_with_random_weights_is_the_same_in_every_process_and_batch(dataset: Dataset) -> None:
+    import torch
+
+    rows = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        rows.append(features.encode(dataset.train[:4], "random:test_resnet"))
+    assert np.array_equal(*rows)
+    assert features.encode(dataset.train[:1], "random:test_resnet") == pytest.approx(rows[0][:1], abs=1e-5)
 
 
 def test_good_variants_score_better_than_noise(dataset: Dataset, tmp_path: Path) -> None:

@@ -103,3 +103,14 @@ def test_all_suggestions_compose(task, device, count):
     augment = ["augment=none"] if task == "detection" else []
     config = compose_typed([*data, *augment, *words])
     assert config.mix.m >= 1
+
+
+def test_no_more_shots_are_suggested_than_every_class_has():
+    """Of classes of 40 and 100 images a draw of 64 from each would be refused; of 10 and 100 it is a fraction of all."""
+    even, uneven = dataset(100), dataset(100)
+    first = [s for s in even.train if s.label == {0: 1.0}]
+    second = [s for s in even.train if s.label == {1: 1.0}]
+    even, uneven = (replace(even, train=(*first[:few], *second)) for few in (40, 10))
+    assert settings(even, 500, "cpu", None)["dataset.shots"] == "40"
+    drawn = settings(uneven, 500, "cpu", None)
+    assert "dataset.shots" not in drawn and drawn.get("dataset.fraction") is None  # 110 are fewer than 2 x 64
