@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from genaug.config import RunConfig
 from genaug.core.cost import ForwardPasses, unet_gflop, vae_gflop
+from genaug.core.errors import GenaugError
 from genaug.core.identity import Texts, canonical_text, fingerprint
 from genaug.core.names import safe_name
 from genaug.core.store import artefact
@@ -179,6 +180,11 @@ class Fit(Stage):
             say(f"fitting {generator.name} on {len(generator.learns_from(self.dataset))} images")
             model = prior.load()
             about = generator.fit(self.dataset, model, work, self.config.trainer.device())
+            if not isinstance(about, dict):
+                raise GenaugError(
+                    f"The fit of generator={generator.name} returns {type(about).__name__}: return a dictionary of facts for "
+                    "the record, {} where there are none."
+                )
             # a fit that resumes states its evaluations itself, those of interrupted attempts included
             return {"network_evaluations": model.num_evaluations if model is not None else 0, **about}
 

@@ -46,3 +46,25 @@ def test_a_training_that_returns_nothing_that_tables_show_is_refused():
             GenaugError, match=f"downstream=own returns {told}, but tables show test/accuracy_macro: return"
         ):
             model.check_outcome(outcome)
+
+
+@pytest.mark.parametrize(
+    ("added", "told"),
+    [
+        ({"metrics": {"test/accuracy_macro": "0.5"}}, "the text '0.5' for test/accuracy_macro: return a number"),
+        ({"protocol": "last"}, "'last' for protocol: return a dictionary"),
+        (
+            {"predictions": {"a": 1}},
+            "predictions that tables cannot read: return a list with a dictionary for each test image",
+        ),
+        ({"predictions": [{"target": 0, "predicted": 0}]}, "with id, target, predicted, or leave predictions out"),
+    ],
+)
+def test_a_training_that_returns_what_tables_cannot_read_is_refused_when_it_ends(added, told):
+    row = {"id": "a", "target": 0, "predicted": 1}
+    outcome = {"metrics": {"test/accuracy_macro": 0.5}, "protocol": {"select": "last"}, "predictions": [row]}
+    model = Downstream(name="own", seed=0, image_size=8)
+    model.check_outcome(outcome)
+    model.check_outcome(outcome | {"metrics": {"test/auc": 0.5, "test/accuracy_macro": 0.5}, "predictions": None})
+    with pytest.raises(GenaugError, match=f"downstream=own returns .*{told}"):
+        model.check_outcome(outcome | added)

@@ -244,6 +244,10 @@ GREY = Image.new("L", (8, 8))
         ),
         (lambda items: items[:-1], "yields 7 of 8 images: yield one Generated for each variant"),
         (lambda items: None, "yields 0 of 8 images"),
+        (
+            lambda items: [replace(items[0], image=Image.new("RGB", (0, 8)))],
+            "yields an image of 0 x 8 pixels for train/0",
+        ),
         (lambda items: [items[0], *items], "yields an image twice"),
         (lambda items: [replace(item, label=1) for item in items], "the label 1 for an image of train/.*sum to 1"),
         (lambda items: [replace(item, label={2: 1.0}) for item in items], "index from 0 to 1"),

@@ -15,6 +15,16 @@ def check_choice(key: str, value: str, options: tuple[str, ...]) -> None:
         raise GenaugError(f"{key}={value} is not one of {', '.join(options)}.")
 
 
+def lacks(component: object, method: str) -> GenaugError:
+    """What the base class of components raises where somebody's own component has no ``method``."""
+    own = type(component)
+    base = next(cls for cls in own.__mro__ if method in vars(cls))
+    return GenaugError(
+        f"{own.__module__}.{own.__qualname__} has no method {method}: write one; "
+        f"{base.__module__}.{base.__qualname__}.{method} says what it takes and returns."
+    )
+
+
 @contextlib.contextmanager
 def boundary(what: str, then: str = "") -> Iterator[None]:
     """The guard at a boundary to a foreign library or file: any failure inside becomes one sentence.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import II
 
 from genaug.core.cost import ForwardPasses
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, lacks
 from genaug.core.fields import count, seed
 from genaug.core.identity import NOT_IDENTITY
 from genaug.core.store import Store
@@ -19,6 +19,11 @@ from genaug.downstream.trainer import TrainerConfig
 
 MOST_SIDE = 8192
 """Pixels of the longest side that training can be asked for."""
+PREDICTION_KEYS = {
+    "test/accuracy_macro": ("id", "target", "predicted"),
+    "test/map": ("id", "target_boxes", "target_labels", "target_crowd", "boxes", "labels", "scores"),
+}
+"""What a row of the predictions holds, by metric: tables resample the test images of these two."""
 
 if TYPE_CHECKING:
     from genaug.data.augmentation import Augment
@@ -101,7 +106,7 @@ class Downstream:
 
     def forward_passes(self) -> ForwardPasses:
         """Forward passes of one training, for ``genaug plan``; evaluations are not counted."""
-        raise AssertionError(f"{type(self).__name__} has no method forward_passes")
+        raise lacks(self, "forward_passes")
 
     def train(self, data: TrainingData, trainer: TrainerConfig, folder: Path, record: "Record") -> dict[str, Any]:
         """Train, select, and score every test image exactly once.
@@ -116,7 +121,7 @@ class Downstream:
             metrics by name (``test/…``, ``val/…``: numbers, or lists for per-class values), ``protocol`` (how they were
             obtained: selection, steps, ``oracle``) and ``predictions`` (per test image, for bootstraps).
         """
-        raise AssertionError(f"{type(self).__name__} has no method train")
+        raise lacks(self, "train")
 
     def check_outcome(self, outcome: dict[str, Any]) -> None:
         """Raise ``GenaugError`` for what ``train`` of a model of one's own returns that no table could show."""
@@ -126,4 +131,19 @@ class Downstream:
             raise GenaugError(
                 f"The training of downstream={self.name} returns {there}, but tables show {self.metric}: return "
                 f'{{"metrics": {{"{self.metric}": NUMBER, …}}, …}}, or name another one in metric: ClassVar[str].'
+            )
+        returns = f"The training of downstream={self.name} returns"
+        for name, value in metrics.items():
+            if isinstance(value, str):
+                raise GenaugError(f"{returns} the text {value!r} for {name}: return a number, e.g. float(value).")
+        if not isinstance(outcome.get("protocol", {}), dict):
+            raise GenaugError(
+                f"{returns} {outcome['protocol']!r} for protocol: return a dictionary, e.g. {{'select': 'last'}}."
+            )
+        needed = next((keys for name, keys in PREDICTION_KEYS.items() if name in metrics), ("id",))
+        rows = outcome.get("predictions") or []
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= {*needed} for row in rows):
+            raise GenaugError(
+                f"{returns} predictions that tables cannot read: return a list with a dictionary for each test image, with "
+                f"{', '.join(needed)}, or leave predictions out."
             )

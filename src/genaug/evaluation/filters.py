@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genaug.core.errors import GenaugError, boundary
+from genaug.core.errors import GenaugError, boundary, lacks
 from genaug.core.fields import bounded
 from genaug.core.files import read_json, write_json
 from genaug.core.identity import CONTENT, NOT_IDENTITY, canonical, fingerprint
@@ -53,11 +53,11 @@ class Filter:
         self, samples: Sequence[SyntheticSample], dataset: Dataset, store: Store, device: str = "cpu"
     ) -> list[float]:
         """One number per image, computed on ``device``; may read real training images, never validation or test images."""
-        raise AssertionError(f"{type(self).__name__} does not score")
+        raise lacks(self, "score")
 
     def keeps(self, score: float) -> bool:
         """Whether an image with this score is trained on."""
-        raise AssertionError(f"{type(self).__name__} does not decide")
+        raise lacks(self, "keeps")
 
     def apply(
         self, pool: Pool, dataset: Dataset, store: Store, say: Callable[[str], None] = print, device: str = "cpu"

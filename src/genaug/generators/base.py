@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from genaug.core import fields
 from genaug.core.cost import ForwardPasses
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, lacks
 from genaug.core.identity import NOT_IDENTITY, CanonicalText, canonical, canonical_text, fingerprint, fingerprints_of
 from genaug.data.sample import Boxes, Dataset, Sample
 
@@ -127,7 +127,7 @@ class Generator:
         Returns:
             facts for the record: losses, number of steps, network evaluations.
         """
-        raise AssertionError(f"{type(self).__name__} has no method fit")
+        raise lacks(self, "fit")
 
     def draw(self, source: Sample, index: int, dataset: Dataset) -> dict[str, Any]:
         """Values drawn for variant ``index`` of ``source`` from this generator's distributions (fields marked ``DRAWN``)."""
@@ -137,7 +137,7 @@ class Generator:
         self, variants: list[Variant], dataset: Dataset, prior: "Prior | None", fitted: Path | None, device: str = "cpu"
     ) -> Iterator[Generated]:
         """Make the images, on ``device`` as in ``fit``. Batched as the generator likes; each depends on its ``Variant``."""
-        raise AssertionError(f"{type(self).__name__} has no method generate")
+        raise lacks(self, "generate")
 
     def forward_passes(self, variants: list[Variant]) -> ForwardPasses:
         """Forward passes of the prior's U-Net that ``generate(variants)`` will make."""

@@ -216,6 +216,10 @@ def check_generated(item: Generated, generator: Generator, dataset: Dataset) -> 
             f"{by} {what}: give Pillow's images in RGB, e.g. image.convert('RGB'), or Image.fromarray(pixels) of uint8 "
             "[height, width, 3]."
         )
+    if 0 in item.image.size:
+        raise GenaugError(
+            f"{by} an image of {item.image.width} x {item.image.height} pixels for {item.variant.source.id}."
+        )
     source, label, num_classes = item.variant.source, item.label, len(dataset.class_names)
     if label is not None and not (
         isinstance(label, dict)

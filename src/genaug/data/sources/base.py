@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, lacks
 from genaug.core.fields import bounded, count, seed
 from genaug.core.identity import NOT_IDENTITY, canonical, content_by, content_digest, digest_bytes
 from genaug.data.images import inspect_all, white_of
@@ -49,7 +49,7 @@ class Source:
 
     def read(self) -> Dataset:
         """All samples with their fixed splits, before any few-shot draw."""
-        raise AssertionError(f"{type(self).__name__} has no method read")
+        raise lacks(self, "read")
 
     def identity(self) -> Any:
         """Everything that decides which samples a trial sees."""
@@ -68,7 +68,12 @@ class Source:
 
     def whole(self) -> Dataset:
         """What all trials draw from, whatever ``shots``, ``fraction`` and ``seed``."""
-        dataset = with_white_points(self.read())
+        found = self.read()
+        if not isinstance(found, Dataset):
+            raise GenaugError(
+                f"The method read of dataset={self.name} returns {type(found).__name__}: return a Dataset."
+            )
+        dataset = with_white_points(found)
         check_samples(dataset)
         check_disjoint(dataset)  # before the draw, so that all seeds are refused or none
         if self.task == "detection" and (faults := without_objects(dataset, "train")):
@@ -100,7 +105,7 @@ class FolderSource(Source):
 
     def files(self) -> Iterable[Path]:
         """Annotation files and images that ``read`` reads."""
-        raise AssertionError(f"{type(self).__name__} has no method files")
+        raise lacks(self, "files")
 
     def content(self) -> str:
         """Hash of the names and contents of ``files``."""
