@@ -173,6 +173,16 @@ def test_a_result_that_is_no_number_is_refused_with_its_runs_name(project: Path,
         collect(sweep_of(), read_spec("paper/item"))
 
 
+def test_a_metric_that_is_a_list_is_answered_with_those_that_are_numbers(project: Path, sweep_of) -> None:
+    for cell in sweep_of().cells:
+        finish(cell, project / "outputs", 0.5, metrics={"test/accuracy_per_class": [0.5], "test/accuracy_macro": 0.5})
+    spec = dataclasses.replace(read_spec("paper/item"), metric="test/accuracy_per_class", curve=None, published=[])
+    with pytest.raises(
+        GenaugError, match=r"test/accuracy_per_class is a list of numbers, .* shows one: test/accuracy_macro"
+    ):
+        collect(sweep_of(), spec)
+
+
 def test_an_axis_has_numbers_alone(project: Path, sweep_of) -> None:
     """``dataset.shots=null`` has a column, and no place under the curve."""
     finish_all(sweep_of("dataset.shots=1,2,null"))

@@ -15,6 +15,7 @@ from genaug.tables.spec import read_spec, to_fraction, to_unit, width_to_unit
 from genaug.tables.table import Arranged, Entry, Place, Table, resolved_values, text_of
 
 if TYPE_CHECKING:
+    from genaug.runs.cell import Result
     from genaug.tables.spec import TableSpec
     from genaug.tables.sweep import PlannedCell, Sweep
 
@@ -113,6 +114,11 @@ def _is_reduced(item: str, overrides: tuple[str, ...], over: str) -> bool:
     return any(not override.startswith((f"{over}=", "trainer.")) for override in overrides)
 
 
+def _numbers(result: "Result") -> str:
+    """The names of a result's metrics that are one number."""
+    return ", ".join(sorted(name for name, value in result["metrics"].items() if isinstance(value, int | float)))
+
+
 def _entry(place: Place, members: "list[PlannedCell]", spec: "TableSpec") -> Entry:
     entry = Entry(row=place[0], column=place[1], wanted=0, values={})
     wanted = set()
@@ -123,14 +129,15 @@ def _entry(place: Place, members: "list[PlannedCell]", spec: "TableSpec") -> Ent
             continue
         result = cell.result
         value = result["metrics"].get(spec.metric)
+        if isinstance(value, list):
+            raise GenaugError(f"{spec.metric} is a list of numbers, of which a table shows one: {_numbers(result)}.")
         if spec.metric in result["metrics"] and (value is None or not math.isfinite(value)):
             raise GenaugError(
                 f"{result['cell']}: {spec.metric} is {value}, which no table can average. Its test split has nothing that "
                 "this metric counts, or its training failed: choose another table.metric, or delete the run."
             )
         if value is None:
-            known = ", ".join(sorted(k for k, v in result["metrics"].items() if isinstance(v, int | float)))
-            raise GenaugError(f"{result['cell']} has no metric {spec.metric}. It has {known}.")
+            raise GenaugError(f"{result['cell']} has no metric {spec.metric}. It has {_numbers(result)}.")
         if repetition in entry.values and entry.values[repetition] != to_unit(value, spec.unit):
             raise GenaugError(
                 f"Two cells of the table have {spec.over}={repetition}, row {' '.join(place[0])} and column "
