@@ -47,10 +47,10 @@ damaged = st.one_of(
 @given(damaged, st.sampled_from([".png", ".jpg", ".gif", ".tif", ".bmp", ".webp"]), st.booleans())
 def test_any_bytes_of_an_image_of_ones_own(data, ending, skips):
     with tempfile.TemporaryDirectory() as name:
-        for place in ("a/0", "a/1", "a/2", "a/3", "b/0", "b/1", "b/2", "b/3"):
+        for number, place in enumerate(("a/0", "a/1", "a/2", "a/3", "b/0", "b/1", "b/2", "b/3")):
             path = Path(name) / f"{place}.png"
             path.parent.mkdir(exist_ok=True)
-            Image.fromarray(np.roll(PIXELS, hash(place) % 7)).save(path)
+            Image.fromarray(np.roll(PIXELS, number)).save(path)
         (Path(name) / f"a/9{ending}").write_bytes(data)
         with contextlib.suppress(GenaugError):
             found = ImageFolder(root=name, seed=0, skip_corrupt=skips).load()

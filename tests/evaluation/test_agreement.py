@@ -1,6 +1,7 @@
 import numpy as np
 
 from genaug.core.identity import digest_bytes
+from genaug.core.seeding import derive
 from genaug.data.sample import Sample, SyntheticSample
 from genaug.evaluation.agreement import label_agreement, strength_of
 
@@ -19,7 +20,7 @@ def real(count=10):
 
 
 def variant(source, level, t0, label=None):
-    image = picture(level, hash((source.id, t0)) % 1000)
+    image = picture(level, derive(source.id, t0) % 1000)
     return SyntheticSample(
         id="s", digest=digest_bytes(image.tobytes()), image=image, label=label or source.label, source_id=source.id, index=0,
         about={"t0": t0},

@@ -128,12 +128,13 @@ def test_images_are_those_of_diffusers(prior, dataset, scheduler):
     pipeline.set_progress_bar_config(disable=True)
     variants = variants_of(dataset, [0.3, 0.7])[:4]
     prompts = ["a photo of a cat", "a photo of a dog", "a photo of a cat", "a photo of a table"]
-    config = settings(scheduler=scheduler, guidance=7.5)
+    config = settings(scheduler=scheduler, guidance=7.5, negative_prompt="a dark photo")
     made = {item.variant.fingerprint: item.image for item in edit_images(prior, variants, prompts, config)}
     for variant, prompt in zip(variants, prompts, strict=True):
         latents = prior.encode(to_tensor(variant.source.open(), 32).unsqueeze(0))
         reference = pipeline(
             prompt=prompt,
+            negative_prompt="a dark photo",
             image=latents,
             strength=variant.draws["t0"],
             num_inference_steps=10,
