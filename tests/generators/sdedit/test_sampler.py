@@ -13,6 +13,7 @@ from genaug.core.seeding import derive
 from genaug.data.sources.digits import Digits
 from genaug.data.splits import few_shot
 from genaug.generators.base import Variant, steps_taken
+from genaug.generators.sdedit import sampler
 from genaug.generators.sdedit.config import ImageToImage
 from genaug.generators.sdedit.sampler import edit_images, sdedit, to_pictures, to_tensor
 from genaug.priors.config import PriorConfig
@@ -160,6 +161,17 @@ def test_batch_of_16_equals_batch_of_1_and_order_does_not_matter(prior, schedule
         assert np.abs(image - batched[key]).max() <= 1  # 8-bit rounding of values that agree to fp32
 
 
+def test_the_fresh_noise_of_lcm_is_each_images_own(prior, monkeypatch):
+    drawn = []
+    real = sampler.sdedit
+    monkeypatch.setattr(sampler, "sdedit", lambda *a, **how: drawn.extend(how["seeds"]) or real(*a, **how))
+    variants = variants_of(make_dataset(per_class=2), [0.6, 1.0], num_variants=2)
+    batches = [edit_images(prior, variants, ["a photo"] * 12, settings(scheduler="lcm", batch_size=n)) for n in (1, 5)]
+    one, many = ({item.variant.fingerprint: np.asarray(item.image, dtype=int) for item in batch} for batch in batches)
+    assert len(set(drawn)) == 12
+    assert all(np.abs(one[key] - many[key]).max() <= 1 for key in one)
+
+
 def test_latents_of_batch_16_and_batch_1_agree_in_fp32(prior):
     z, eps = torch.randn(2, 16, 4, 4, 4)
     cond, uncond = prior.embed(["a photo of a cat"] * 16), prior.embed([""])
@@ -184,7 +196,7 @@ def test_each_source_is_encoded_once_and_each_prompt_embedded_once(prior, datase
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "dpmsolver++", "unipc", "pndm_ref"])
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("guidance", [0.5, 1.0, 3.0])
 def test_the_estimate_of_the_cost_is_exact(prior, dataset, scheduler, guidance):
     variants = variants_of(dataset, [0.1, 0.58, 1.0])
     config = settings(scheduler=scheduler, guidance=guidance)
