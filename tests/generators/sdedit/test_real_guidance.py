@@ -59,6 +59,8 @@ def test_t0_is_a_number_or_a_list(make, dataset):
     assert make(t0=0.5).draw(dataset.train[0], 3, dataset) == {"t0": 0.5}
     generator = make(t0=[0.25, 0.5, 0.75, 1.0])
     drawn = [generator.draw(source, j, dataset)["t0"] for source in dataset.train for j in range(200)]
+    other = make(t0=generator.t0, seed=1)
+    assert drawn != [other.draw(source, j, dataset)["t0"] for source in dataset.train for j in range(200)]
     counts = np.array([drawn.count(level) for level in generator.t0])
     n, p = len(drawn), 0.25
     assert counts.sum() == n
