@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from genaug.config_source import register
 from genaug.core.errors import GenaugError
+from tests.generators.conftest import make_dataset
 
 
 def generator(*overrides: str, leakage: str = "data_centric"):
@@ -42,6 +43,28 @@ def test_paper_presets_state_the_papers_values():
 @pytest.mark.parametrize("text, value", [("0.3", 0.3), ("[0.3,0.6]", [0.3, 0.6])])
 def test_t0_is_overridden_by_a_number_or_a_list(preset, text, value):
     assert generator(f"+generator={preset}", f"generator.t0={text}").t0 == value
+
+
+@pytest.mark.parametrize(
+    ("preset", "drawn"),
+    [
+        ("da_fusion", ("t0",)),
+        ("diagen", ("token_noise",)),
+        ("diff_mix", ("target",)),
+        ("diff_ii", ("partner", "angle")),
+        ("diffuse_mix", ("prompt",)),
+        ("gif", ("prompt",)),
+        ("latent_interpolation", ("partner_id", "lam")),
+    ],
+)
+def test_another_seed_another_image_and_another_variant_draw_other_values(preset, drawn):
+    words = ("generator.mixing.lam=uniform", "+dataset=digits") if "lam" in drawn else ()
+    one, other = (generator(f"+generator={preset}", *words, f"generator.seed={n}", leakage="none") for n in (0, 1))
+    data = make_dataset()
+    for key in drawn:
+        rows = [[one.draw(source, j, data)[key] for j in range(8)] for source in data.train]
+        assert rows != [[other.draw(source, j, data)[key] for j in range(8)] for source in data.train]
+        assert len(set(map(tuple, rows))) > 1 and max(len(set(row)) for row in rows) > 1
 
 
 def test_token_settings_are_chosen_and_changed_from_the_command_line():

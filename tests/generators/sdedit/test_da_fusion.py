@@ -215,5 +215,8 @@ def test_token_noise_is_one_per_class_and_level_and_of_the_stated_size(prior, da
     assert noise.std() == pytest.approx(0.5, rel=0.5) and noise.abs().max() > 0  # 32 numbers: three standard deviations
     again = made.prompts(names, prior, tmp_path, [{"token_noise": 0.5}] * 3)[1]
     assert torch.equal(again.rows[list(again.places["<cat~0.5>"])], own + noise)
+    made.seed = 1
+    other = made.prompts(names, prior, tmp_path, [{"token_noise": 0.5}] * 3)[1]
+    assert not torch.equal(other.rows, again.rows)
     made.token_noise = None
     assert "token_noise" not in made.draw(dataset.train[0], 0, dataset) and "token_noise" not in canonical(made)

@@ -15,7 +15,7 @@ from genaug.data.sources.digit_scenes import DigitScenes
 from genaug.generators.labelling.config import Labels
 from genaug.generators.sdedit.da_fusion import DAFusion
 from genaug.generators.sdedit.diff_mix import DiffMix
-from genaug.generators.sdedit.edit_region import edit_region, mosaic_centre, to_square
+from genaug.generators.sdedit.edit_region import edit_region, lay_out, mosaic_centre, to_square
 from genaug.generators.sdedit.real_guidance import RealGuidance
 from genaug.generators.sdedit.sampler import sdedit
 from genaug.generators.sdedit.vae_reconstruction import VaeReconstruction
@@ -219,6 +219,9 @@ def test_images_with_boxes_keep_their_aspect_ratio_and_their_boxes_with_it(prior
     assert width / height == pytest.approx(4 / 3, rel=0.05)
     assert made.boxes is not None
     np.testing.assert_allclose(made.boxes.xyxy, np.float32([[8, 6, 40, 30]]) * width / 80, rtol=0.05)
+    layout = lay_out(data.train[0], 48, 32, "edit_object", 0)
+    assert layout.geometry is not None and layout.geometry.inner != layout.size
+    assert layout.editable.sum() == layout.geometry.crop(layout.editable).sum() > 0  # nothing of the padding
 
 
 def test_saved_at_the_size_of_the_source_the_object_is_the_sources_pixel_for_pixel(prior):
