@@ -1,4 +1,4 @@
-"""What a trained tiny prior can do, in numbers (`quality.json`) and as a contact sheet to look at.
+"""What a trained tiny prior can do, in numbers: `quality.json`.
 
 PSNR here is 10 log10(1 / mean squared error) of each picture over its RGB values in [0, 1], averaged over the pictures.
 """
@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
-from PIL import Image
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -186,42 +185,3 @@ def load_pipeline(folder: Path, device: str = "cpu") -> StableDiffusionPipeline:
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def draw_contact_sheet(folder: str | Path, data_dir: str | Path, path: str | Path, device: str = "cpu") -> None:
-    """A PNG of digits per class, scenes, reconstructions and image-to-image variants; ten cells of 64 px a row."""
-    data_dir = Path(data_dir)
-    pipeline = load_pipeline(Path(folder), device)
-    editor = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
-    editor.set_progress_bar_config(disable=True)
-
-    def edit(images: Tensor, prompts: list[str], strength: float) -> Tensor:
-        result = editor(
-            prompts,
-            image=images,
-            strength=strength,
-            num_inference_steps=25,
-            guidance_scale=2.0,
-            output_type="pt",
-            generator=torch.Generator().manual_seed(0),
-        )
-        return torch.as_tensor(result.images).float().cpu()
-
-    digits, labels = optical_digits()
-    digits = torch.stack([digits[labels == digit][3] for digit in range(10)])
-    prompts = [f"a photo of a {word}" for word in DIGIT_WORDS]
-    photographs = held_out_pictures(sorted((data_dir / "custom_coco_256" / "test").glob("*/*.jpg"))[::36][:10], 64)
-    names = (data_dir / "bccd" / "ImageSets" / "Main" / "val.txt").read_text().split()[:10]
-    micrographs = held_out_pictures([data_dir / "bccd" / "JPEGImages" / f"{name}.jpg" for name in names], 64)
-    scene_prompts = [
-        f"a photo of a {DIGIT_WORDS[i]} and a {DIGIT_WORDS[(i + 3) % 10]} on a striped background" for i in range(10)
-    ]
-    rows = [sample(pipeline, prompts, 2.0, seed) for seed in range(3)]
-    rows += [sample(pipeline, scene_prompts, 3.0, 0, 64), digits, reconstruct(pipeline.vae, digits)]
-    rows += [edit(digits, ["a photo"] * 10, strength) for strength in (0.25, 0.5, 0.75)]
-    rows += [edit(digits, prompts, strength) for strength in (0.25, 0.5, 0.75)]
-    for pictures, prompt in ((photographs, "a photo"), (micrographs, "a micrograph of blood cells")):
-        rows += [pictures, reconstruct(pipeline.vae, pictures)]
-        rows += [edit(pictures, [prompt] * 10, strength) for strength in (0.15, 0.3, 0.5)]
-    sheet = torch.cat([torch.cat(list(F.interpolate(row, 64, mode="nearest")), dim=2) for row in rows], dim=1)
-    Image.fromarray((sheet.permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
