@@ -105,7 +105,7 @@ def choose(item: str, words: Sequence[str]) -> Choice:
     if not given & {"dataset.root", "dataset.path"}:
         raise GenaugError(f"experiment={item} is for your own images: write dataset.root=FOLDER.")
     single = _single(item, words)
-    layout = _layout(item, single, given)
+    layout = _layout(single, given)
     start = [f"experiment={item}", *(setting.override for setting in layout), *single]
     config = compose_typed(start)
     if config.dataset.task != config.downstream.task:
@@ -144,7 +144,7 @@ def _single(item: str, words: Sequence[str]) -> list[str]:
     return found
 
 
-def _layout(item: str, words: Sequence[str], given: set[str]) -> list[Suggestion]:
+def _layout(words: Sequence[str], given: set[str]) -> list[Suggestion]:
     """How the folder is read, where no ``dataset=`` says it."""
     root = next((word.partition("=")[2] for word in words if word.startswith("dataset.root=")), None)
     if "dataset" in given or root is None:

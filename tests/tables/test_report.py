@@ -185,10 +185,10 @@ def test_a_measure_is_correlated_with_the_metric_over_runs_unless_one_of_them_ne
         result["pool"], result["metrics"]["test/accuracy_macro"] = f"{i:016x}", 0.1 * i
         about = {"generator": "g", "num_synthetic": 1, "features": "pixels", "measures": {"kid": {"value": -i}}}
         (outputs / "quality" / f"{i:016x}.json").write_text(json.dumps(about))
-    shown = quality_view([table], {}, outputs)
+    shown = quality_view([table], outputs)
     assert shown is not None
     assert shown["lines"][1:] == ["paper/item: kid against test/accuracy_macro, Spearman -1.00 (n=4)."]
     for result in table.results:
         result["metrics"]["test/accuracy_macro"] = 1.0
-    shown = quality_view([table], {}, outputs)
+    shown = quality_view([table], outputs)
     assert shown is not None and len(shown["lines"]) == 1

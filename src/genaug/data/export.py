@@ -136,7 +136,7 @@ def _write_image(folder: Path, entry: Entry) -> tuple[str, int, int]:
         return f"{entry.name}{ending}", *image.size
 
 
-def _boxes(work: _Export, sample: Sample) -> list[tuple[list[float], int, bool]]:
+def _boxes(sample: Sample) -> list[tuple[list[float], int, bool]]:
     """(left, top, right, bottom; class; crowd) of each object."""
     if sample.boxes is None:
         return []
@@ -155,7 +155,7 @@ def _coco(work: _Export, entries: Sequence[Entry]) -> list[str]:
             images.append(
                 {"id": len(images) + 1, "file_name": name, "width": width, "height": height, **_origin(entry)}
             )
-            for (x1, y1, x2, y2), label, crowd in _boxes(work, entry.sample):
+            for (x1, y1, x2, y2), label, crowd in _boxes(entry.sample):
                 w, h = round(x2 - x1, 2), round(y2 - y1, 2)
                 objects.append({
                     "id": len(objects) + 1, "image_id": len(images), "category_id": label + 1, "bbox": [x1, y1, w, h],
@@ -174,7 +174,7 @@ def _yolo(work: _Export, entries: Sequence[Entry]) -> list[str]:
         description[short] = f"images/{short}"
         _, width, height = _write_image(work.folder / "images" / short, entry)
         lines = []
-        for (x1, y1, x2, y2), label, crowd in _boxes(work, entry.sample):
+        for (x1, y1, x2, y2), label, crowd in _boxes(entry.sample):
             if crowd:
                 work.notes["crowd regions left out, which YOLO has not"] += 1
                 continue
@@ -197,7 +197,7 @@ def _voc(work: _Export, entries: Sequence[Entry]) -> list[str]:
         name, width, height = _write_image(work.folder / "JPEGImages", entry)
         root = ElementTree.Element("annotation")
         _add(root, {"folder": "JPEGImages", "filename": name, "size": {"width": width, "height": height, "depth": 3}})
-        for (x1, y1, x2, y2), label, crowd in _boxes(work, entry.sample):
+        for (x1, y1, x2, y2), label, crowd in _boxes(entry.sample):
             # 1-based with the last pixel included
             box = {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2}
             box = {key: int(value) if float(value).is_integer() else value for key, value in box.items()}
@@ -251,7 +251,7 @@ def _annotation(work: _Export, entry: Entry) -> dict[str, Any]:
     """Label or boxes as columns that every row has alike."""
     sample, names = entry.sample, work.dataset.class_names
     if work.dataset.task == "detection":
-        boxes = _boxes(work, sample)
+        boxes = _boxes(sample)
         return {
             "objects": {
                 "bbox": [[x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)] for (x1, y1, x2, y2), _, _ in boxes],

@@ -100,7 +100,7 @@ def column_title(table: Table, column: Sequence[str]) -> str:
     return ", ".join(shown)
 
 
-def marks(table: Table, entry: Entry) -> str:
+def marks(entry: Entry) -> str:
     """``2 of 3 data sets`` in place of a mean over them, ``n=3/8`` where seeds are missing, ``†`` oracle, ``*`` differs from
     the baseline after Holm, ``≈`` reproduced."""
     if entry.mean is None:
@@ -115,10 +115,10 @@ def marks(table: Table, entry: Entry) -> str:
 def cell_text(table: Table, entry: Entry) -> str:
     """Mean, interval and marks, or ``–``."""
     if entry.mean is None:
-        return f"{MISSING}{marks(table, entry)}"
+        return f"{MISSING}{marks(entry)}"
     unit = table.spec.unit
     around = spread(entry.interval, list(entry.values.values()), unit)
-    return f"{number(entry.mean, unit)}{around and f' {around}'}{marks(table, entry)}"
+    return f"{number(entry.mean, unit)}{around and f' {around}'}{marks(entry)}"
 
 
 def state_line(table: Table) -> str:

@@ -51,7 +51,7 @@ def write_report(tables: Sequence[Table], outputs: Path, path: Path) -> None:
             ],
             tables=[table_view(table) for table in tables],
             galleries=[view for result in pools.values() if (view := gallery_view(result, outputs)) is not None],
-            quality=quality_view(tables, pools, outputs),
+            quality=quality_view(tables, outputs),
             leaks=[view for pool in pools if (view := leak_view(pool, outputs)) is not None],
             provenance=[{"item": table.item, "lines": render.provenance(table)} for table in tables],
         ),
@@ -102,7 +102,7 @@ def _cell(table: Table, entry: Entry) -> dict[str, str]:
     return {
         "mean": render.number(entry.mean, table.spec.unit),
         "span": render.spread(entry.interval, list(entry.values.values()), table.spec.unit),
-        "marks": render.marks(table, entry),
+        "marks": render.marks(entry),
     }
 
 
@@ -237,7 +237,7 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def quality_view(tables: Sequence[Table], pools: dict[str, dict[str, Any]], outputs: Path) -> dict[str, Any] | None:
+def quality_view(tables: Sequence[Table], outputs: Path) -> dict[str, Any] | None:
     """Measures of ``genaug quality`` for the pools, and how each goes with the metric over the table's runs."""
     found = {pool: read_json(outputs / "quality" / f"{pool}.json", QUALITY) for pool in _all_pools(tables)}
     measured = {pool: values for pool, values in found.items() if values is not None}
