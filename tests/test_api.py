@@ -53,6 +53,19 @@ def test_a_sweep_runs_and_its_results_are_read_back(tmp_path, monkeypatch):
         genaug.sweep(["generator=real_guidance", "mix.m=0", "seed=0,1"])
 
 
+def test_an_experiment_of_several_runs_is_no_single_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        GenaugError, match=r"^experiment=demo/compare is a sweep, of which 3 runs are asked for.* generator=none seed=2"
+    ):
+        genaug.run(["experiment=demo/compare", "seed=2"])
+    fast = ["preset=debug", "seed=2", "tracking=local"]
+    run = genaug.run(["experiment=demo/compare", "generator=none", *fast])
+    assert (run["names"]["generator"], run["seed"]) == ("none", 2)
+    found = genaug.sweep(["experiment=demo/compare", "generator=none", *fast])
+    assert found["run"].tolist() == [run["cell"]]
+
+
 def test_overrides_as_people_first_write_them_are_explained():
     with pytest.raises(GenaugError, match=r"a string for each: write \['generator=none', 'seed=1'\]"):
         genaug.compose("generator=none seed=1")

@@ -36,11 +36,24 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     Returns:
         the content of ``result.json``: ``metrics``, ``counts``, ``seconds``, ``names``, ``config``, ``pool`` …
+
+    Raises:
+        GenaugError: for what cannot be run, an ``experiment=`` of which these overrides leave several runs among it.
     """
     from genaug.run import run as run_cell
     from genaug.runs.cell import Cell
+    from genaug.tables.sweep import plan_jobs
 
     words, _ = with_chosen(overrides)
+    item = next((word for word in words if word.startswith("experiment=")), None)
+    if item is not None:
+        jobs = plan_jobs(overrides)
+        if len(jobs) > 1:
+            raise GenaugError(
+                f"{item} is a sweep, of which {len(jobs)} runs are asked for: call genaug.sweep, or name one, e.g. with "
+                f"{' '.join(word for word in jobs[0].overrides if not word.startswith('experiment='))}."
+            )
+        words = list(jobs[0].overrides)
     cell = Cell.of(compose_typed(words), tuple(words))
     known = cell.result()
     return known if known is not None else run_cell(cell)
