@@ -6,7 +6,7 @@ import pytest
 from genaug.data.detections import Detections
 from genaug.data.sample import Boxes
 from genaug.generators.labelling.config import Audit, Labels
-from genaug.generators.labelling.decisions import decide, iou, known_fractions, paste, paste_weights
+from genaug.generators.labelling.decisions import audit_rows, decide, iou, known_fractions, paste, paste_weights
 
 SIDE = 32
 SOURCE = np.random.default_rng(0).integers(0, 120, (SIDE, SIDE, 3), dtype=np.uint8)
@@ -80,6 +80,39 @@ def test_unconfirmed_box_is_ignored_or_rejects_the_image_if_so_asked():
     ignored = judge(known_in(0, 0, 1, 1), labels=Labels(on_unconfirmed="ignore"))
     assert ignored.boxes is not None and ignored.boxes.crowd.tolist() == [True] and ignored.rejected is None
     assert judge(known_in(0, 0, 1, 1), labels=Labels(on_unconfirmed="reject")).rejected == "unconfirmed_box"
+
+
+def test_a_crowd_region_stays_one_whatever_is_decided_and_the_sources_own_boxes_are_not_changed():
+    source, weights = boxes(BOX, (20, 20, 30, 30), crowd=[True, False]), (KNOWN > 0.5).astype(np.float32)
+    before = weights.copy()
+    labels = Labels(on_unconfirmed="ignore", min_change=0)
+    verdict = decide(OTHER, SOURCE, KNOWN, weights, source, None, labels, AUDIT, 2)
+    assert [row["decision"] for row in verdict.about["box_decisions"]] == ["exact", "ignored"]
+    assert verdict.boxes is not None and verdict.boxes.crowd.tolist() == [True, True]
+    assert source.crowd.tolist() == [True, False]
+    decide(OTHER, SOURCE, KNOWN, weights, boxes((20, 20, 30, 30)), None, GUARDED, AUDIT, 2)  # restores its pixels
+    assert np.array_equal(weights, before)
+
+
+def test_a_restored_box_takes_its_margin_along_and_an_exact_one_does_not():
+    restored = judge(known_in(0, 0, 1, 1)).pixels
+    assert np.array_equal(restored[2:16, 2:16], SOURCE[2:16, 2:16])
+    assert np.array_equal(restored[1, 2:16], OTHER[1, 2:16]) and np.array_equal(restored[16:], OTHER[16:])
+    exact = judge(known_in(4, 4, 14, 14)).pixels
+    assert np.array_equal(exact[3], OTHER[3]) and np.array_equal(exact[14:], OTHER[14:])
+
+
+def test_the_change_of_an_image_is_that_of_its_hole():
+    there = SOURCE.copy()
+    there[20:] = np.clip(SOURCE[20:].astype(int) + 30, 0, 255).astype(np.uint8)
+    mask = np.ones((SIDE, SIDE), dtype=np.float32)
+    mask[20:] = 0
+    assert judge(mask, generated=there).about["hole_change"] == pytest.approx(30, abs=0.01)
+
+
+def test_detections_below_a_tenth_are_not_kept():
+    rows = audit_rows(found((0, 0, 4, 4, 0.1, 0), (0, 0, 4, 4, 0.09, 0), (0, 0, 4, 4, 0.9, 7)), ["cat"])
+    assert rows == [{"bbox": [0, 0, 4, 4], "score": pytest.approx(0.1, abs=1e-5), "category": "cat"}]
 
 
 def test_by_default_an_object_that_is_found_nowhere_and_a_second_invented_one_cost_the_image():

@@ -87,6 +87,11 @@ def test_codes_mapped_back_are_uniform(lam):
     assert kstest(mixed[:, 0].numpy(), "uniform", (-1, 2)).statistic < 0.01  # chance: .004
 
 
+def test_codes_of_a_wider_range_are_mapped_back_within_it():
+    u, v, lam = *(2 * torch.rand(2, 50, 5) - 1), torch.full((50,), 0.3)
+    torch.testing.assert_close(mix_uniform(3 * u, 3 * v, lam, code_range=3.0), 3 * mix_uniform(u, v, lam))
+
+
 def test_codes_at_the_ends_stay_as_they_are():
     u, v = torch.rand(2, 3, 5)
     assert torch.equal(mix_uniform(u, v, torch.tensor([1.0, 0.0, 1.0])), torch.stack([u[0], v[1], u[2]]))
@@ -113,6 +118,8 @@ def test_kinds_of_pairs():
         inter = draw_partners(classes, seed, kinds="inter")
         intra = draw_partners(classes, seed, kinds="intra")
         assert (classes[inter] != classes).all() and (classes[intra] == classes).all()
+        apart = draw_partners(classes, seed, pairing="derangement", kinds="intra")
+        assert (classes[apart] == classes).all() and (apart != np.arange(32)).all()
 
 
 def test_a_row_without_a_fitting_partner_is_paired_with_itself():
@@ -191,6 +198,14 @@ def test_a_step_repeats_itself_and_differs_from_the_next():
     images, weights = batch()
     first, again, other = (online(lam="uniform")(images, weights, step)[0] for step in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
+    classes, one = np.arange(6), online()
+    draws = [tuple(one.draw(classes, step, k)[0]) for step in range(5) for k in range(2)]
+    assert len(set(draws)) == 10  # other partners at each step and in each of its interpolations
+    lams = [online(lam="uniform").draw(classes, step, k)[1][0] for step in range(5) for k in range(2)]
+    assert len(set(lams)) == 10
+    same = online(lam="uniform").draw(classes, 3)[1]
+    each = online(lam="uniform", lam_per="sample").draw(classes, 3)[1]
+    assert len(set(same)) == 1 and len(set(each)) == 6
 
 
 def test_images_of_another_size_than_the_autoencoder_are_refused():

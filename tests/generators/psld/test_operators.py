@@ -49,6 +49,12 @@ def test_gluing_of_a_blur_is_refused_unless_the_heuristic_is_asked_for(name):
     torch.testing.assert_close(heuristic.merge(x, operator.apply(x)), x)
 
 
+def test_motion_at_45_degrees_goes_up_to_the_right():
+    kernel = motion_blur(9, 45.0).kernel
+    assert kernel[1, 7] > 0 and kernel[7, 1] > 0 and kernel[1, 1] == kernel[7, 7] == 0
+    assert motion_blur(9, 0.0).kernel[4].sum() == pytest.approx(1.0)
+
+
 def test_constant_images_stay_constant():
     x = torch.full((1, 3, 16, 16), 0.3, dtype=torch.float64)
     for operator in (*BLURS.values(), INVERTIBLE["super_resolution"]):

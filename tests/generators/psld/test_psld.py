@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from genaug.core.errors import GenaugError
 from genaug.core.store import Store
@@ -12,10 +13,14 @@ from genaug.data.sources.digit_scenes import DigitScenes
 from genaug.data.sources.digits import Digits
 from genaug.downstream.detection.config import Detector
 from genaug.generators.labelling.config import Audit, Labels
+from genaug.generators.psld import inpaint as inpainting
 from genaug.generators.psld.config import Framing, Masking, Measurement, Psld, Solver
+from genaug.generators.psld.frames import make_frame
 from genaug.generators.psld.masks import BOX_AWARE
 from genaug.generators.publishing import make_pool
+from genaug.generators.sdedit.sampler import to_tensor
 from genaug.priors.config import PriorConfig
+from genaug.priors.overlap import Moving
 from genaug.priors.random_weights import save_random_prior
 
 
@@ -93,6 +98,72 @@ def test_images_without_boxes_are_rejected_or_masked_otherwise(prior, scenes):
     assert images(psld(), bare, prior)[0].rejected == "no_boxes"
     other = images(psld(masking={"without_boxes": "center_box"}), bare, prior)[0]
     assert other.rejected is None and other.about["mask"] == "center_box"
+
+
+def test_each_variant_has_a_mask_of_its_own_or_all_of_an_image_share_one_that_the_seed_draws(prior, scenes):
+    def mask(j, **changes):
+        config = psld(mask="random", **changes)
+        return make_frame(config, config.variant_of(scenes.train[0], j, scenes, "fit"), 32, 8).mask
+
+    assert (mask(0) == mask(0)).all() and (mask(0) != mask(1)).any()
+    shared = {"masking": {"per_copy": False}}
+    assert (mask(0, **shared) == mask(1, **shared)).all()
+    assert (mask(0, **shared) != mask(0, seed=1, **shared)).any()
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_the_solver_is_given_the_noised_source_and_noise_of_each_step(prior, scenes, monkeypatch, everywhere):
+    given = []
+    real = inpainting.solve
+    monkeypatch.setattr(inpainting, "solve", lambda *args: given.extend(args) or real(*args))
+    monkeypatch.setattr(inpainting, "fill_hole", lambda image, mask, how: image)
+    noisy = {"sigma_y": 0.5, "noise_everywhere": everywhere}
+    images(psld(num_steps=10, t0=0.5, measurement=noisy), scenes, prior, 1)
+    z, rows, y, operator, *_, encode, noise, _ = given
+    hole = (operator.mask == 0).expand_as(y)
+    assert bool((y[hole] != 0).all()) == everywhere and hole.any()
+    assert not torch.equal(noise("eta", 0, z.shape[1:]), noise("eta", 1, z.shape[1:]))
+    clean = encode(to_tensor(scenes.train[0].open(), 32)[None], None)
+    wanted = rows[0].a ** 0.5 * clean + (1 - rows[0].a) ** 0.5 * noise("start", 0, z.shape[1:])
+    torch.testing.assert_close(z, wanted)
+
+
+def test_the_error_of_what_is_known_is_in_decibels_of_the_full_range(prior, scenes):
+    config = psld()
+    frame = make_frame(config, config.variant_of(scenes.train[0], 0, scenes, "fit"), 32, 8)
+    pixels = torch.zeros(1, 3, 32, 32)
+    ((_, _, about),) = inpainting._finished(
+        config, prior, [frame], pixels, Moving(pixels + 0.2), Moving(torch.zeros(1))
+    )
+    assert about["psnr_known"] == pytest.approx(20, abs=1e-3)  # of 2, an error of 0.2
+
+
+def test_a_prior_computes_as_before_after_a_run_that_saved_memory(prior, scenes):
+    images(psld(checkpointing=True), scenes, prior, 1)
+    assert not prior.unet.is_gradient_checkpointing and not prior.vae.is_gradient_checkpointing
+
+
+@pytest.mark.parametrize(
+    ("mask", "how"), [("outpainting", "hard"), ("random_outpainting", "hard"), ("random_entirepainting", "none")]
+)
+def test_speckle_is_pasted_back_in_the_boxes_alone_and_not_at_all_where_those_are_not_kept(scenes, mask, how):
+    config = psld(mask=mask)
+    frame = make_frame(config, config.variant_of(scenes.train[0], 0, scenes, "fit"), 32, 8)
+    region, paste_back = inpainting.pasted_region(config, frame)
+    assert paste_back == how
+    assert np.array_equal(region, frame.inside) == (mask == "random_outpainting")
+    known = psld(mask=mask, labels={"paste_region": "known"})
+    assert inpainting.pasted_region(known, frame)[1] == "hard"
+
+
+def test_boxes_follow_an_image_that_is_squashed_to_a_square(scenes):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 48, 3), dtype=np.uint8)
+    box = Boxes(xyxy=np.float32([[6, 6, 24, 18]]), labels=np.int64([1]), crowd=np.zeros(1, bool))
+    data = dataclasses.replace(scenes, train=(Sample(id="wide", digest="wide", image=pixels, boxes=box),))
+    config = psld(frame={"resize": "square"})
+    frame = make_frame(config, config.variant_of(data.train[0], 0, data, "fit"), 32, 8)
+    assert frame.boxes is not None and frame.source.shape == (32, 32, 3)
+    np.testing.assert_allclose(frame.boxes.xyxy, [[4, 8, 16, 24]])
 
 
 def test_mask_that_leaves_too_little_to_edit_is_rejected(prior, scenes):

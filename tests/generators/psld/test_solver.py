@@ -16,6 +16,7 @@ from genaug.generators.psld.solver import (
     advance,
     gradient_step,
     guided,
+    norms,
     predict_clean,
     projection_step,
     solve,
@@ -223,6 +224,54 @@ def test_residual_of_zero_has_a_finite_gradient():
     assert result.gradient is not None and torch.isfinite(result.gradient).all()
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_floor_of_the_measurement_grows_with_the_root_of_what_is_known(joint):
+    row, known = row_at(50, 25), 3 * float(MASK.sum())
+    bare, floored = (step_of(LATENT, row, rule(norm_floor=f, norm_over_batch=joint)) for f in (0.0, 0.07))
+    assert bare.measurement_loss is not None and floored.measurement_loss is not None
+    assert float(floored.measurement_loss**2 - bare.measurement_loss**2) == pytest.approx(0.07**2 * known)
+
+
+def test_norms_of_half_precision_do_not_overflow():
+    assert float(norms(torch.full((1, 3, 64, 64), 100.0, dtype=torch.float16), 0.0, False)) == pytest.approx(
+        100 * math.sqrt(3 * 64 * 64)
+    )
+
+
+@pytest.mark.parametrize("clips", [False, True])
+def test_the_glued_image_is_clipped_where_that_is_asked_for(clips):
+    row, y = row_at(50, 25), 2 * IMAGE * MASK
+    z0 = predict_clean(LATENT, eps(LATENT, row.t), row)
+    glued = Inpainting(MASK).merge(decode(z0), y)
+    wanted = encode(glued.clamp(-1, 1) if clips else glued)
+    step = step_of(LATENT, row, rule(clip_xstar=clips), y)
+    assert step.gluing_loss is not None and close(step.gluing_loss[0], float((wanted - z0).norm()))
+    assert close(
+        step_of(LATENT, row, rule(mode="projection", clip_xstar=clips), y, take=projection_step).z0, wanted.tolist()
+    )
+
+
+@pytest.mark.parametrize("renoise", ["ddim", "ddpm", "full"])
+def test_a_projected_estimate_is_mixed_and_renoised_as_asked(renoise):
+    row = row_at(50, 25)
+    e = eps(LATENT, row.t)
+    z0 = predict_clean(LATENT, e, row)
+    mixed = row.a_prev * encode(Inpainting(MASK).merge(decode(z0), IMAGE * MASK)) + (1 - row.a_prev) * z0
+    sigma = math.sqrt((1 - row.a_prev) / (1 - row.a) * (1 - row.a / row.a_prev))
+    wanted = (
+        math.sqrt(row.a_prev) * mixed
+        + {
+            "ddim": math.sqrt(1 - row.a_prev) * e,
+            "ddpm": math.sqrt(1 - row.a_prev - sigma**2) * e + sigma * SECOND,
+            "full": math.sqrt(1 - row.a_prev) * SECOND,
+        }[renoise]
+    )
+    the_rule = rule(mode="projection", project_mix="alpha_prev", renoise=renoise)
+    noise = lambda purpose, step, shape: SECOND
+    step = projection_step(LATENT, row, IMAGE * MASK, Inpainting(MASK), the_rule, eps, decode, encode, noise, 0)
+    torch.testing.assert_close(step.z, wanted, rtol=0, atol=1e-12)
+
+
 def test_step_clamp_bounds_the_step():
     result = step_of(LATENT, row_at(50, 49), rule(omega=10.0, step_clamp=0.1))
     assert result.gradient is not None and result.clamped is not None and bool(result.clamped[0])
@@ -246,6 +295,9 @@ def test_ladder_equals_diffusers(steps):
     ours = advance(predict_clean(z, e, rows[3]), e, rows[3], 0.0, lambda: z)
     theirs = scheduler.step(e, rows[3].t, z).prev_sample  # type: ignore[union-attr]
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)  # rounding of that float32 table
+    ours = advance(predict_clean(z, e, rows[3]), e, rows[3], 0.7, lambda: z)
+    theirs = scheduler.step(e, rows[3].t, z, eta=0.7, variance_noise=z).prev_sample  # type: ignore[union-attr]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_ladder_equals_the_golden_grids():
@@ -257,7 +309,7 @@ def test_ladder_equals_the_golden_grids():
 
 def test_ladder_of_1000_steps_is_the_released_shift_and_otherwise_refused():
     rows = ladder(ALPHAS, 1000, reference_shift=True)
-    assert (rows[0].t, rows[0].a) == (1000, ALPHAS[999])
+    assert (rows[0].t, rows[0].a, rows[0].a_prev) == (1000, ALPHAS[999], ALPHAS[998])
     assert (rows[-1].t, rows[-1].a, rows[-1].a_prev) == (1, ALPHAS[0], ALPHAS[0])
     assert [row.t for row in ladder(ALPHAS, 999)] == list(range(999, 0, -1))
     assert [row.t for row in ladder(ALPHAS, 8, trailing=True)] == [999, 874, 749, 624, 499, 374, 249, 124]
@@ -276,6 +328,7 @@ def test_ladder_at_a_lower_strength_takes_its_last_steps():
 
 def test_last_step_is_guided_whatever_the_stride():
     assert guided(plain(guide_every=3), 10) == [True, False, False, True, False, False, True, False, False, True]
+    assert [i for i, enters in enumerate(guided(plain(guide_every=3), 12)) if enters] == [2, 5, 8, 11]
     assert guided(plain(guide_start=0.1, guide_stop=0.5), 10) == [False, *[True] * 4, *[False] * 5]
 
 
