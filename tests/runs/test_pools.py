@@ -28,6 +28,8 @@ def test_a_word_that_means_several_pools_is_answered_with_their_list(tmp_path):
     with pytest.raises(GenaugError, match=r"has a pool 'zzz'\. Pools:\n  aaa"):
         find_pool(tmp_path, "zzz", 4)
     assert find_run(tmp_path, "dig*_1")["pool"].startswith("aaab")
+    for path in ("data/dig*_1", "/data/dig/*_1", "outputs/runs/digits_1"):
+        assert find_run(tmp_path, path)["pool"].startswith("aaab")
     with pytest.raises(GenaugError, match=r"digits_0-aaaa0000.*Run its command again"):
         find_pool(tmp_path, "aaaa", 4)  # one pool; what it says of its data set is not enough
 

@@ -23,14 +23,14 @@ def find_pool(
 
 def find_run(outputs: Path, wanted: str) -> dict[str, Any]:
     """The result of a run whose pool's fingerprint begins with ``wanted``, or else whose folder's name contains it,
-    ``*`` for anything between: ``da_fusion*_s0``.
+    ``*`` for anything between: ``da_fusion*_s0``. Of a path its last part counts: ``data/photos*da_fusion*_s0``.
 
     Raises:
         GenaugError: if no finished run used such a pool, or runs with several did; it lists them.
     """
-    runs = outputs / "runs"
+    runs, part = outputs / "runs", wanted.replace("/*", "*").rpartition("/")[2]
     results = [r for r in (read_results(sorted(runs.iterdir())) if runs.is_dir() else []) if r["pool"]]
-    for test in (lambda r: r["pool"].startswith(wanted), lambda r: fnmatchcase(r["cell"], f"*{wanted}*")):
+    for test in (lambda r: r["pool"].startswith(wanted), lambda r: fnmatchcase(r["cell"], f"*{part}*")):
         found = {result["pool"]: result for result in reversed(results) if test(result)}
         if len(found) == 1:
             return next(iter(found.values()))
