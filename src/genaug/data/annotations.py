@@ -207,8 +207,12 @@ class BoxRules:
     class_index: dict[str, int]
     notes: Counter[str] = field(default_factory=Counter)
     num_boxes: int = 0
+    num_beyond: int = 0
+    """Boxes that reach beyond their images by more than the pixel by which counting from 0 and from 1 differ."""
     beyond: str = ""
-    """The first box that reaches beyond its image."""
+    """The first of them."""
+    reach: float = 0.0
+    """The greatest coordinate of all boxes with area, in pixels."""
 
     def apply(self, objects: Sequence[LabelledObject], width: int, height: int) -> Boxes:
         """Boxes of one image, clipped to it; those outside it or without area are dropped; crowds are kept apart.
@@ -228,14 +232,17 @@ class BoxRules:
                 turned = x2 < x1 or y2 < y1
                 self.notes["boxes_with_swapped_corners_dropped" if turned else "boxes_without_area_dropped"] += 1
                 continue
+            self.reach = max(self.reach, x2, y2)
             inside = [min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height)]
             if inside[2] <= inside[0] or inside[3] <= inside[1]:
                 self.notes["boxes_outside_dropped"] += 1
-                self.beyond = self.beyond or item.where
+                self._count_beyond(item)
                 continue
-            if max(abs(a - b) for a, b in zip(inside, item.xyxy, strict=True)) > 0.5:  # less is rounding of the format
+            excess = max(abs(a - b) for a, b in zip(inside, item.xyxy, strict=True))
+            if excess > 0.5:  # less is rounding of the format
                 self.notes["boxes_clipped"] += 1
-                self.beyond = self.beyond or item.where
+            if excess > 1:
+                self._count_beyond(item)
             if item.crowd:
                 self.notes["crowd_regions"] += 1
             kept.append(item)
@@ -250,15 +257,24 @@ class BoxRules:
             area=None if None in areas or not areas else np.asarray(areas, dtype=np.float32),
         )
 
+    def _count_beyond(self, item: LabelledObject) -> None:
+        self.num_beyond += 1
+        self.beyond = self.beyond or item.where
+
     def check_inside(self) -> None:
-        """Raise ``GenaugError`` if most boxes reach beyond their images: then they count the pixels of other pictures."""
-        beyond = self.notes["boxes_clipped"] + self.notes["boxes_outside_dropped"]
-        if beyond > self.num_boxes / 2:
+        """Raise ``GenaugError`` if most boxes reach beyond their images, so that they count the pixels of other pictures, or if
+        all lie in the first pixels of theirs, so that they count none."""
+        if 0 < self.reach < 2:
             raise GenaugError(
-                f"{beyond} of {self.num_boxes} boxes reach beyond their images, the first in {self.beyond}: they seem to count "
-                "the pixels of pictures of another size, or to be written in another form (two corners for a corner or the "
-                "centre with width and height, or the reverse). Use the images that were annotated, or write the boxes as the "
-                "format wants them."
+                f"No coordinate of the {self.num_boxes} boxes is above {self.reach:g}: they seem to be shares of the images' "
+                "sides. Write them in pixels: multiply them by width and height."
+            )
+        if self.num_beyond > self.num_boxes / 2:
+            raise GenaugError(
+                f"{self.num_beyond} of {self.num_boxes} boxes reach beyond their images, the first in {self.beyond}: they seem "
+                "to count the pixels of pictures of another size, or to be written in another form (two corners for a corner "
+                "or the centre with width and height, or the reverse). Use the images that were annotated, or write the boxes "
+                "as the format wants them."
             )
 
 

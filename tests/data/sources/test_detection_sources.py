@@ -1,5 +1,6 @@
 """Detection data sets: what becomes of odd boxes, and what a fault in a file says."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from genaug.core.errors import GenaugError
-from genaug.data.annotations import BoxRules
+from genaug.data.annotations import BoxRules, LabelledObject
 from genaug.data.sources.coco import Coco
 from genaug.data.sources.coco_json import read_coco
 from genaug.data.sources.digit_scenes import DigitScenes
@@ -219,11 +220,24 @@ def test_yolo_image_without_a_label_file_is_background(yolo):
 
 
 def test_boxes_within_half_a_pixel_of_the_border_are_rounding_not_a_fault():
-    from genaug.data.annotations import LabelledObject
-
     rules = BoxRules({"a": 0})
     boxes = rules.apply([LabelledObject(category="a", xyxy=(-0.2, 0, 40.3, 30))], 40, 30)
     assert boxes.xyxy.tolist() == [[0, 0, 40, 30]] and not rules.notes
+
+
+@pytest.mark.parametrize(
+    ("xyxy", "said"),
+    [
+        ((-1, -1, 40, 31), None),
+        ((-2, 0, 40, 30), "1 of 1 boxes reach beyond"),
+        ((0.1, 0.2, 0.9, 1), "No coordinate of the 1 boxes is above 1: "),
+    ],
+)
+def test_boxes_of_other_pixels_and_of_none_are_refused_but_counting_from_0_or_1_is_no_matter(xyxy, said):
+    rules = BoxRules({"a": 0})
+    rules.apply([LabelledObject(category="a", xyxy=xyxy)], 40, 30)
+    with contextlib.nullcontext() if said is None else pytest.raises(GenaugError, match=said):
+        rules.check_inside()
 
 
 def test_digit_scenes_have_exact_boxes_and_do_not_depend_on_their_number():
