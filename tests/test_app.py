@@ -169,6 +169,8 @@ def test_a_preset_is_explained_by_the_command() -> None:
         ("leakage.erasure.num_steps", "DDIM steps of a whole trajectory. Must be in [1, 1000]."),
         ("tracking.mlflow", "Mirror every run in MLflow"),
         ("mix.m=3", "mix.m of mix="),
+        ("recipe", "recipe.unet_steps=3000\n    Optimiser steps of U-Net and text encoder"),
+        ("paths", "paths.packed_from=10000\n"),
     ],
 )
 def test_a_key_is_explained_alone_with_the_presets_that_have_it(key, said):

@@ -58,7 +58,7 @@ def test_every_mnist_training_digit_is_there_with_its_label(real_corpus):
 
 
 def test_a_missing_data_folder_is_named(tmp_path):
-    with pytest.raises(GenaugError, match=r"lacks the folder .*mnist.*Set data_dir"):
+    with pytest.raises(GenaugError, match=r"lacks the folder .*mnist.*Write recipe\.data_dir=FOLDER"):
         load_corpus(tmp_path)
 
 

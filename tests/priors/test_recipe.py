@@ -144,5 +144,5 @@ def test_a_wrong_field_is_named_before_any_work(field, value):
 
 
 def test_missing_data_is_an_error_that_says_where_to_point(tmp_path):
-    with pytest.raises(GenaugError, match="Set data_dir"):
+    with pytest.raises(GenaugError, match=r"Write recipe\.data_dir=FOLDER"):
         train_prior(PriorRecipe(data_dir=str(tmp_path / "absent")), tmp_path)

@@ -1,8 +1,9 @@
 """What to run: presets explained, experiments planned; runs kept in order."""
 
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,9 +55,10 @@ def explain(
 
 def _explain(choice: str) -> None:
     from genaug.composition import compose_whole
+    from genaug.config import RunConfig
     from genaug.config_source import files_of
     from genaug.core.paths import presets
-    from genaug.explanation import explain_fields, explain_key, explain_meaning, explain_presets, known_keys
+    from genaug.explanation import explain_key, explain_meaning, explain_presets, known_keys
     from genaug.tables.spec import is_experiment, items, read_experiment
 
     group, _, name = (EXPERIMENT + choice if is_experiment(choice) else choice).partition("=")
@@ -73,6 +75,11 @@ def _explain(choice: str) -> None:
                 )
             except GenaugError as error:  # a broken file breaks its own line
                 typer.echo(f"experiment={item}\n    {error}")
+        return
+    if group not in presets() and is_dataclass(
+        section := getattr(RunConfig(), group, None)
+    ):  # recipe, paths, generation
+        _print_fields(group, section)
         return
     if group not in presets() and (meanings := explain_meaning(group)):
         for (doc, rule), owners in meanings.items():
@@ -105,7 +112,14 @@ def _explain(choice: str) -> None:
     config = compose_whole(choice)
     if not hasattr(config, group):
         raise GenaugError(f"{group} has no keys of its own to explain; its presets: {', '.join(presets()[group])}.")
-    for key, value, doc, rule in explain_fields(getattr(config, group)):
+    _print_fields(group, getattr(config, group))
+
+
+def _print_fields(group: str, part: Any) -> None:
+    """The keys of a part of a configuration."""
+    from genaug.explanation import explain_fields
+
+    for key, value, doc, rule in explain_fields(part):
         typer.echo(f"{group}.{key}={value}" if value else f"{group}.{key}")
         typer.echo(f"    {doc}" + (f" Must be {rule}." if rule else ""))
 

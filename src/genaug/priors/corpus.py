@@ -76,8 +76,8 @@ def load_corpus(data_dir: str | Path) -> Corpus:
     for name in ("mnist", "custom_coco_256", "coco_cc", "bccd"):
         if not (root / name).is_dir():
             raise GenaugError(
-                f"The tiny prior's training data lacks the folder {root / name}. Set data_dir to a folder that holds "
-                f"mnist, custom_coco_256, coco_cc and bccd (it is {str(data_dir)!r} now). The trained prior ships "
+                f"The tiny prior's training data lacks the folder {root / name}. Write recipe.data_dir=FOLDER, one that "
+                f"holds mnist, custom_coco_256, coco_cc and bccd (it is {str(data_dir)!r} now). The trained prior ships "
                 "with the package; this data is needed only to train it again."
             )
     image_file, label_file = (root / "mnist" / f"train-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
