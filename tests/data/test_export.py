@@ -150,6 +150,24 @@ def test_an_export_opens_with_the_same_images_and_boxes(tmp_path, form, task):
     )
 
 
+@pytest.mark.parametrize("form", ["coco", "yolo", "voc", "imagefolder"])
+def test_areas_that_annotations_state_are_written_or_said_to_be_left_out_and_masks_are_said_to_be(tmp_path, form):
+    def stated(samples):
+        return tuple(replace(s, boxes=replace(s.boxes, area=np.float32([4.5, 9]))) for s in samples)
+
+    plain = scenes()
+    train = tuple(replace(s, mask=np.ones((8, 8), dtype=bool)) for s in stated(plain.train))
+    dataset = replace(plain, train=train, val=stated(plain.val), test=stated(plain.test))
+    written = export(dataset, pool_of(tmp_path, dataset), form, tmp_path / "out")
+    assert "4 object masks left out" in written.notes
+    if form in ("yolo", "voc"):
+        assert "24 stated areas left out, so that an object is as large as its box" in written.notes
+        return
+    found = reader(form, tmp_path / "out", tmp_path / "cache", "detection").load()
+    assert [s.boxes.area.tolist() for s in found.test] == [[4.5, 9]] * 4
+    assert [s.boxes.area.tolist() for s in found.train][-1] == [9, 22]  # a generated image: its boxes'
+
+
 @pytest.mark.parametrize(
     ("form", "task"),
     [

@@ -81,6 +81,7 @@ def export(dataset: Dataset, pool: Pool, form: str, folder: Path, real: bool = T
         raise GenaugError("There is no image to write.")
     folder.mkdir(parents=True, exist_ok=True)
     work = _Export(folder, dataset)
+    work.notes["object masks left out"] += sum(entry.sample.mask is not None for entry in entries)
     opens_as = FORMATS[form](work, entries)
     counts: Counter[str] = Counter(entry.split for entry in entries)
     counts["generated"] = sum(isinstance(entry.sample, SyntheticSample) for entry in entries)
@@ -88,7 +89,7 @@ def export(dataset: Dataset, pool: Pool, form: str, folder: Path, real: bool = T
         folder=folder,
         form=form,
         counts=dict(counts),
-        notes=[f"{count} {text}" for text, count in work.notes.items()],
+        notes=[f"{count} {text}" for text, count in work.notes.items() if count],
         opens_as=opens_as,
     )
 
@@ -136,12 +137,22 @@ def _write_image(folder: Path, entry: Entry) -> tuple[str, int, int]:
         return f"{entry.name}{ending}", *image.size
 
 
-def _boxes(sample: Sample) -> list[tuple[list[float], int, bool]]:
-    """(left, top, right, bottom; class; crowd) of each object."""
-    if sample.boxes is None:
+def _boxes(sample: Sample) -> list[tuple[list[float], int, bool, float]]:
+    """(left, top, right, bottom; class; crowd; area) of each object; the area is the stated one, else the box's."""
+    boxes = sample.boxes
+    if boxes is None:
         return []
-    corners = [[round(float(value), 2) for value in box] for box in sample.boxes.xyxy.tolist()]
-    return list(zip(corners, sample.boxes.labels.tolist(), sample.boxes.crowd.tolist(), strict=True))
+    corners = [[round(float(value), 2) for value in box] for box in boxes.xyxy.tolist()]
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in corners] if boxes.area is None else boxes.area.tolist()
+    return list(
+        zip(corners, boxes.labels.tolist(), boxes.crowd.tolist(), [round(area, 2) for area in areas], strict=True)
+    )
+
+
+def _leave_out_areas(work: _Export, entries: Sequence[Entry]) -> None:
+    boxes = [entry.sample.boxes for entry in entries]
+    count = sum(len(found.labels) for found in boxes if found is not None and found.area is not None)
+    work.notes["stated areas left out, so that an object is as large as its box"] += count
 
 
 def _coco(work: _Export, entries: Sequence[Entry]) -> list[str]:
@@ -155,11 +166,11 @@ def _coco(work: _Export, entries: Sequence[Entry]) -> list[str]:
             images.append(
                 {"id": len(images) + 1, "file_name": name, "width": width, "height": height, **_origin(entry)}
             )
-            for (x1, y1, x2, y2), label, crowd in _boxes(entry.sample):
+            for (x1, y1, x2, y2), label, crowd, area in _boxes(entry.sample):
                 w, h = round(x2 - x1, 2), round(y2 - y1, 2)
                 objects.append({
                     "id": len(objects) + 1, "image_id": len(images), "category_id": label + 1, "bbox": [x1, y1, w, h],
-                    "area": round(w * h, 2), "iscrowd": int(crowd),
+                    "area": area, "iscrowd": int(crowd),
                 })  # fmt: skip
         path = work.folder / "annotations" / f"instances_{short}.json"
         path.parent.mkdir(exist_ok=True)
@@ -169,12 +180,13 @@ def _coco(work: _Export, entries: Sequence[Entry]) -> list[str]:
 
 def _yolo(work: _Export, entries: Sequence[Entry]) -> list[str]:
     description: dict[str, Any] = {"path": "."}
+    _leave_out_areas(work, entries)
     for entry in entries:
         short = {"validation": "val"}.get(entry.split, entry.split)
         description[short] = f"images/{short}"
         _, width, height = _write_image(work.folder / "images" / short, entry)
         lines = []
-        for (x1, y1, x2, y2), label, crowd in _boxes(entry.sample):
+        for (x1, y1, x2, y2), label, crowd, _ in _boxes(entry.sample):
             if crowd:
                 work.notes["crowd regions left out, which YOLO has not"] += 1
                 continue
@@ -191,13 +203,14 @@ def _yolo(work: _Export, entries: Sequence[Entry]) -> list[str]:
 
 def _voc(work: _Export, entries: Sequence[Entry]) -> list[str]:
     lists: dict[str, list[str]] = {}
+    _leave_out_areas(work, entries)
     for folder in ("Annotations", "ImageSets/Main"):
         (work.folder / folder).mkdir(parents=True)
     for entry in entries:
         name, width, height = _write_image(work.folder / "JPEGImages", entry)
         root = ElementTree.Element("annotation")
         _add(root, {"folder": "JPEGImages", "filename": name, "size": {"width": width, "height": height, "depth": 3}})
-        for (x1, y1, x2, y2), label, crowd in _boxes(entry.sample):
+        for (x1, y1, x2, y2), label, crowd, _ in _boxes(entry.sample):
             # 1-based with the last pixel included
             box = {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2}
             box = {key: int(value) if float(value).is_integer() else value for key, value in box.items()}
@@ -254,9 +267,10 @@ def _annotation(work: _Export, entry: Entry) -> dict[str, Any]:
         boxes = _boxes(sample)
         return {
             "objects": {
-                "bbox": [[x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)] for (x1, y1, x2, y2), _, _ in boxes],
-                "category": [names[label] for _, label, _ in boxes],
-                "crowd": [crowd for _, _, crowd in boxes],
+                "bbox": [[x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)] for (x1, y1, x2, y2), *_ in boxes],
+                "category": [names[label] for _, label, _, _ in boxes],
+                "crowd": [crowd for _, _, crowd, _ in boxes],
+                "area": [area for *_, area in boxes],
             }
         }
     if len(sample.label) > 1:
