@@ -256,6 +256,21 @@ def test_lines_of_a_foreign_manifest_that_name_other_files_are_refused(tmp_path)
             forms.adopt(store, pool.folder, [{**row, "source_id": "new", **wrong}])
 
 
+def test_a_line_that_was_changed_and_an_image_that_is_damaged_are_not_adopted(tmp_path):
+    pool = build(Store(tmp_path / "there"), Noise(seed=0), dataset(), 1)
+    line, *_ = map(json.loads, (pool.folder / ACCEPTED).read_text().splitlines())
+    here = Store(tmp_path / "here")
+    folder = here.pool(pool.fingerprint)
+    shutil.copytree(pool.folder, folder, ignore=shutil.ignore_patterns("*.jsonl"))
+    with pytest.raises(GenaugError, match="has changed"):
+        forms.adopt(here, folder, [{**line, "label": {"b": 1.0}}])
+    image = folder / line["file_name"]
+    image.write_bytes(image.read_bytes()[:60])
+    with pytest.raises(GenaugError):
+        forms.adopt(here, folder, [line])
+    assert not here.image_path(line["fingerprint"]).exists()
+
+
 def test_a_password_in_the_url_is_not_shown(url):
     with pytest.raises(GenaugError) as caught:
         Remote("nosuch://user:hunter2@host/place")

@@ -244,6 +244,29 @@ def test_edit_friendly_inversion_is_exact_and_its_states_are_independent_draws()
     )
 
 
+def test_a_schedule_of_all_timesteps_is_inverted_exactly():
+    steps = make_steps(ALPHAS[:20], 20, 1.0, eta=1.0)
+    assert [step.p for step in steps[-2:]] == [1, 0]
+    for invert in (invert_cycle, invert_edit_friendly):
+        inversion = invert(steps, X0, START, posterior, Guided(stub, NULL))
+        assert (reverse(steps, inversion, Guided(stub, NULL)) - X0).abs().max() < 1e-10
+
+
+def test_ddim_inversion_asks_at_the_lower_end_of_each_step_and_the_perturbation_ends_with_its_last_timestep():
+    asked = []
+
+    def watched(x, t, cond, perturb):
+        asked.append((t, perturb is not None))
+        return stub(x, t, cond, perturb)
+
+    steps = make_steps(ALPHAS, 10, 0.4, eta=0.0)
+    inversion = invert_ddim(steps, X0, Guided(watched, NULL))
+    assert [t for t, _ in asked] == [0, 1, 101, 201]
+    asked.clear()
+    reverse(steps, inversion, Guided(watched, NULL), Perturbation(sigma=0.5, noise=xi, t_edit=201))
+    assert asked == [(301, True), (201, True), (101, False), (1, False)]
+
+
 def test_ddim_inversion_comes_closer_to_the_source_with_more_steps():
     def error(num_steps):
         steps = make_steps(ALPHAS, num_steps, 0.8, eta=0.0)

@@ -16,11 +16,13 @@ from genaug.data.sources.digits import Digits
 from genaug.generators.base import Variant
 from genaug.generators.latent_interpolation.config import LatentInterpolation
 from genaug.generators.latent_interpolation.fit import build_autoencoder
+from genaug.generators.latent_interpolation.images import interpolation
 from genaug.generators.latent_interpolation.networks import collapsed
 from genaug.generators.latent_interpolation.samples import fitted_samples
 from genaug.generators.latent_interpolation.sections import Mixing, Networks, Training
 from genaug.generators.latent_interpolation.training import Batches, square_pixels, to_unit
 from genaug.generators.publishing import make_pool
+from genaug.priors.config import PriorConfig
 
 SIZE = 16
 
@@ -124,6 +126,19 @@ def test_the_kind_of_use_and_space_decide_what_is_made():
     assert not generator(online=True).makes_pool
     assert not generator(space="pixel").fits
     assert generator(space="prior_vae").uses_prior
+
+
+def test_pixels_go_into_each_space_and_come_back_from_zero_to_one(digits, tmp_path):
+    prior = PriorConfig(image_size=32).load("cpu")
+    images = to_unit(torch.stack([square_pixels(sample, 32) for sample in digits.train[:4]]))
+    with torch.no_grad():
+        pairs = interpolation(generator(space="prior_vae", image_size=32), None, prior, "cpu")
+        assert (pairs.decode(pairs.encode(images)) - images).abs().mean() < 0.1
+        fit = generator()
+        fit.fit(digits, None, tmp_path)
+        pairs = interpolation(fit, tmp_path, None, "cpu")
+        found = pairs.decode(pairs.encode(images[..., :SIZE, :SIZE]))
+        assert 0 <= found.min() and found.max() <= 1 and 0.2 < found.mean() < 0.8  # hardly trained: mid-grey
 
 
 def test_only_what_an_image_depends_on_is_in_its_identity(digits):

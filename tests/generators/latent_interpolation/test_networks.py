@@ -2,13 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from genaug.core.errors import GenaugError
 from genaug.core.files import PARTIAL
+from genaug.data.sample import Sample
 from genaug.data.sources.digits import Digits
+from genaug.generators.latent_interpolation import networks
 from genaug.generators.latent_interpolation.networks import (
     AdversarialAutoencoder,
     Critic,
@@ -50,6 +53,22 @@ def test_losses_at_zero_logits():
     assert discriminator_loss(zero, zero).item() == pytest.approx(2 * math.log(2), abs=1e-6)
     assert adversarial_loss(zero).item() == pytest.approx(math.log(2), abs=1e-6)
     assert adversarial_loss(zero, "minimax").item() == pytest.approx(-math.log(2), abs=1e-6)
+
+
+def test_a_discriminator_that_tells_codes_from_draws_of_the_prior_loses_nothing():
+    sure = torch.full((8,), 20.0)
+    assert discriminator_loss(sure, -sure).item() < 1e-6
+    assert discriminator_loss(sure, sure).item() == discriminator_loss(-sure, -sure).item() == pytest.approx(20)
+
+
+def test_each_step_draws_from_the_prior_anew(monkeypatch):
+    seeds = []
+    real = networks.draw_prior
+    monkeypatch.setattr(networks, "draw_prior", lambda *args, seed: seeds.append(seed) or real(*args, seed=seed))
+    aae = players()
+    for step in (0, 1, 1):
+        aae.play(step, torch.rand(8, 3, 16, 16), aae.configure_optimizers(), lambda loss: loss.backward())
+    assert seeds[0] != seeds[1] == seeds[2]
 
 
 def test_both_adversarial_losses_push_the_codes_towards_the_prior():
@@ -199,6 +218,19 @@ def test_batches_are_functions_of_the_step():
 
 class Interrupted(Exception):
     """The power goes off."""
+
+
+def test_batches_follow_from_their_seed_and_images_are_shifted_along_both_axes_apart():
+    rows, columns = np.mgrid[0:16, 0:16].astype(np.uint8)
+    pixels = np.stack([rows, columns, np.zeros_like(rows)], axis=2)
+    samples = [Sample(id=str(i), digest=str(i), image=pixels + np.uint8([0, 0, i]), label={0: 1.0}) for i in range(8)]
+    one, other = (
+        [((image[:, 8, 8] + 1) * 127.5).round().tolist() for image in Batches(samples, 16, 8, seed, max_shift=2)[0][1]]
+        for seed in (0, 1)
+    )  # row, column and number of the pixel that has come to the middle of each image
+    assert [number for *_, number in one] != [number for *_, number in other]
+    assert sorted(number for *_, number in one) == list(range(8))
+    assert any(row != column for row, column, _ in one) and {row for row, *_ in one} <= {6, 7, 8, 9, 10}
 
 
 def test_a_resumed_fit_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
