@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from genaug.data.detections import Detections
     from genaug.priors.model import Prior
 
+TRAIN_STEPS = 1000
+"""Timesteps of Stable Diffusion's noise schedule."""
 MOST_KNOWN = 1024  # draws whose texts are kept while images are listed
 
 
@@ -235,3 +237,12 @@ class Generator:
 def steps_taken(num_steps: int, t0: float) -> int:
     """K = floor(N t0): the steps that are left of a schedule of N from level t0; the 1e-9 keeps 0.58 * 50 = 28.999… at 29."""
     return min(math.floor(num_steps * t0 + 1e-9), num_steps)
+
+
+def check_first_step(key: str, num_steps: int, t0: float) -> None:
+    """Raise ``GenaugError`` where a schedule of leading spacing would begin at timestep 1000: U-Nets know 0 to 999."""
+    if steps_taken(num_steps, t0) >= TRAIN_STEPS:
+        raise GenaugError(
+            f"generator.{key}={num_steps} from generator.t0={t0:g} begins at timestep {TRAIN_STEPS}, one beyond the U-Net's "
+            f"training: write generator.{key}={TRAIN_STEPS // 2}, or a lower t0."
+        )

@@ -70,6 +70,11 @@ class Erasure:
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        if self.num_steps == NUM_TIMESTEPS and self.level_match == "exact":
+            raise GenaugError(
+                f"leakage.erasure.num_steps={self.num_steps} begins at timestep {NUM_TIMESTEPS}, one beyond the U-Net's "
+                f"training: write {NUM_TIMESTEPS // 2} or fewer."
+            )
         if self.trajectories is not None and self.sampler_model == "student":
             raise GenaugError(
                 f"leakage.erasure.trajectories={self.trajectories} needs leakage.erasure.sampler_model=base: "

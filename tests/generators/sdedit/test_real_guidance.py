@@ -11,6 +11,7 @@ from genaug.generators.publishing import make_pool
 from genaug.generators.sdedit.da_fusion import DAFusion
 from genaug.generators.sdedit.real_guidance import RealGuidance
 from genaug.generators.tokens.config import TextualInversion
+from genaug.priors.noise import make_scheduler
 from tests.generators.conftest import make_dataset
 
 
@@ -39,6 +40,28 @@ def test_a_level_that_takes_no_step_says_what_to_raise():
     with pytest.raises(GenaugError, match=r"raise num_steps to at least 20, or t0 to at least 0\.1"):
         real_guidance(t0=0.05, num_steps=10)
     assert real_guidance(t0=0.05, num_steps=20).t0 == 0.05
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"num_steps": 1000, "t0": [0.5, 1.0]}, r"num_steps=1000 from generator\.t0=1 begins at timestep 1000.*=500"),
+        ({"num_steps": 1000, "t0": 1.0, "scheduler": "pndm_ref"}, "begins at timestep 1000"),
+        (
+            {"num_steps": 51, "scheduler": "lcm"},
+            r"scheduler=lcm has no timesteps for generator\.num_steps=51: write 50",
+        ),
+        ({"num_steps": 999, "scheduler": "unipc"}, "write 998 or fewer"),
+    ],
+)
+def test_schedules_that_would_begin_beyond_the_training_or_have_too_few_timesteps_are_refused(prior, fields, said):
+    with pytest.raises(GenaugError, match=said):
+        real_guidance(**fields)
+    for scheduler, num_steps in (("ddim", 999), ("ddim_trailing", 1000), ("lcm", 50), ("unipc", 998)):
+        config = real_guidance(scheduler=scheduler, num_steps=num_steps, t0=1.0)
+        schedule = make_scheduler(config.scheduler, prior.betas)
+        schedule.set_timesteps(config.num_steps)
+        assert schedule.timesteps.max() == 999 and len(schedule.timesteps) == num_steps
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from genaug.core.fields import bounded, count, probability
 from genaug.core.identity import DRAWN
 from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
-from genaug.generators.base import Generated, Variant, steps_taken
+from genaug.generators.base import Generated, Variant, check_first_step, steps_taken
 from genaug.generators.sdedit.config import ImageToImage
 from genaug.generators.sdedit.da_fusion import DAFusion
 
@@ -49,6 +49,9 @@ class DiffII(DAFusion):
             raise GenaugError(
                 f"generator.scheduler={self.scheduler} does not undo a DDIM inversion: write generator.scheduler=ddim."
             )
+
+        for level in self.levels:
+            check_first_step("inversion_steps", self.inversion_steps, level)
 
     def check_dataset(self, dataset: Dataset) -> None:
         ImageToImage.check_dataset(self, dataset)

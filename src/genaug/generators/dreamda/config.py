@@ -17,14 +17,12 @@ from genaug.core.fields import bounded, choice, count, probability
 from genaug.core.identity import CONTENT, DRAWN, NOT_IDENTITY, content_digest
 from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
-from genaug.generators.base import Generated, Generator, Variant, steps_taken
+from genaug.generators.base import TRAIN_STEPS, Generated, Generator, Variant, check_first_step, steps_taken
 from genaug.generators.sentences import pick, read_sentences, sentences_of
 from genaug.generators.tokens.prompts import check_prompts, readable
 
 if TYPE_CHECKING:
     from genaug.priors.model import Prior
-
-TRAIN_STEPS = 1000  # timesteps of Stable Diffusion's noise schedule
 
 
 @component("generator", "dreamda")
@@ -101,6 +99,7 @@ class DreamDA(Generator):
                 (n for n in range(1, TRAIN_STEPS + 1) if TRAIN_STEPS % n == 0), key=lambda n: abs(n - self.num_steps)
             )
             raise GenaugError(f"generator.num_steps={self.num_steps} must divide {TRAIN_STEPS}: write e.g. {near}.")
+        check_first_step("num_steps", self.num_steps, self.t0)
         if self.num_taken < 1:
             raise GenaugError(
                 f"generator.t0={self.t0} of generator.num_steps={self.num_steps} is less than one step: "

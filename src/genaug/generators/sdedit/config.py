@@ -13,7 +13,7 @@ from genaug.core.errors import GenaugError
 from genaug.core.fields import bounded, choice, count
 from genaug.core.identity import DRAWN, NOT_IDENTITY, OPTIONAL
 from genaug.data.sample import Dataset, Sample
-from genaug.generators.base import Generated, Generator, Variant, steps_taken
+from genaug.generators.base import TRAIN_STEPS, Generated, Generator, Variant, check_first_step, steps_taken
 from genaug.generators.collage.config import Collage
 from genaug.generators.labelling.config import Labelled
 from genaug.generators.sdedit.edit_region import EDIT_MASKS
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from genaug.priors.model import LearnedTokens, Prior
 
 SCHEDULERS = ("ddim", "dpmsolver++", "unipc", "ddim_trailing", "lcm", "pndm_ref")
+MOST_STEPS = {"lcm": 50, "dpmsolver++": 998, "unipc": 998}
+"""Steps beyond which a scheduler has no timesteps for all of them."""
 RESIZES = ("squash", "crop", "tile")
 
 
@@ -121,19 +123,30 @@ class ImageToImage(EditsSource):
 
     def __post_init__(self) -> None:
         EditsSource.__post_init__(self)
-        levels = list(self.t0) if isinstance(self.t0, list | tuple) else [self.t0]
-        if self.t0 is None:
-            levels = list((self.t0_by_shots or {}).values())
-        if not levels:
+        if self.num_steps > (most := MOST_STEPS.get(self.scheduler, TRAIN_STEPS)):
+            raise GenaugError(
+                f"generator.scheduler={self.scheduler} has no timesteps for generator.num_steps={self.num_steps}: write "
+                f"{most} or fewer."
+            )
+        if not self.levels:
             raise GenaugError(
                 f"generator.t0={self.t0} holds no level: write a number such as 0.5 or a list such as [0.25,0.5,0.75,1]."
             )
-        for level in levels:
+        for level in self.levels:
+            if self.scheduler in ("ddim", "pndm_ref"):
+                check_first_step("num_steps", self.num_steps, level)
             if steps_taken(self.num_steps, level) < 1:
                 raise GenaugError(
                     f"generator.t0={level} with generator.num_steps={self.num_steps} takes no denoising step: "
                     f"raise num_steps to at least {math.ceil(1 / level - 1e-9)}, or t0 to at least {1 / self.num_steps:g}."
                 )
+
+    @property
+    def levels(self) -> list[Any]:
+        """Every level that an image may get."""
+        if self.t0 is None:
+            return list((self.t0_by_shots or {}).values())
+        return list(self.t0) if isinstance(self.t0, list | tuple) else [self.t0]
 
     def check(self, task: str) -> None:
         EditsSource.check(self, task)
@@ -154,8 +167,7 @@ class ImageToImage(EditsSource):
             shots = len(dataset.train) / len(dataset.class_names)
             nearest = min(sorted(self.t0_by_shots), key=lambda listed: abs(listed - shots))
             return float(self.t0_by_shots[nearest])
-        levels = self.t0 if isinstance(self.t0, list | tuple) else [self.t0]
-        return float(levels[seeding.choice(len(levels), self.seed, source.digest, index, "t0")])
+        return float(self.levels[seeding.choice(len(self.levels), self.seed, source.digest, index, "t0")])
 
     def prompted_class(self, variant: Variant, dataset: Dataset) -> int:
         """The class that the prompt of an image speaks of: its source's."""
