@@ -120,6 +120,9 @@ def test_a_run_s_erasures_stay_out_of_the_cached_prior(tmp_path: Path) -> None:
     assert with_erasures is not None and plain is not None
     assert with_erasures.erasures == {"one": tmp_path} and plain.erasures == {}
     assert with_erasures.unet is plain.unet
+    plain.num_evaluations = 7
+    again = WorkingPrior(config=config).load()
+    assert again is not None and again.num_evaluations == 0  # each run counts its own
 
 
 def test_generators_compute_where_the_trainer_does(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -157,11 +158,31 @@ def test_the_identity_follows_the_content_not_the_names(tmp_path):
     assert two.counts["images_generated"] == 0 and three.counts["images_generated"] > 0
 
 
+def test_another_label_source_or_box_of_an_image_is_another_pool(tmp_path):
+    root = tmp_path / "made"
+    picture(root / "x.png", 1)
+    rows = [
+        {"source": "train/b/0.png"},
+        {"source": "train/b/1.png"},
+        {"source": "train/b/0.png", "label": "b"},
+        {"source": "train/b/0.png", "label": "red fox"},
+        {"source": "train/b/0.png", "objects": []},
+        {"source": "train/b/0.png", "objects": [{"bbox": [1, 1, 2, 2], "category": "b"}]},
+    ]
+    identities = set()
+    for row in rows:
+        manifest(root, {"file_name": "x.png", **row})
+        identities.add(ImagesFromFolder(name="folder", seed=0, root=str(root)).images())
+    assert len(identities) == len(rows)
+
+
 def test_copies_of_test_images_are_refused(tmp_path):
     path = picture(tmp_path / "made/b/x.png", 1)
     test = [Sample(id="test/9.png", digest=content_digest(path), image=path, label={1: 1.0})]
     with pytest.raises(GenaugError, match=r"x\.png is test/9\.png"):
         build(tmp_path, tmp_path / "made", classes(test=test))
+    with pytest.raises(GenaugError, match=r"x\.png is test/9\.png"):
+        build(tmp_path, tmp_path / "made", replace(classes(), val=tuple(test)))
 
 
 @pytest.mark.parametrize(

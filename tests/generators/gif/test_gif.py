@@ -99,6 +99,14 @@ def test_each_image_is_guided_by_what_clip_says_of_its_own_source(prior, dataset
     assert (logs[0] - logs[1]).abs().max() > 0.5  # sources that CLIP tells apart
 
 
+def test_variants_of_an_image_are_guided_from_other_places(prior, dataset, clip):
+    made = gif(clip)
+    variants = [made.variant_of(dataset.train[0], j, dataset, "f") for j in (0, 1, 0)]
+    latents = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(1)).repeat(3, 1, 1, 1)
+    one, other, again = imagination.imagined(made, prior, latents, variants, dataset.class_names)
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
 def test_images_do_not_depend_on_their_batch_and_differ_from_plain_edits(prior, dataset, clip):
     made = gif(clip)
     variants = [made.variant_of(source, j, dataset, "f") for source in dataset.train[:2] for j in range(2)]
