@@ -162,6 +162,14 @@ def test_latents_are_scaled_and_decode_undoes_it(prior):
     xi = torch.randn_like(mean)
     torch.testing.assert_close(prior.encode(images, xi), mean + std * xi)
     assert torch.equal(prior.encode(images), mean)
+    assert mean.shape == (2, 4, 32 // prior.vae_factor, 32 // prior.vae_factor)
+
+
+def test_a_prompt_may_fill_the_text_encoder_and_no_more(prior):
+    words = prior.prompt_length - 2  # beside start and end
+    assert prior.token_ids(["a " * words]).shape == (1, prior.prompt_length)
+    with pytest.raises(GenaugError, match=rf"has {words + 3} tokens, the text encoder takes {words + 2}"):
+        prior.token_ids(["a " * (words + 1)])
 
 
 def test_schedule_is_double_precision_and_that_of_diffusers(folder, prior):

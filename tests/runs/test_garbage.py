@@ -40,6 +40,15 @@ def test_only_old_pools_and_images_that_no_result_uses_are_removed(tmp_path):
     assert build(store, Noise(seed=1), dataset(), 2).counts["images_generated"] == 8
 
 
+def test_images_of_no_pool_are_listed_when_they_are_old(tmp_path):
+    store = Store(tmp_path / "store")
+    pool = build(store, Noise(seed=1), dataset(), 2)
+    write_finished(tmp_path / "runs" / "run-0")
+    shutil.rmtree(pool.folder)
+    assert find_garbage(tmp_path).paths == []  # the next run may need them in a moment
+    assert len(find_garbage(tmp_path, now=time.time() + 2 * YOUNG).paths) == 8
+
+
 def test_while_somebody_works_on_the_store_nothing_but_stale_partial_files_is_listed(tmp_path):
     store, later = Store(tmp_path / "store"), time.time() + 2 * YOUNG
     build(store, Noise(seed=1), dataset(), 2)
@@ -47,6 +56,7 @@ def test_while_somebody_works_on_the_store_nothing_but_stale_partial_files_is_li
     partial = store.root / "fitted" / ".thing-aa.partial"
     partial.mkdir(parents=True)
     assert len(find_garbage(tmp_path, now=later).paths) == 1 + 1 + 8
+    assert find_garbage(tmp_path).paths == []  # written a moment ago
     with store.lock("a" * 16):
         assert find_garbage(tmp_path, now=later).paths == [partial]
     with claim(store, ["b" * 16]):
