@@ -115,6 +115,8 @@ def test_a_change_of_weights_is_stored_applied_and_taken_back_bit_for_bit(prior:
     with applied(prior.unet, delta):
         changed = {name for name, p in prior.unet.named_parameters() if not torch.equal(p, before[name])}
         assert changed and changed <= set(delta)
+        own = dict(prior.unet.named_parameters())
+        assert all(torch.equal(own[name], before[name] + change.float()) for name, change in delta.items())
     assert all(torch.equal(before[name], p) for name, p in prior.unet.named_parameters())
     with pytest.raises(RuntimeError, match="interrupted"), applied(prior.unet, delta):
         raise RuntimeError("interrupted")

@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionImg2ImgPipeline
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    PNDMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    UniPCMultistepScheduler,
+)
 from PIL import Image
 
 from genaug.core.seeding import derive
@@ -110,18 +116,25 @@ def test_the_reference_sampler_keeps_its_fault(prior, monkeypatch):
     assert all(off(call, late=0) > 0.05 for call in range(2, 26))
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "pndm_ref"])
+SCHEDULERS = {
+    "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
+    "pndm_ref": (PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False}),
+    "dpmsolver++": (DPMSolverMultistepScheduler, {"timestep_spacing": "leading"}),
+    "unipc": (UniPCMultistepScheduler, {"timestep_spacing": "leading"}),
+}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_images_are_those_of_diffusers(prior, dataset, scheduler):
     """Same latents, noise, prompt, steps: StableDiffusionImg2ImgPipeline, one image per call."""
-    kind = {"ddim": DDIMScheduler, "pndm_ref": PNDMScheduler}[scheduler]
+    kind, other = SCHEDULERS[scheduler]
     common = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-    other = {"clip_sample": False} if scheduler == "ddim" else {"skip_prk_steps": True}
     pipeline = StableDiffusionImg2ImgPipeline(
         vae=prior.vae,
         text_encoder=prior.text_encoder,
         tokenizer=prior.tokenizer,
         unet=prior.unet,
-        scheduler=kind(**common, **other, set_alpha_to_one=False),
+        scheduler=kind(**common, **other),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -1,0 +1,43 @@
+"""What a run's folder says of it, whoever is still at work on it."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from genaug.core.files import write_json
+from genaug.runs.collection import read_result, state_of
+from tests.runs.finished_run import write_finished
+
+
+def ended_process() -> int:
+    """The number of a process that is gone."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ({"state": "running", "host": socket.gethostname(), "pid": os.getpid()}, "running"),
+        ({"state": "running", "host": socket.gethostname(), "pid": ended_process()}, "interrupted"),
+        ({"state": "running", "host": "another", "pid": ended_process()}, "running"),  # nobody here can know
+        ({"state": "failed", "host": "another", "pid": 1}, "failed"),
+        ({"state": "complete", "host": "another", "pid": 1}, "interrupted"),  # and its result is gone
+    ],
+)
+def test_a_run_without_a_result_is_in_the_state_that_its_process_allows(tmp_path, status, state):
+    write_json(tmp_path / "status.json", {"attempt": 0, "stage": "train", **status})
+    found = state_of(tmp_path)
+    assert found is not None and (found.state, found.stage, found.result) == (state, "train", None)
+
+
+def test_a_result_counts_in_its_own_folder_alone(tmp_path):
+    write_finished(tmp_path / "run-aa")
+    result = read_result(tmp_path / "run-aa")
+    assert result is not None and result["fingerprint"] == "aa"
+    (tmp_path / "run-aa").rename(tmp_path / "run-bb")
+    assert read_result(tmp_path / "run-bb") is None
