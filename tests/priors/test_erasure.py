@@ -13,6 +13,7 @@ from genaug.generators.base import Generated
 from genaug.generators.sdedit.da_fusion import DAFusion
 from genaug.generators.sdedit.real_guidance import RealGuidance
 from genaug.generators.tokens.config import TextualInversion
+from genaug.priors import erasure
 from genaug.priors.config import PriorConfig
 from genaug.priors.deltas import DELTA, applied, load_delta, save_delta
 from genaug.priors.erasure import erase, erase_into, erased_groups, erasure_target, parameter_names
@@ -136,6 +137,24 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / DELTA).write_bytes(b"x")
     with pytest.raises(GenaugError, match=r"delta\.safetensors cannot be read"):
         load_delta(tmp_path / DELTA)
+
+
+@pytest.mark.parametrize(("match", "timesteps"), [("exact", [981, 961, 941]), ("ref2023", [961, 941, 921])])
+def test_trajectories_are_walked_from_the_noisiest_level_or_in_2023_from_the_next(
+    prior: Prior, monkeypatch: pytest.MonkeyPatch, match: str, timesteps: list[int]
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(prior, "predict_noise", lambda z, t, *rest: asked.append(int(t)) or z)
+    text = prior.embed([""])
+    erasure._walk(prior, Erasure(level_match=match, num_steps=50), torch.zeros(1, 4, 4, 4), text, text, 3)
+    assert asked == timesteps
+
+
+def test_states_come_from_all_trajectories(prior: Prior) -> None:
+    config, text = Erasure(trajectories=3, batch_size=4), prior.embed([""])
+    walked = torch.arange(3.0).view(1, 3, 1, 1, 1).expand(config.num_steps + 1, 3, 4, 4, 4)
+    states = [erasure._states(prior, "cat", config, i, text, text, walked, {})[0] for i in range(10)]
+    assert set(torch.cat(states).flatten().tolist()) == {0, 1, 2}
 
 
 def test_levels_match_exactly_or_as_in_the_release_of_2023() -> None:
