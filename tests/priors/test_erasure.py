@@ -109,10 +109,11 @@ def test_stable_diffusions_layers_are_named_by_the_layer_sets() -> None:
 
 def test_a_change_of_weights_is_stored_applied_and_taken_back_bit_for_bit(prior: Prior, tmp_path: Path) -> None:
     before = weights(prior)
+    prior.num_evaluations = 7  # of earlier work
     about = erase_into(tmp_path, prior, "cat", short())
     delta, header = load_delta(tmp_path / DELTA)
     assert header["concept"] == "cat" and header["prior"] == prior.weights == about["prior"]
-    assert about["network_evaluations"] > 0
+    assert about["network_evaluations"] == short().forward_passes("cat").count
     with applied(prior.unet, delta):
         changed = {name for name, p in prior.unet.named_parameters() if not torch.equal(p, before[name])}
         assert changed and changed <= set(delta)
@@ -148,6 +149,16 @@ def test_trajectories_are_walked_from_the_noisiest_level_or_in_2023_from_the_nex
     text = prior.embed([""])
     erasure._walk(prior, Erasure(level_match=match, num_steps=50), torch.zeros(1, 4, 4, 4), text, text, 3)
     assert asked == timesteps
+
+
+def test_trajectories_are_walked_by_the_base_or_by_the_student_as_it_is_now(prior: Prior) -> None:
+    text = prior.embed(["cat"])
+    own = dict(prior.unet.named_parameters())
+    same, other = ({n: own[n].detach() * factor for n in parameter_names(prior.unet, "xattn")} for factor in (1, 3))
+    for sampler, follows in (("base", False), ("student", True)):
+        config = short(sampler_model=sampler)
+        one, two = (erasure._states(prior, "cat", config, 0, text, text, None, student)[0] for student in (same, other))
+        assert torch.equal(one, two) != follows
 
 
 def test_states_come_from_all_trajectories(prior: Prior) -> None:
