@@ -20,6 +20,7 @@ from genaug.priors.erasure import erase, erase_into, erased_groups, erasure_targ
 from genaug.priors.leakage import PARAMETERS, Erasure
 from genaug.priors.loading import load_prior
 from genaug.priors.model import Prior
+from genaug.priors.noise import draw_noise
 from genaug.priors.random_weights import save_random_prior
 
 CLASSES = ("cat", "dog", "dining table")
@@ -159,6 +160,18 @@ def test_trajectories_are_walked_by_the_base_or_by_the_student_as_it_is_now(prio
         config = short(sampler_model=sampler)
         one, two = (erasure._states(prior, "cat", config, 0, text, text, None, student)[0] for student in (same, other))
         assert torch.equal(one, two) != follows
+
+
+def test_every_state_of_every_concept_and_seed_begins_with_noise_of_its_own(
+    prior: Prior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(erasure, "draw_noise", lambda given, shape: seeds.extend(given) or draw_noise(given, shape))
+    text = prior.embed([""])
+    for concept, seed in (("cat", 0), ("dog", 0), ("cat", 1)):
+        for iteration in range(2):
+            erasure._states(prior, concept, short(seed=seed), iteration, text, text, None, {})
+    assert len(seeds) == len(set(seeds)) == 3 * 2 * 2
 
 
 def test_states_come_from_all_trajectories(prior: Prior) -> None:
