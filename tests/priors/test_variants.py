@@ -103,3 +103,9 @@ def test_samplers_of_few_steps_give_each_image_its_own_noise_whatever_the_batch(
 
     for one, all_together in zip(images(1), images(3), strict=True):
         assert abs(one - all_together).max() <= 1  # rounding to 8 bits
+
+
+def test_a_size_is_brought_down_to_what_the_model_was_trained_for_and_must_suit_its_autoencoder():
+    assert [PriorConfig(image_size=size, max_image_size=64).image_size for size in (32, 64, 512)] == [32, 64, 64]
+    with pytest.raises(GenaugError, match=r"prior\.image_size=36 is not a multiple of 8"):
+        PriorConfig(image_size=36).check()

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from genaug.core.files import write_json
-from genaug.runs.collection import read_result, state_of
+from genaug.core.files import write_json, write_sealed
+from genaug.runs.collection import read_result, state_of, uses_images
 from tests.runs.finished_run import write_finished
 
 
@@ -39,5 +39,19 @@ def test_a_result_counts_in_its_own_folder_alone(tmp_path):
     write_finished(tmp_path / "run-aa")
     result = read_result(tmp_path / "run-aa")
     assert result is not None and result["fingerprint"] == "aa"
+    write_sealed(tmp_path / "run-aa" / "result.json", {**result, "metrics": {"m": 0.5}})
+    assert read_result(tmp_path / "run-aa") == {**result, "metrics": {"m": 0.5}}
+    text = (tmp_path / "run-aa" / "result.json").read_text()
+    (tmp_path / "run-aa" / "result.json").write_text(text.replace("0.5", "0.9"))
+    assert read_result(tmp_path / "run-aa") is None  # somebody has improved it
+    (tmp_path / "run-aa" / "result.json").write_text(text)
     (tmp_path / "run-aa").rename(tmp_path / "run-bb")
     assert read_result(tmp_path / "run-bb") is None
+
+
+@pytest.mark.parametrize(
+    ("pool", "generator", "uses"),
+    [("p", {}, True), (None, {"online": True}, True), (None, {"online": False}, False), (None, {}, False)],
+)
+def test_a_run_uses_generated_images_from_a_pool_or_inside_training(pool, generator, uses):
+    assert uses_images({"pool": pool, "config": {"generator": generator}}) == uses
