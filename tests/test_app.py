@@ -2,6 +2,7 @@ import gc
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -139,6 +140,14 @@ def test_a_launcher_that_is_not_installed_names_its_extra_which_there_is(file):
     assert said is not None and f"hydra/launcher={file.stem} comes with an extra" in said
     assert f"pip install 'genaug[{file.stem}]'" in said
     assert f"\n{file.stem} = [" in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.skipif(shutil.which("srun") is not None, reason="SLURM is here")
+def test_a_sweep_for_slurm_without_slurm_is_answered_in_a_sentence(tmp_path):
+    submitit = pytest.importorskip("submitit")
+    with pytest.raises(RuntimeError) as error:
+        submitit.AutoExecutor(tmp_path, cluster="slurm")
+    assert "no srun is on this machine: start the sweep where sbatch works" in str(message(error.value))
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,11 @@ def message(error: BaseException) -> str | None:
             f"hydra/launcher={extra} comes with an extra that is not installed: pip install 'genaug[{extra}]'. Without it, a "
             "sweep runs small runs side by side on this machine, and others one after the other."
         )
+    if 'Could not detect "srun"' in str(error):
+        return (
+            "hydra/launcher=submitit_slurm submits runs to SLURM, and no srun is on this machine: start the sweep where sbatch "
+            "works, or write hydra/launcher=submitit_local to try it here."
+        )
     return None
 
 
