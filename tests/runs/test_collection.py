@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from genaug.composition import compose_typed
 from genaug.core.files import write_json, write_sealed
-from genaug.runs.collection import read_result, state_of, uses_images
+from genaug.runs.cell import Cell
+from genaug.runs.collection import read_result, read_status, state_of, uses_images
 from tests.runs.finished_run import write_finished
 
 
@@ -55,3 +57,18 @@ def test_a_result_counts_in_its_own_folder_alone(tmp_path):
 )
 def test_a_run_uses_generated_images_from_a_pool_or_inside_training(pool, generator, uses):
     assert uses_images({"pool": pool, "config": {"generator": generator}}) == uses
+
+
+def test_another_attempt_needs_what_the_last_one_needed_until_it_says_otherwise(tmp_path):
+    cell = Cell.of(compose_typed(["tracking=local", f"paths.outputs_dir={tmp_path}"]))
+    cell.folder.mkdir(parents=True)
+    before = {"state": "failed", "attempt": 2, "host": "h", "pid": 1, "artefacts": ["store/pools/p"]}
+    write_json(cell.folder / "status.json", before)
+    with cell.claim():
+        status = read_status(cell.folder)
+        assert status is not None
+        assert (status["state"], status["attempt"], status["artefacts"]) == ("running", 3, ["store/pools/p"])
+    with pytest.raises(KeyboardInterrupt), cell.claim():
+        raise KeyboardInterrupt
+    ended = state_of(cell.folder)
+    assert ended is not None and (ended.state, ended.artefacts) == ("interrupted", ("store/pools/p",))
