@@ -58,8 +58,13 @@ def test_a_tokenizer_must_have_words_and_the_text_encoder_rows_for_them(copy):
     assert "tokenizer/ holds no vocabulary" in refusal(copy)
     (copy / "gone.json").rename(copy / "tokenizer" / "tokenizer.json")
     PriorConfig(path=str(copy), image_size=32).check_available()
-    change(copy / "text_encoder" / "config.json", vocab_size=100)
-    assert "text_encoder/ has 100 words" in refusal(copy)
+    words = json.loads((copy / "tokenizer" / "tokenizer.json").read_text())
+    largest = max(*words["model"]["vocab"].values(), *(word["id"] for word in words["added_tokens"]))
+    change(copy / "text_encoder" / "config.json", vocab_size=largest + 1)
+    PriorConfig(path=str(copy), image_size=32).check_available()
+    for size in (largest, 100):
+        change(copy / "text_encoder" / "config.json", vocab_size=size)
+        assert f"text_encoder/ has {size} words" in refusal(copy)
 
 
 def test_the_old_files_of_a_tokenizer_are_read_too(copy):

@@ -17,3 +17,9 @@ def test_a_run_of_any_name_is_seen(tmp_path, name):
     write_finished(cell.folder)
     (state,) = cell_states(config.paths.runs)
     assert state.state == "complete" and state.folder == Cell.of(config).folder
+
+
+def test_a_run_without_generated_images_is_called_real_only_whatever_mix_is_written(tmp_path):
+    for generator, mix in (("none", "real_only"), ("control", "replace")):
+        config = compose_typed([f"generator={generator}", "mix=replace", f"paths.outputs_dir={tmp_path}"])
+        assert Cell.of(config).names["mix"] == mix and f"_{mix}_" in Cell.of(config).slug
