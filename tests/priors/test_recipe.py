@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,6 +74,46 @@ def test_checkpoints_of_another_recipe_are_refused_by_the_field_that_differs(toy
     train_prior(PriorRecipe(**TOY), tmp_path)
     with pytest.raises(GenaugError, match=r"other values of vae_lr\. Choose another output folder"):
         train_prior(PriorRecipe(**{**TOY, "vae_lr": 2e-3}), tmp_path)
+
+
+def test_each_step_and_part_draws_anew_and_a_bank_of_other_pictures_is_made_again(toy_corpus, tmp_path, monkeypatch):
+    asked = []
+    real = training.seeded
+    monkeypatch.setattr(training, "seeded", lambda *parts: asked.append(parts) or real(*parts))
+    train_prior(PriorRecipe(**TOY), tmp_path)
+    assert len(asked) == len(set(asked)) and {parts[1] for parts in asked} == {"vae", "bank", "unet"}
+    assert all((0, stage, step) in asked for stage in ("vae", "unet") for step in range(4))
+    average = torch.load(tmp_path / "checkpoints" / "unet.pt", weights_only=True)["average"]
+    saved = weights(tmp_path / "prior")["unet"]
+    assert all(torch.equal(saved[name], average[f"unet.{name}"].half()) for name in saved)
+    for digits in (30, 20, 20):
+        recipe = PriorRecipe(**{**TOY, "bank_digits": digits})
+        before = len(asked)
+        bank = training.build_bank(recipe, training.load_corpus(""), training.new_vae(recipe), tmp_path)
+        assert len(bank["small"]) == digits + 10
+    assert len(asked) == before  # the last was there
+
+
+@pytest.mark.parametrize("alpha_bar", [0.0, 1.0])
+def test_latents_are_noised_as_their_timestep_says(toy_corpus, tmp_path, monkeypatch, alpha_bar):
+    """At alpha_bar = 1 the U-Net sees the bank's latents, at 0 noise alone."""
+    recipe = PriorRecipe(**{**TOY, "unet_steps": 1})
+    tokenizer = save_tokenizer(tmp_path / "tokenizer", recipe.vocab_size, ["cup"])
+    bank = training.build_bank(recipe, training.load_corpus(""), training.new_vae(recipe), tmp_path)
+    seen = []
+    real = training.new_unet
+    level = SimpleNamespace(alphas_cumprod=torch.full((1000,), alpha_bar))
+    monkeypatch.setattr(training, "new_scheduler", lambda: level)
+
+    def watched(recipe):
+        unet = real(recipe)
+        unet.register_forward_pre_hook(lambda module, args: seen.extend(args[0]))
+        return unet
+
+    monkeypatch.setattr(training, "new_unet", watched)
+    training.train_unet(recipe, bank, tokenizer, tmp_path)
+    known = {latent.numpy().tobytes() for latent in bank["small"].float()}
+    assert len(seen) == 8 and all((latent.numpy().tobytes() in known) == bool(alpha_bar) for latent in seen)
 
 
 def test_the_trained_folder_is_a_diffusers_pipeline_with_unit_latents(toy_corpus, tmp_path):

@@ -8,9 +8,11 @@ import sys
 import pytest
 
 from genaug.composition import compose_typed
-from genaug.core.files import write_json, write_sealed
+from genaug.core.files import PARTIAL, write_json, write_sealed
+from genaug.core.store import ABOUT
 from genaug.runs.cell import Cell
 from genaug.runs.collection import read_result, read_status, state_of, uses_images
+from genaug.runs.items import Item, items
 from tests.runs.finished_run import write_finished
 
 
@@ -72,3 +74,23 @@ def test_another_attempt_needs_what_the_last_one_needed_until_it_says_otherwise(
         raise KeyboardInterrupt
     ended = state_of(cell.folder)
     assert ended is not None and (ended.state, ended.artefacts) == ("interrupted", ("store/pools/p",))
+
+
+def test_checkpoints_and_unfinished_files_of_a_run_are_not_copied(tmp_path):
+    folder = tmp_path / "run-aa"
+    write_finished(folder)
+    for name in ("checkpoints/last.ckpt", f".log.txt{PARTIAL}", "x.lock"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
+    assert set(Item(kind="runs", folder=folder).files()) == {"result.json", "status.json"}
+    assert "checkpoints/last.ckpt" in Item(kind="fitted", folder=folder).files()  # there it is what was learned
+
+
+def test_what_is_damaged_or_not_finished_is_no_item(tmp_path):
+    write_finished(tmp_path / "runs" / "run-aa")
+    write_finished(tmp_path / "runs" / "run-bb")
+    (tmp_path / "runs" / "run-bb" / "result.json").write_text("{}")
+    for name in ("thing-cc", ".thing-dd.partial"):
+        write_json(tmp_path / "store" / "fitted" / name / ABOUT, {"files": {}})
+    assert [item.name for item in items(tmp_path)] == ["thing-cc", "run-aa"]
+    assert [item.name for item in items(tmp_path, ["run-"])] == ["run-aa"]

@@ -21,6 +21,7 @@ def test_real_data_are_what_the_run_read_whatever_the_preset_says_now():
 def test_a_word_that_means_several_pools_is_answered_with_their_list(tmp_path):
     for i, pool in enumerate(("aaaa000011112222", "aaab000011112222")):
         write_finished(tmp_path / "runs" / f"digits_{i}-{pool}", pool=pool)
+    write_finished(tmp_path / "runs" / "digits_2-aaac000011112222")  # without generated images
     with pytest.raises(
         GenaugError, match=r"may mean 2 pools.*more of its run.s name.*\n  aaaa0000.*digits_0.*\n  aaab0000.*digits_1"
     ):

@@ -5,6 +5,7 @@ import pytest
 
 from genaug.core.files import SEAL
 from genaug.core.store import Store
+from genaug.data.packed import SHARDED, shards_of
 from genaug.data.pool import ACCEPTED
 from genaug.generators import forms
 from genaug.runs.verification import repair, verify
@@ -87,3 +88,16 @@ def test_an_image_that_waits_for_its_line_is_not_damage(tmp_path):
     manifest.write_bytes(former[0])
     os.utime(manifest, ns=(former[1], former[1]))
     assert verify(tmp_path)[1] == []
+
+
+def test_a_packed_pool_of_which_one_shard_is_gone_is_named(tmp_path):
+    store = Store(tmp_path / "store", packed_from=1)
+    build(store, Noise(seed=0), dataset(), 2)
+    pool = build(store, Noise(seed=0), dataset(), 3)
+    first, second = shards_of(pool.folder)
+    assert verify(tmp_path)[1] == []
+    second.unlink()
+    second.with_suffix(".index").unlink()
+    [damage] = verify(tmp_path)[1]
+    assert damage.path == pool.folder / SHARDED and damage.why == "images of its manifest are in no shard"
+    assert first.exists()
