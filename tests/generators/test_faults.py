@@ -283,3 +283,18 @@ def test_rows_of_a_larger_pool_stay(tmp_path):
     forms._seen.clear()
     build(store, Noise(seed=0), dataset(), 2)
     assert len(manifest_rows(large.folder)) == 20
+
+
+def test_a_line_that_was_changed_and_an_image_that_is_damaged_are_not_adopted(tmp_path):
+    pool = build(Store(tmp_path / "there"), Noise(seed=0), dataset(), 1)
+    line, *_ = map(json.loads, (pool.folder / ACCEPTED).read_text().splitlines())
+    here = Store(tmp_path / "here")
+    folder = here.pool(pool.fingerprint)
+    shutil.copytree(pool.folder, folder, ignore=shutil.ignore_patterns("*.jsonl"))
+    with pytest.raises(GenaugError, match="has changed"):
+        forms.adopt(here, folder, [{**line, "label": {"b": 1.0}}])
+    image = folder / line["file_name"]
+    image.write_bytes(image.read_bytes()[:60])
+    with pytest.raises(GenaugError):
+        forms.adopt(here, folder, [line])
+    assert not here.image_path(line["fingerprint"]).exists()

@@ -19,7 +19,7 @@ from genaug.generators import forms
 from genaug.runs import remote
 from genaug.runs.collection import read_result
 from genaug.runs.items import Item
-from genaug.runs.remote import Remote, differences, pull, push, version_of
+from genaug.runs.remote import Remote, differences, pull, push, text_of, version_of
 from genaug.runs.verification import verify
 from tests.conftest import genaug
 from tests.generators.test_publishing import Noise, Picky, build, dataset
@@ -256,19 +256,14 @@ def test_lines_of_a_foreign_manifest_that_name_other_files_are_refused(tmp_path)
             forms.adopt(store, pool.folder, [{**row, "source_id": "new", **wrong}])
 
 
-def test_a_line_that_was_changed_and_an_image_that_is_damaged_are_not_adopted(tmp_path):
-    pool = build(Store(tmp_path / "there"), Noise(seed=0), dataset(), 1)
-    line, *_ = map(json.loads, (pool.folder / ACCEPTED).read_text().splitlines())
-    here = Store(tmp_path / "here")
-    folder = here.pool(pool.fingerprint)
-    shutil.copytree(pool.folder, folder, ignore=shutil.ignore_patterns("*.jsonl"))
-    with pytest.raises(GenaugError, match="has changed"):
-        forms.adopt(here, folder, [{**line, "label": {"b": 1.0}}])
-    image = folder / line["file_name"]
-    image.write_bytes(image.read_bytes()[:60])
-    with pytest.raises(GenaugError):
-        forms.adopt(here, folder, [line])
-    assert not here.image_path(line["fingerprint"]).exists()
+def test_a_version_that_was_changed_there_is_not_read(url):
+    place, files = Remote(url), {"a": {"sha256": "0" * 64, "size": 3}}
+    path = f"{place.root}/items/runs/x/{version_of(files)}.json"
+    place.files.pipe_file(path, text_of(files).encode())
+    assert place.read(path) == files
+    place.files.pipe_file(path, text_of({"a": {"sha256": "1" * 64, "size": 3}}).encode())
+    with pytest.raises(GenaugError, match=r"is damaged .*its content has changed"):
+        place.read(path)
 
 
 def test_a_password_in_the_url_is_not_shown(url):
