@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from genaug.core.errors import GenaugError
 from genaug.priors import training
 from genaug.priors.corpus import MICROGRAPH_SUBJECT, PROMPT_TEMPLATES, Corpus
 from genaug.priors.recipe import PriorRecipe, train_prior
-from genaug.priors.vocabulary import save_tokenizer
+from genaug.priors.vocabulary import learn_merges, save_tokenizer
 
 TOY = {
     "num_threads": 1,
@@ -141,6 +142,11 @@ def test_prompts_are_dropped_and_generalised_at_the_stated_rates():
     # Four standard errors of a share of 4,000 draws are at most 0.027.
     assert share["empty"] == pytest.approx(recipe.empty_prompt_prob, abs=0.027)
     assert 1 - share["empty"] - share["named"] == pytest.approx(recipe.generic_prompt_prob, abs=0.027)
+
+
+def test_the_most_frequent_pair_is_merged_first_and_of_equals_the_first_by_alphabet():
+    assert learn_merges(Counter({"zy": 1, "ab": 1}), 1) == [("a", "b</w>")]
+    assert learn_merges(Counter({"zy": 2, "ab": 1}), 2) == [("z", "y</w>"), ("a", "b</w>")]
 
 
 def test_any_text_has_tokens_and_known_words_have_one(tmp_path):

@@ -14,7 +14,7 @@ from genaug.core.files import write_text
 from genaug.core.shards import IMAGES, Writer
 from genaug.core.store import Store, is_whole
 from genaug.data.packed import shards_of
-from genaug.data.pool import ACCEPTED, manifest_rows
+from genaug.data.pool import ACCEPTED, manifest_rows, read_pool
 from genaug.generators import forms
 from genaug.runs import remote
 from genaug.runs.collection import read_result
@@ -302,6 +302,7 @@ def test_a_packed_pool_goes_to_another_machine_and_a_larger_one_replaces_it(tmp_
         pool = build(store, Picky(seed=0), dataset(), m)
         assert [said.split(":")[0] for _, said in push(here, Remote(place))] == ["pushed"]
         assert [said.split(":")[0] for _, said in pull(there, Remote(place))] == ["pulled"]
+        assert len(read_pool(pulled.pool(pool.fingerprint), dataset(), with_rejected=True).samples) == 4 * m
         again = build(pulled, Picky(seed=0), dataset(), m)
         assert again.counts["images_generated"] == 0 and again.rejected == pool.rejected
         assert {s.digest: s.open().tobytes() for s in again.samples} == {
