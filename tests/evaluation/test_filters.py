@@ -189,3 +189,13 @@ def test_lpips_of_a_batch_is_that_of_each_pair(dataset: Dataset, monkeypatch: py
         tensors = [torch.from_numpy(values).permute(2, 0, 1)[None] for values in pixels]
         expected.append(float(network(*tensors)))
     assert lpips_distances(pairs, device="cpu") == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"), [([1.0], "returns 1 for 2 images"), (None, "returns NoneType for 2 images")]
+)
+def test_an_own_filter_that_scores_too_few_images_is_refused(dataset, tmp_path, monkeypatch, scores, told) -> None:
+    monkeypatch.setattr(Blank, "score", lambda *_: scores)
+    pool = pool_of(dataset, [flat(0), flat(255)], tmp_path)
+    with pytest.raises(GenaugError, match=f"filter=blank {told}: return a list of as many numbers"):
+        Blank(name="blank").apply(pool, dataset, Store(tmp_path), quiet)

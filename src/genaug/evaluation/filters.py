@@ -5,7 +5,7 @@ nothing again. The thresholds are part of the run's identity, never of the pool'
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -93,6 +93,11 @@ class Filter:
             missing = [sample for sample in pool.samples if sample.digest not in known]
             if missing:
                 found = self.score(missing, dataset, store, device)
+                if not isinstance(found, Sized) or len(found) != len(missing):
+                    number = len(found) if isinstance(found, Sized) else type(found).__name__
+                    raise GenaugError(
+                        f"filter={self.name} returns {number} for {len(missing)} images: return a list of as many numbers."
+                    )
                 known |= {sample.digest: float(value) for sample, value in zip(missing, found, strict=True)}
                 write_json(path, known)
                 say(f"filter {self.name}: {len(missing)} images scored")
