@@ -245,7 +245,7 @@ def test_edit_friendly_inversion_is_exact_and_its_states_are_independent_draws()
 
 
 def test_a_schedule_of_all_timesteps_is_inverted_exactly():
-    steps = make_steps(ALPHAS[:20], 20, 1.0, eta=1.0)
+    steps = make_steps(ALPHAS[:20], 20, 0.95, eta=1.0)
     assert [step.p for step in steps[-2:]] == [1, 0]
     for invert in (invert_cycle, invert_edit_friendly):
         inversion = invert(steps, X0, START, posterior, Guided(stub, NULL))
