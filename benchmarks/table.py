@@ -19,15 +19,15 @@ START, TARGETS, END = (
 def rendered(results: Path = RESULTS) -> str:
     """A line for each row of each file."""
     lines = [
-        "| what | ours, against | times faster (range) | target | the same by | threads, clock, repeats | how |",
+        "| what | ours, against | times faster (range) | target | the same by | threads, clock, repeats, hardware | how |",
         "|---|---|---|---|---|---|---|",
     ]
     for path in sorted(results.glob("*.csv")):
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
-                where = f"{row['threads']}, {row['clock']}, {row['repeats']}"
+                where = f"{row['threads']}, {row['clock']}, {row['repeats']}, {row['hardware']}"
                 if row["clock"] == "wall":
-                    where += f"; {row['hardware']}; {row['ours_gb']} against {row['theirs_gb']} GB"
+                    where += f"; {row['ours_gb']} against {row['theirs_gb']} GB"
                 lines.append(
                     f"| {row['what']} | {row['ours']}, against {row['theirs']} | **{row['ratio']}** ({row['low']} to "
                     f"{row['high']}) | {row['target'] or ''} | {row['same']} | {where} | `python -m benchmarks {path.stem}` |"
@@ -37,14 +37,14 @@ def rendered(results: Path = RESULTS) -> str:
 
 def targets(results: Path = RESULTS) -> str:
     """A line for each number that has only a target."""
-    lines = ["| what | median (range) | target | repeats | how |", "|---|---|---|---|---|"]
+    lines = ["| what | median (range) | target | repeats, hardware | how |", "|---|---|---|---|---|"]
     for path in sorted((results / "targets").glob("*.csv")):
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
                 spread = f" ({row['low']} to {row['high']})" if row["low"] != row["high"] else ""
                 lines.append(
-                    f"| {row['what']} | **{row['value']}**{spread} {row['unit']} | {row['target']} | {row['repeats']} | "
-                    f"`python -m benchmarks {path.stem}` |"
+                    f"| {row['what']} | **{row['value']}**{spread} {row['unit']} | {row['target']} | "
+                    f"{row['repeats']}, {row['hardware']} | `python -m benchmarks {path.stem}` |"
                 )
     return "\n".join(lines) + "\n"
 

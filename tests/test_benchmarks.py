@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from benchmarks import advisories, gpu, tracker_pictures
 from benchmarks.__main__ import names
-from benchmarks.measure import REPEATS, RESULTS, Different, Side, compare, measured, write
+from benchmarks.measure import REPEATS, RESULTS, Different, Side, circumstances, compare, measured, write
 from benchmarks.robustness import sentences
 from benchmarks.soak_runs import RUNS
 from benchmarks.table import PAGE, page, rendered, targets, whole
@@ -81,8 +81,9 @@ def test_rows_are_written_and_become_lines_of_the_table(tmp_path):
 
 def test_a_number_that_has_only_a_target_stands_in_the_other_table_with_its_median_and_range(tmp_path):
     write("starting", [measured("`--help`", [0.3, 0.1, 0.2], "s of CPU", "at most 1")], tmp_path)
+    machine = circumstances()["hardware"]
     assert targets(tmp_path).splitlines()[-1] == (
-        "| `--help` | **0.2** (0.1 to 0.3) s of CPU | at most 1 | 3 | `python -m benchmarks starting` |"
+        f"| `--help` | **0.2** (0.1 to 0.3) s of CPU | at most 1 | 3, {machine} | `python -m benchmarks starting` |"
     )
     assert len(rendered(tmp_path).splitlines()) == 2
 
