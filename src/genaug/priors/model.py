@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genaug.core.errors import GenaugError
 from genaug.priors.deltas import DELTA, applied, load_delta
-from genaug.priors.kept import kept_projections
+from genaug.priors.kept import Depths, kept_depths, kept_projections
 from genaug.priors.quick_gelu import fuse_quick_gelu
 
 PLACEHOLDER = re.compile(r"<[^<>\s]+>")
@@ -46,7 +46,7 @@ class LearnedTokens:
 class Prior:
     """A frozen diffusion model on one device.
 
-    ``num_evaluations`` counts U-Net evaluations, one per sample and prompt: a guided step of 8 images counts 16.
+    ``num_evaluations`` counts evaluations of the whole U-Net, one per sample and prompt: a guided step of 8 images counts 16.
     ``weights`` names the weights in manifests: a hash of the folder's files, or the Hub id.
     """
 
@@ -101,6 +101,7 @@ class Prior:
         table = self.alphas_cumprod if device == "cpu" else self.alphas_cumprod.float().to(device)
         self._signal, self._noise = table.sqrt(), (1 - table).sqrt()
         self._batch_size: int | None = None
+        self._depths: Depths | None = None
         self._text: tuple[Tensor, Tensor | None, int, Tensor] | None = None
         """While sampling: text features of the last call, the number of its samples, and what the U-Net was given."""
         self.scaling_factor: float = vae.config.scaling_factor
@@ -253,9 +254,12 @@ class Prior:
         # a number is filled in by the device; a copy of it would wait for the CPU
         t = torch.full((b,), t, device=self.device) if isinstance(t, int) else t.to(self.device).expand(b)
         guided = uncond is not None and guidance != 1.0
-        self.num_evaluations += 2 * b if guided else b
         size = -(-b // self._batch_size) * self._batch_size if self.compiled and self._batch_size else b
         text = self._text_rows(cond, uncond if guided else None, b, size)
+        if self._depths is not None:
+            self._depths.next(text)
+        if self._depths is None or not self._depths.used_again:
+            self.num_evaluations += 2 * b if guided else b
         z_in, t_in = _filled(z, size), _filled(t, size)
         if guided:
             z_in, t_in = torch.cat([z_in, z_in]), torch.cat([t_in, t_in])
@@ -281,15 +285,22 @@ class Prior:
         return rows
 
     @contextlib.contextmanager
-    def sampling(self, batch_size: int) -> Iterator[None]:
+    def sampling(self, batch_size: int, cache_interval: int | None = None) -> Iterator[None]:
         """Inside, weights stay as they are: what the U-Net makes of a text is kept from step to step, and a compiled U-Net
-        sees multiples of ``batch_size`` alone, other batches filled up with their last sample."""
-        former, self._batch_size = self._batch_size, batch_size
+        sees multiples of ``batch_size`` alone, other batches filled up with their last sample. With ``cache_interval``, calls
+        for one text compute the U-Net's deep features at the first of every so many alone (``kept_depths``); latents must
+        keep their shape."""
+        former = self._batch_size, self._depths
+        self._batch_size = batch_size
         try:
-            with contextlib.nullcontext() if self.compiled else kept_projections(self.unet):
+            with contextlib.ExitStack() as inside:
+                if not self.compiled:
+                    inside.enter_context(kept_projections(self.unet))
+                if cache_interval is not None:
+                    self._depths = inside.enter_context(kept_depths(self.unet, cache_interval))
                 yield
         finally:
-            self._batch_size, self._text = former, None
+            (self._batch_size, self._depths), self._text = former, None
 
 
 def _filled(rows: Tensor, size: int) -> Tensor:

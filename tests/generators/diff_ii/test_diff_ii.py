@@ -118,6 +118,8 @@ def test_what_cannot_be_interpolated_is_refused():
         diff_ii(mask="keep_object")
     with pytest.raises(GenaugError, match=r"generator\.scheduler=ddim"):
         diff_ii(scheduler="unipc")
+    with pytest.raises(GenaugError, match=r"generator\.cache_interval=null"):
+        diff_ii(cache_interval=2)
     with pytest.raises(GenaugError, match="does not use"):
         compose_typed(["generator=diff_ii", "generator.lora=null", "leakage=model_centric"]).check()
 

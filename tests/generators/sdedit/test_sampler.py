@@ -160,13 +160,15 @@ def test_images_are_those_of_diffusers(prior, dataset, scheduler):
         assert difference.max() <= 1  # 8-bit rounding of values that agree to fp32
 
 
+@pytest.mark.parametrize("cache_interval", [None, 2])
 @pytest.mark.parametrize("scheduler", ["ddim", "dpmsolver++", "unipc", "pndm_ref"])
-def test_batch_of_16_equals_batch_of_1_and_order_does_not_matter(prior, scheduler):
+def test_batch_of_16_equals_batch_of_1_and_order_does_not_matter(prior, scheduler, cache_interval):
     """an image depends on its own identity, not on its neighbours; interleaved classes equal grouped ones."""
     variants = variants_of(make_dataset(per_class=2), [0.2, 0.6, 1.0], num_variants=3)
     prompts = [f"a photo of a {('cat', 'dog', 'table')[v.source.class_index]}" for v in variants]
-    one = edit_images(prior, variants, prompts, settings(scheduler=scheduler, batch_size=1))
-    many = edit_images(prior, variants[::-1], prompts[::-1], settings(scheduler=scheduler, batch_size=16))
+    same = {"scheduler": scheduler, "cache_interval": cache_interval}
+    one = edit_images(prior, variants, prompts, settings(**same, batch_size=1))
+    many = edit_images(prior, variants[::-1], prompts[::-1], settings(**same, batch_size=16))
     singles = {item.variant.fingerprint: np.asarray(item.image, dtype=int) for item in one}
     batched = {item.variant.fingerprint: np.asarray(item.image, dtype=int) for item in many}
     assert singles.keys() == batched.keys() and len(singles) == 18
@@ -210,9 +212,10 @@ def test_each_source_is_encoded_once_and_each_prompt_embedded_once(prior, datase
 
 @pytest.mark.parametrize("scheduler", ["ddim", "dpmsolver++", "unipc", "pndm_ref"])
 @pytest.mark.parametrize("guidance", [0.5, 1.0, 3.0])
-def test_the_estimate_of_the_cost_is_exact(prior, dataset, scheduler, guidance):
+@pytest.mark.parametrize("cache_interval", [None, 3])
+def test_the_estimate_of_the_cost_is_exact(prior, dataset, scheduler, guidance, cache_interval):
     variants = variants_of(dataset, [0.1, 0.58, 1.0])
-    config = settings(scheduler=scheduler, guidance=guidance)
+    config = settings(scheduler=scheduler, guidance=guidance, cache_interval=cache_interval)
     list(edit_images(prior, variants, ["a photo"] * len(variants), config))
     assert prior.num_evaluations == config.forward_passes(variants).count
 
@@ -232,6 +235,23 @@ def test_images_move_away_from_their_source_as_t0_grows():
 
     distances = [distance(t0) for t0 in (0.1, 0.4, 0.7, 1.0)]
     assert distances == sorted(distances)
+
+
+@pytest.mark.skipif(not (TINY / "unet").is_dir(), reason="the tiny prior is not in the package yet")
+def test_cached_features_move_an_image_by_far_less_than_another_draw():
+    prior = PriorConfig(image_size=32).load("cpu")
+    digits = few_shot(Digits(seed=0).read(), 2, seed=0)
+    z = prior.encode(torch.stack([to_tensor(sample.open(), 32) for sample in digits.train]))
+    cond, uncond = prior.embed(["a photo"]), prior.embed([""])
+
+    def made(seed, cache_interval):
+        noise = draw_noise(range(seed, seed + len(z)), z.shape[1:])
+        return sdedit(
+            prior, z, noise, cond, uncond, num_steps=20, num_taken=15, guidance=2.0, cache_interval=cache_interval
+        )
+
+    whole, cached, other = made(0, None), made(0, 3), made(100, None)
+    assert 0 < (cached - whole).square().mean().sqrt() < 0.15 * (other - whole).square().mean().sqrt()
 
 
 def test_rows_say_how_an_image_was_made(prior, dataset):

@@ -49,6 +49,11 @@ class DiffII(DAFusion):
             raise GenaugError(
                 f"generator.scheduler={self.scheduler} does not undo a DDIM inversion: write generator.scheduler=ddim."
             )
+        if self.cache_interval is not None:
+            raise GenaugError(
+                f"generator.cache_interval={self.cache_interval} keeps features of a step, and generator={self.name} changes "
+                "its prompt between steps: write generator.cache_interval=null."
+            )
 
         for level in self.levels:
             check_first_step("inversion_steps", self.inversion_steps, level)

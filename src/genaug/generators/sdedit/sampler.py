@@ -130,6 +130,7 @@ def edit_images(
             num_taken=batch.num_taken,
             guidance=config.guidance,
             batch_size=config.batch_size,
+            cache_interval=config.cache_interval,
             seeds=[derive(seed, "steps") for seed in batch.seeds],
             editable_bhw=None if config.mask == "none" else editable_latents(prior, batch.items),
         )
@@ -239,6 +240,7 @@ def sdedit(
     num_taken: int,
     guidance: float,
     batch_size: int | None = None,
+    cache_interval: int | None = None,
     seeds: Sequence[int] | None = None,
     editable_bhw: Tensor | None = None,
 ) -> Tensor:
@@ -246,7 +248,7 @@ def sdedit(
 
     Where ``editable_bhw`` (bool) is false, each step ends at ``z_bchw`` noised to the next level, with the same noise, and
     the last one at ``z_bchw`` itself (diffusers' inpainting with an unconditional U-Net). ``batch_size``: that of a full
-    batch, to which a compiled U-Net's batches are filled up.
+    batch, to which a compiled U-Net's batches are filled up. ``cache_interval``: see ``ImageToImage``.
     """
     schedule = make_scheduler(scheduler, prior.betas)
     schedule.set_timesteps(num_steps)
@@ -259,7 +261,7 @@ def sdedit(
     if scheduler == "lcm":  # draws noise at each step: one generator per image, so that batches change nothing
         assert seeds is not None
         fresh_noise["generator"] = [torch.Generator().manual_seed(seed) for seed in seeds]
-    with prior.sampling(batch_size or len(z)):
+    with prior.sampling(batch_size or len(z), cache_interval):
         # the scheduler counts on the CPU; the U-Net's copies cross to a GPU once
         for i, (t, t_unet) in enumerate(zip(timesteps, timesteps.to(prior.device), strict=True)):
             eps_hat = prior.predict_noise(z, t_unet, cond_bld, uncond_1ld, guidance)
