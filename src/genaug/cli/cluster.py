@@ -52,5 +52,5 @@ def slurm(
         raise GenaugError(f"None of the {len(cells)} runs is left to do.")
     (place / "slurm").mkdir(parents=True, exist_ok=True)
     runs = [list(words) for words in missing for _ in range(copies)]
-    title = f"{len(missing)} runs of: genaug sweep {shlex.join(words)}"
+    title = f"{len(missing)} run{'s' * (len(missing) != 1)} of: genaug sweep {shlex.join(words)}"
     typer.echo(array_script(runs, resources, place, " ".join(title.split())), nl=False)

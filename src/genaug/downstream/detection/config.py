@@ -107,7 +107,10 @@ class Detector(Downstream):
 
     def __post_init__(self) -> None:
         if self.warmup_steps >= self.num_steps:
-            raise GenaugError(f"downstream.warmup_steps={self.warmup_steps} must be below num_steps={self.num_steps}.")
+            raise GenaugError(
+                f"downstream.warmup_steps={self.warmup_steps} must be below num_steps={self.num_steps}; of the detector that "
+                "looks at generated images they are generator.teacher.warmup_steps and generator.teacher.num_steps."
+            )
         if (self.architecture == "auto") != (self.auto is not None):
             raise GenaugError(
                 f"downstream.architecture={self.architecture} with downstream.auto={self.auto and self.auto.path}: the section "
