@@ -46,7 +46,7 @@ def test_captions_say_what_was_drawn_and_why_an_image_is_rejected(pool):
         "sigma 0.5, rejected: blank",
     ]
     assert [label_text(sample, NAMES) for sample in samples] == ["<cat>", "0.70 <cat> + 0.30 dog", "dog"]
-    boxes = Boxes(xyxy=np.zeros((3, 4)), labels=np.array([1, 1, 0]), crowd=np.zeros(3, bool))
+    boxes = Boxes(xyxy=np.zeros((4, 4)), labels=np.array([1, 1, 0, 0]), crowd=np.arange(4) == 3)
     assert label_text(Sample(id="x", digest="x", image=PIXELS, boxes=boxes), NAMES) == "2 dog, 1 <cat>"
     assert contact_sheet(*pool).height > 2 * 80
 

@@ -130,7 +130,7 @@ def test_boxes_arrive_with_their_classes_and_scores(
     picture = np.zeros((24, 32, 3), dtype=np.uint8)
     if source == "pool":
         Image.fromarray(picture).save(tmp_path / "0.png")
-        two, one = ({"bbox": [2, 3, 10, 8], "category": name, "crowd": False} for name in ("two", "one"))
+        two, one = ({"bbox": [2, 3, 10, 8], "category": name, "crowd": name == "one"} for name in ("two", "one"))
         row = {"file_name": "0.png", "fingerprint": "f", "source_id": "s", "index": 0, "label": {}, "rejected": None,
                "seconds": 0.1}  # fmt: skip
         rows = [{**row, "objects": objects} for objects in ([two], [one, two], [])]  # other classes, and none
@@ -154,7 +154,8 @@ def test_boxes_arrive_with_their_classes_and_scores(
         drawn = [json.loads(path.read_text())["box_data"] for path in folder.rglob("*.boxes2D.json")]
     boxes = {box["box_caption"]: box for some in drawn for box in some}
     if source == "pool":
-        assert set(boxes) == {"one", "two"} and (boxes["one"]["class_id"], boxes["two"]["class_id"]) == (0, 1)
+        assert set(boxes) == {"one (crowd)", "two"}
+        assert (boxes["one (crowd)"]["class_id"], boxes["two"]["class_id"]) == (0, 1)
     else:
         assert set(boxes) == {"two", "one 0.75"} and boxes["one 0.75"]["scores"] == {"score": 0.75}
     assert boxes["two"]["position"] == {"minX": 2.0, "minY": 3.0, "maxX": 12.0, "maxY": 11.0}

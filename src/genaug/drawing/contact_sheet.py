@@ -87,9 +87,10 @@ def drawn(sample: Sample) -> str:
 
 
 def label_text(sample: Sample, class_names: Sequence[str]) -> str:
-    """The class of an image, its classes with their weights where there are several, or how many boxes of each."""
+    """The class of an image, its classes with their weights where there are several, or how many boxes of each, crowd
+    regions left out."""
     if sample.boxes is not None:
-        counts = Counter(class_names[i] for i in sample.boxes.labels.tolist())
+        counts = Counter(class_names[i] for i in sample.boxes.labels[~sample.boxes.crowd].tolist())
         return ", ".join(f"{number} {name}" for name, number in counts.items()) or "no box"
     if len(sample.label) == 1:
         return class_names[next(iter(sample.label))]

@@ -157,16 +157,21 @@ def boxes_of(sets: Mapping[str, Boxes | Detections | None], names: Sequence[str]
 
 
 def _box_data(boxes: Boxes | Detections, names: Sequence[str]) -> list[dict[str, Any]]:
-    scores = boxes.scores.tolist() if isinstance(boxes, Detections) else [None] * len(boxes.labels)
+    if isinstance(boxes, Detections):
+        notes = [f" {score:.2f}" for score in boxes.scores.tolist()]
+        more = [{"scores": {"score": score}} for score in boxes.scores.tolist()]
+    else:
+        notes = [" (crowd)" if crowd else "" for crowd in boxes.crowd.tolist()]
+        more = [{} for _ in notes]
     return [
         {
             "position": dict(zip(("minX", "minY", "maxX", "maxY"), corners, strict=True)),
             "domain": "pixel",
             "class_id": label,
-            "box_caption": names[label] if score is None else f"{names[label]} {score:.2f}",
-            **({} if score is None else {"scores": {"score": score}}),
+            "box_caption": f"{names[label]}{note}",
+            **scores,
         }
-        for corners, label, score in zip(boxes.xyxy.tolist(), boxes.labels.tolist(), scores, strict=True)
+        for corners, label, note, scores in zip(boxes.xyxy.tolist(), boxes.labels.tolist(), notes, more, strict=True)
     ]
 
 
@@ -177,7 +182,7 @@ def _objects(row: dict[str, Any], classes: Sequence[str]) -> Boxes:
     return Boxes(
         xyxy=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
         labels=np.asarray([classes.index(item["category"]) for item in objects], dtype=np.int64),
-        crowd=np.zeros(len(objects), dtype=bool),
+        crowd=np.asarray([item["crowd"] for item in objects], dtype=bool),
     )
 
 
