@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -14,6 +15,8 @@ from genaug.runs.cell import Cell
 from genaug.runs.collection import read_result, read_status, state_of, uses_images
 from genaug.runs.items import Item, items
 from tests.runs.finished_run import write_finished
+
+NOW = time.strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def ended_process() -> int:
@@ -27,6 +30,12 @@ def ended_process() -> int:
     ("status", "state"),
     [
         ({"state": "running", "host": socket.gethostname(), "pid": os.getpid()}, "running"),
+        ({"state": "running", "host": socket.gethostname(), "pid": os.getpid(), "started": NOW}, "running"),
+        # its number has gone to a process that began later
+        (
+            {"state": "running", "host": socket.gethostname(), "pid": os.getpid(), "started": "2020-01-01T00:00:00"},
+            "interrupted",
+        ),
         ({"state": "running", "host": socket.gethostname(), "pid": ended_process()}, "interrupted"),
         ({"state": "running", "host": "another", "pid": ended_process()}, "running"),  # nobody here can know
         ({"state": "failed", "host": "another", "pid": 1}, "failed"),

@@ -1,5 +1,6 @@
 """Read results back from the runs folder. Imports no torch: ``genaug status`` starts at once."""
 
+import datetime
 import functools
 import os
 from collections.abc import Iterable
@@ -39,6 +40,8 @@ RESULT = {
 """Keys of ``result.json`` and the types of their values."""
 STATUS = {"state": str, "attempt": int, "host": str, "pid": int}
 """The same of ``status.json``."""
+SECONDS_APART = 5
+"""By which a process may seem to begin after what it wrote, as the system rounds."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,17 +106,21 @@ def _artefacts(about: dict[str, Any], path: Path) -> tuple[str, ...] | None:
 
 
 def _alive(status: dict[str, Any]) -> bool:
+    """Whether the process of a running cell still is; one that began after the cell has its number by chance."""
     import socket
+
+    import psutil
 
     if status["host"] != socket.gethostname():
         return True  # cannot know: another machine's process
     try:
-        os.kill(status["pid"], 0)
-    except (ProcessLookupError, OverflowError):
+        began = psutil.Process(status["pid"]).create_time()
+    except (psutil.NoSuchProcess, OverflowError, ValueError):
         return False
-    except PermissionError:
+    try:
+        return began <= datetime.datetime.fromisoformat(status["started"]).timestamp() + SECONDS_APART
+    except (KeyError, TypeError, ValueError):  # an older file, or a hand's
         return True
-    return True
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
