@@ -11,6 +11,7 @@ from genaug.config_source import register
 from genaug.core.errors import GenaugError
 from genaug.runs.cell import cell_fingerprint
 from genaug.runs.sweep import check_objective, is_optimising, objective
+from tests.data.pictures import picture
 
 JOBS = (
     ["seed=1", "mix.alpha=0.3"],
@@ -71,6 +72,17 @@ def test_without_validation_images_an_optimising_sweep_does_no_work(tmp_path):
     check_objective(compose_typed([*choices, "dataset.val_fraction=0.4"]))
     with pytest.raises(GenaugError, match="task=train"):
         check_objective(compose_typed(["task=fit"]))
+
+
+def test_validation_images_without_a_box_steer_no_sweep(tmp_path):
+    for number, split in enumerate(("train", "val", "test")):
+        picture(tmp_path / "images" / split / "a.png", (32, 32 + number))
+        (tmp_path / "labels" / split).mkdir(parents=True)
+        (tmp_path / "labels" / split / "a.txt").write_text("" if split == "val" else "0 0.5 0.5 0.5 0.5")
+    (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\ntest: images/test\nnames: [a]\n")
+    words = ["dataset=yolo", f"dataset.root={tmp_path}", "downstream=detector_tiny", "generator=none", "augment=none"]
+    with pytest.raises(GenaugError, match=r"chooses by the validation images\. No val image of .* has a box"):
+        check_objective(compose_typed(words))
 
 
 def test_sweeps_of_one_second_have_folders_of_their_own():

@@ -233,7 +233,7 @@ def check_samples(dataset: Dataset) -> None:
 
 
 def without_objects(dataset: Dataset, *splits: str) -> list[str]:
-    """A sentence for each of the splits (``train``, ``test``) that has images, but none with a box that is no crowd region."""
+    """A sentence for each of the splits (``train``, ``val``, ``test``) that has images, but no box that is no crowd region."""
     notes = ", ".join(f"{count} {reason}" for reason, count in dataset.notes.items())
     return [
         f"No {'training' if split == 'train' else split} image of {dataset.name} has a box that is no crowd region: there is "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from genaug.core.errors import GenaugError
 from genaug.core.files import write_json
+from genaug.data.sample import without_objects
 
 if TYPE_CHECKING:
     from genaug.config import RunConfig
@@ -62,6 +63,8 @@ def check_objective(config: "RunConfig") -> None:
             f"An optimising sweeper chooses by the validation images, and {dataset.name} has none here: give it a validation "
             "split (dataset.val_fraction where the data set has this key). The test split is for the final number alone."
         )
+    if dataset.task == "detection" and (faults := without_objects(dataset, "val")):
+        raise GenaugError(f"An optimising sweeper chooses by the validation images. {faults[0]}")
 
 
 def objective(result: dict[str, Any]) -> float:

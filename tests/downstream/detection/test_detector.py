@@ -52,6 +52,14 @@ def predicted(*rows):
     )
 
 
+def test_selection_by_validation_images_without_objects_is_refused_before_training(scenes):
+    empty = tuple(dataclasses.replace(sample, boxes=with_boxes((64, 64)).boxes) for sample in scenes.val)
+    blind = dataclasses.replace(scenes, val=empty)
+    detector().check_dataset(blind)
+    with pytest.raises(GenaugError, match="No val image of digit_scenes has a box that is no crowd region"):
+        detector(select="best_val", eval_every=2).check_dataset(blind)
+
+
 def test_perfect_detections_have_an_average_precision_of_one_by_size_and_class():
     sample = with_boxes((300, 300), (0, 0, 20, 20, 0), (50, 50, 110, 110, 1), (150, 150, 290, 290, 1))
     perfect = predicted((0, 0, 20, 20, 0, 0.9), (50, 50, 110, 110, 1, 0.8), (150, 150, 290, 290, 1, 0.7))

@@ -189,7 +189,7 @@ class Detector(Downstream):
                 f"downstream.select=best_val needs validation images, but {dataset.name} has none. "
                 "Write dataset.val_fraction=0.2 or downstream.select=last."
             )
-        if faults := without_objects(dataset, "train", "test"):
+        if faults := without_objects(dataset, "train", "test", *(["val"] if self.select == "best_val" else [])):
             raise GenaugError(faults[0])
         if (
             self.weights != "none" or self.auto is not None
