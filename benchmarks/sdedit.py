@@ -4,7 +4,7 @@ Both sides run on the same modules, sources, levels, steps, guidance and prompts
 pipeline's batches are equal buckets too: images of one level together. Then the pipeline makes the same images from the same
 latents, which are compared.
 
-    python -m benchmarks sdedit [--batch-size 16] [--single 8]
+    python -m benchmarks sdedit [--batch-sizes 16 64] [--single 8]
 """
 
 import argparse

@@ -12,6 +12,7 @@ from genaug.data.sources.base import Source
 from genaug.downstream.base import Downstream
 from genaug.evaluation.filters import Filter
 from genaug.generators.base import Generator
+from genaug.generators.sdedit.config import ImageToImage
 from genaug.line import line_of
 from genaug.stages import WorkingPrior
 from tests.conftest import ROOT
@@ -65,6 +66,7 @@ def test_a_class_that_is_no_dataclass_and_a_name_that_is_taken_are_refused(monke
         (lambda: Generator(seed=0).generate([], None, None, None), "genaug.generators.base.Generator.generate"),  # type: ignore[arg-type]
         (lambda: Downstream(seed=0, image_size=8).forward_passes(), "genaug.downstream.base.Downstream.forward_passes"),
         (lambda: Source(seed=0).load(), "genaug.data.sources.base.Source.read"),
+        (lambda: ImageToImage(t0=0.5).prompts([], None, None), "genaug.generators.sdedit.config.ImageToImage.prompts"),  # type: ignore[arg-type]
         (lambda: Filter().keeps(0.5), "genaug.evaluation.filters.Filter.keeps"),
     ],
 )

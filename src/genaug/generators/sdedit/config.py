@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from genaug.core import seeding
 from genaug.core.cost import ForwardPasses
-from genaug.core.errors import GenaugError
+from genaug.core.errors import GenaugError, lacks
 from genaug.core.fields import bounded, choice, count
 from genaug.core.identity import DRAWN, NOT_IDENTITY, OPTIONAL
 from genaug.data.sample import Dataset, Sample
@@ -188,7 +188,7 @@ class ImageToImage(EditsSource):
             prior: the diffusion model.
             fitted: the folder that ``fit`` wrote.
         """
-        raise AssertionError(f"{type(self).__name__} has no prompts")
+        raise lacks(self, "prompts")
 
     def adapted(self, prior: "Prior", fitted: Path | None) -> AbstractContextManager[None]:
         """The prior with what ``fit`` learned of its weights in place, and as it was afterwards: here nothing."""
