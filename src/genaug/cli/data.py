@@ -35,7 +35,7 @@ def check(
 ) -> None:
     """Look at your folder before you run anything: contents, faults, what the prior can draw, settings, cost, the command.
 
-    The exit code is 1 if a run would refuse the folder.
+    The exit code is 0 only if a run would take the folder.
     """
     from rich.console import Console
 
