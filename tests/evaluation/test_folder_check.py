@@ -237,6 +237,14 @@ def no_boxes_to_test_on(root):
         path.write_text("")
 
 
+def exported_copies_in_test(root):
+    yolo(root)
+    for split, copy in (("train", "a"), ("test", "b")):
+        for kind, ending in (("images", "png"), ("labels", "txt")):
+            path = root / split / kind / f"3.{ending}"
+            path.rename(path.with_name(f"3_jpg.rf.{copy}.{ending}"))
+
+
 def corners_swapped(root):
     head = "filename,class,xmin,ymin,xmax,ymax"
     rows = [f"{i}.png,{'cat' if i % 2 else 'dog'},4,4,20,20" for i in range(12)]
@@ -288,6 +296,10 @@ PLANTED = [
     (background_in_train_alone, r"9 image\(s\) of train have no box"),
     (corners_for_a_centre, r"reach beyond their images.*written in another form"),
     (no_boxes_to_test_on, "No test image of data has a box that is no crowd region"),
+    (
+        exported_copies_in_test,
+        r"1 picture\(s\) have copies .*3_jpg\.rf\.a.* and .*3_jpg\.rf\.b.*Write dataset=roboflow",
+    ),
     (corners_swapped, "1 boxes with swapped corners dropped"),
     (two_lists_of_boxes, "have two lists of boxes, e.g."),
 ]

@@ -19,7 +19,7 @@ from genaug.data.sample import NO_TEST, Dataset, Sample, without_objects
 from genaug.data.sources.base import Source, with_white_points
 from genaug.data.summary import per_class, shortened
 from genaug.evaluation.leaks import HASH_DETAIL, perceptual_hash
-from genaug.evaluation.look_alikes import PATCHES, neighbours, saved_again
+from genaug.evaluation.look_alikes import PATCHES, exported_copies, neighbours, saved_again
 
 MOST_IMAGES = 4000
 """Images whose pixels are looked at, evenly spread over the splits."""
@@ -28,8 +28,7 @@ BLANK = 3.0
 DETAILED = 32
 """Shorter side, in pixels, below which images hold too little to tell neighbours from others: digits have many alike."""
 TINY_SIDE, TINY_BOX = 16, 4
-IMBALANCE = 10
-FEW_TRAIN, FEW_TEST = 4, 5
+IMBALANCE, FEW_TRAIN, FEW_TEST = 10, 4, 5
 GIVEN_AWAY = 0.5
 """Share of the errors of naming the commonest class that a file's size, format or colour mode must avoid to be reported."""
 SHOWN = 3
@@ -99,6 +98,7 @@ def check_folder(source: Source) -> FolderCheck:
     found.looks = _look_at(found.dataset)
     _copies(found)
     _near_copies(found)
+    found.warnings += exported_copies(source, found.dataset)
     _counts(found)
     _pictures(found)
     _given_away(found)

@@ -1,14 +1,22 @@
-"""Pairs of images that show one thing: a picture saved again, neighbours in a film, a picture mirrored or turned.
+"""Pairs of images that show one thing: a picture saved again, neighbours in a film, a picture mirrored or turned, a copy that
+says so.
 
 Two measures, each for what the other misses. A picture that is saved again or scaled has the perceptual hash of the first and
 nearly its pixels. Neighbours differ in their edges, but in a few large patches of colour they are far closer to each other
 than images of the set usually are; so are mirrored and turned copies, after the turn.
 """
 
+import re
+from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+from genaug.data.sample import Dataset
+from genaug.data.sources.base import Source
+from genaug.data.sources.roboflow import ORIGINAL
+from genaug.data.sources.yolo import Yolo
 from genaug.evaluation.leaks import NEAR_DUPLICATE_BITS
 
 SAME_PICTURE = 5.0
@@ -19,6 +27,28 @@ CLOSE, USUALLY_CLOSE = 0.2, 0.05
 """Neighbours are closer than this share of the distance below which this share of the other images lies. Chosen on photographs:
 all of 60 that were cut by 2 of 120 pixels are found, mirrored too, and none of 12,561 pairs of others."""
 ROWS = 512
+
+
+def exported_copies(source: Source, dataset: Dataset) -> list[str]:
+    """A warning where splits hold copies of one picture by the names that Roboflow gives them; otherwise none."""
+    places: dict[str, dict[str, str]] = defaultdict(dict)
+    for split in ("train", "val", "test"):
+        for sample in getattr(dataset, split):
+            if name := re.search(ORIGINAL, Path(sample.id).name):
+                places[name[1]].setdefault(split, sample.id)
+    across = [ids for ids in places.values() if len(ids) > 1]
+    if not across:
+        return []
+    example = " and ".join(f"{name} ({split})" for split, name in list(across[0].items())[:2])
+    then = (
+        "Write dataset=roboflow, which leaves such images out of train."
+        if isinstance(source, Yolo)
+        else "Take them out of train, or export the data in YOLO's format and write dataset=roboflow."
+    )
+    return [
+        f"{len(across)} picture(s) have copies of Roboflow's in several splits, e.g. {example}: what is learned is also "
+        f"scored. {then}"
+    ]
 
 
 def saved_again(bits: np.ndarray, grey: np.ndarray) -> set[tuple[int, int]]:

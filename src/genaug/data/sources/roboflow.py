@@ -14,6 +14,9 @@ from genaug.core.registry import component
 from genaug.data.sample import Dataset, Sample
 from genaug.data.sources.yolo import Yolo
 
+ORIGINAL = r"^(.+?)\.rf\."
+"""The original's name in that of a copy."""
+
 
 @component("dataset", "roboflow")
 @dataclass(kw_only=True, slots=True)
@@ -21,7 +24,7 @@ class Roboflow(Yolo):
     """A YOLO folder in which training images of a picture that is also in val or test are left out, and validation images of
     one in test; the notes count them. The test stays as it was exported."""
 
-    original: str = r"^(.+?)\.rf\."
+    original: str = ORIGINAL
     """Pattern (Python's ``re``) whose first group is the original picture in a file name."""
 
     version: ClassVar[int] = 1
