@@ -71,6 +71,15 @@ def test_a_csv_with_a_row_per_box_is_recognised_and_read(tmp_path):
     assert dataset.test[1].boxes.xyxy[0].tolist() == [2, 3, 12, 15] and dataset.test[1].boxes.labels.tolist() == [1, 1]
 
 
+def test_boxes_in_one_column_of_a_csv_are_told_how_to_write_them(tmp_path):
+    picture(tmp_path / "0.png")
+    rows = [f'0.png,48,"[{i}, 1, 20, 20]",usask_1' for i in range(3)]
+    (tmp_path / "train.csv").write_text("\n".join(["image_id,width,bbox,source", *rows]))
+    assert recognise(tmp_path).preset == "box_table"
+    with pytest.raises(GenaugError, match="boxes stand in a column objects, or in columns xmin, ymin, xmax and ymax"):
+        load(tmp_path)
+
+
 def test_one_table_for_all_is_split_by_its_column_and_a_row_without_numbers_is_background(tmp_path):
     for i in range(6):
         picture(tmp_path / "images" / f"{i}.png")

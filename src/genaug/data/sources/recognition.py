@@ -158,7 +158,12 @@ def _layout_of(root: Path, table: Path) -> Layout | None:
     image = usual_column(IMAGE, columns) or next(iter(of_images), None)
     if image is None:
         return None
-    if usual_column(OBJECTS, columns) or all(usual_column(usual, columns) for usual in CORNERS):
+    several = len({str(row.get(image)) for row in rows}) < len(rows)  # of an image, one a box
+    if (
+        usual_column(OBJECTS, columns)
+        or all(usual_column(usual, columns) for usual in CORNERS)
+        or (several and usual_column(("bbox", "box"), columns))
+    ):
         return Layout(root=root, preset="box_table", task="detection")
     words = [] if usual_column(IMAGE, columns) else [f"dataset.image={image}"]
     remarks = []
