@@ -84,3 +84,9 @@ def test_resources_that_no_run_can_use_are_refused(wrong):
 
 def test_names_that_slurm_would_misread_are_refused(tmp_path):
     assert "misread" in genaug("slurm", "seed=0", "--outputs", f"{tmp_path}/a%b", code=2)
+
+
+def test_the_array_counts_from_nought_and_hours_become_days(tmp_path):
+    script = array_script([["seed=0"], ["seed=1"], ["seed=2"]], Resources(hours=30.5, at_once=2), tmp_path, "three")
+    assert "#SBATCH --array=0-2%2\n" in script and "#SBATCH --time=1-06:30:00\n" in script
+    assert [f"  {number}) set -- seed={number} ;;" in script for number in range(3)] == [True] * 3
