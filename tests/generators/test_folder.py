@@ -81,6 +81,7 @@ def test_a_manifest_names_the_source_and_keeps_its_label(tmp_path):
         {"file_name": "x.png", "source": "train/b/1.png"},
         {"file_name": "y.png", "source": "train/b/1.png", "label": {"red fox": 3, "b": 1}},
         {"file_name": "z.png", "source": "train/b/0.png", "rejected": "blank"},
+        {"file_name": "z.png", "source": "train/a/0.png", "generated": False},  # a real one of genaug export
     )
     pool = build(tmp_path, root, classes())
     assert {s.source_id for s in pool.samples} == {"train/b/1.png"}

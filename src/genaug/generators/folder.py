@@ -6,8 +6,9 @@ Layouts below ``generator.root``:
   all of them in turn;
 * a manifest, ``metadata.jsonl`` or ``metadata.csv`` (the Hugging Face ``imagefolder`` convention, which published pools
   follow): ``file_name``, and any of ``source`` (or ``source_id``: the training image it was made from), ``label`` (a class,
-  or class weights), ``objects`` (boxes) and ``rejected`` (a reason; such images are left out). Without ``label`` or
-  ``objects`` an image keeps its source's; boxes are scaled to an image of another size and the same shape.
+  or class weights), ``objects`` (boxes), ``rejected`` (a reason; such images are left out) and ``generated`` (false for the
+  real images of ``genaug export``, which are left out, too). Without ``label`` or ``objects`` an image keeps its source's;
+  boxes are scaled to an image of another size and the same shape.
 """
 
 import csv
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from genaug.priors.model import Prior
 
 MANIFESTS = ("metadata.jsonl", "metadata.csv")
-COLUMNS = ("file_name", "source", "source_id", "label", "objects", "rejected")
+COLUMNS = ("file_name", "source", "source_id", "label", "objects", "rejected", "generated")
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)
@@ -243,14 +244,14 @@ def _in_class_folders(root: Path) -> Iterator[Item]:
 
 
 def _listed(root: Path, manifest: Path) -> Iterator[Item]:
-    """The images that a manifest lists, without those that it calls rejected."""
+    """The images that a manifest lists, without those that it calls rejected or real."""
     for line, row in _rows(manifest):
         where = f"{manifest}:{line}"
         if not row.keys() & {"source", "source_id", "label", "objects"}:
             raise GenaugError(
                 f"{where}: a row has file_name and any of {', '.join(COLUMNS[1:])}, not {', '.join(row)}."
             )
-        if row.get("rejected"):
+        if row.get("rejected") or str(row.get("generated", "")).lower() == "false":
             continue
         path = root / str(row.get("file_name", ""))
         if not path.is_file():
