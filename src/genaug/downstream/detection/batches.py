@@ -21,7 +21,7 @@ from genaug.downstream.detection.copy_paste import Example, copy_paste
 
 MEMORY_LIMIT = 2**30  # bytes of decoded masks that are kept in memory; others are decoded when they are drawn
 HEAD = 8  # bytes: width and height of a picture in front of its scaled pixels
-MIN_SIDE = 2.0  # pixels: what augmentation leaves of a box must be at least this wide and high
+MIN_SIDE = 2.0  # pixels at training size: smaller boxes are not learned from, whether augmentation made them so or not
 MOSAIC_DRAWS = 2**31
 
 
@@ -84,7 +84,7 @@ class BoxedImages:
 
 
 def transformed(example: Example, transform: Transform | None, seed: int) -> Example:
-    """The example after box-aware augmentation; boxes of which too little is left are dropped."""
+    """The example after box-aware augmentation, if any; boxes below ``MIN_SIDE`` are dropped."""
     image, boxes, labels = example
     if transform is not None:
         wrapped = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=tuple(image.shape[-2:]))  # type: ignore[arg-type]
