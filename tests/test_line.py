@@ -61,6 +61,10 @@ def test_evaluations_count_where_something_was_made_and_a_stated_cost_is_kept(tm
     stage = Train(config=compose_typed(["generator=none"]))
     assert stage._priced(ForwardPasses(network=UNET, count=1, gflop=3.0)).gflop == 3.0
     assert (stage._priced(ForwardPasses(network=UNET, count=1)).gflop or 0) > 0
+    online = ("generator=latent_interpolation_pixel", "generator.online=true", "generator.mixing.keep_real=true")
+    plain, mixed = (line(*words).train for words in (("generator=none",), online))
+    assert plain is not None and mixed is not None
+    assert mixed.forward_passes()[0].count == 2 * plain.forward_passes()[0].count  # each image, and one mixed with it
 
 
 def test_a_fit_that_resumed_states_its_evaluations_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
