@@ -69,9 +69,9 @@ def message(error: BaseException) -> str | None:
             "sweep runs small runs side by side on this machine, and others one after the other."
         )
     if 'Could not detect "srun"' in str(error):
+        where = "no srun is on this machine: start the sweep where sbatch works"
         return (
-            "hydra/launcher=submitit_slurm submits runs to SLURM, and no srun is on this machine: start the sweep where sbatch "
-            "works, or write hydra/launcher=submitit_local to try it here."
+            f"hydra/launcher=submitit_slurm submits runs to SLURM, and {where}, or write hydra/launcher=submitit_local."
         )
     return None
 
@@ -87,9 +87,8 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 def explain(error: BaseException) -> str:
     """Hydra's and OmegaConf's messages in our words, with suggestions."""
     links = _chain(error)
-    for link in links:
-        if isinstance(link, GenaugError):
-            return str(link)
+    if own := next((link for link in links if isinstance(link, GenaugError)), None):
+        return str(own)
     for link in links:
         if isinstance(link, OverrideParseException):
             reason = link.message.splitlines()[0]
@@ -129,8 +128,7 @@ def explain(error: BaseException) -> str:
 
 def explain_bare_word(word: str) -> str:
     """What to write in place of a word without a value."""
-    meant = [f"{group}={word}" for group, names in presets().items() if word in names]
-    if meant:
+    if meant := [f"{group}={word}" for group, names in presets().items() if word in names]:
         return f"{word} is a preset: write {' or '.join(meant)}."
     if word in presets():
         return f"{word} has no value: write {word}=PRESET; genaug explain {word} lists them."
