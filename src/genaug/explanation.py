@@ -70,9 +70,7 @@ def message(error: BaseException) -> str | None:
         )
     if 'Could not detect "srun"' in str(error):
         where = "no srun is on this machine: start the sweep where sbatch works"
-        return (
-            f"hydra/launcher=submitit_slurm submits runs to SLURM, and {where}, or write hydra/launcher=submitit_local."
-        )
+        return f"hydra/launcher=submitit_slurm needs SLURM, and {where}, or write hydra/launcher=submitit_local."
     return None
 
 
