@@ -86,6 +86,7 @@ WRONG = {
     "generator": r"^generator has no value: write generator=PRESET; genaug explain generator lists them\.$",
     "da_fusion": r"^da_fusion is a preset: write augment=da_fusion or generator=da_fusion\.$",
     "docs": r"^docs is a folder: genaug check docs says",
+    "outputs=/tmp/x": r"There is no key outputs\. Did you mean .*paths\.outputs_dir\?$",
     "seed": r"^seed has no value: write seed=VALUE\.$",
     "demo/compare": r"^demo/compare is an experiment: write experiment=demo/compare\.$",
     "experiment=nothing_like_it": r"There are: .*da_fusion/fig9_m",

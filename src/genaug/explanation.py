@@ -206,7 +206,9 @@ def _explain_unknown_key(key: str) -> str:
     similar = difflib.get_close_matches(key, everything, n=3, cutoff=0.75)
     near += [k for k in similar if k not in near and not key.startswith(f"{k}.")]
     if not near:
-        near = [k for k in sorted(everything) if k.rpartition(".")[2] == leaf]
+        ends = {k.rpartition(".")[2] for k in everything}
+        alike = [leaf] if leaf in ends else difflib.get_close_matches(leaf, ends, n=2, cutoff=0.75)
+        near = [k for k in sorted(everything) if k.rpartition(".")[2] in alike]
     hint = f" Did you mean {' or '.join(near[:3])}?" if near else ""
     if not hint:
         group = parent if parent in keys else ""
