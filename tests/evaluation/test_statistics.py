@@ -53,9 +53,10 @@ def test_sums_that_are_equal_up_to_rounding_count_as_equally_far_from_zero() -> 
         abs(sum(s * h for s, h in zip(signs, hits, strict=True))) for signs in itertools.product((1, -1), repeat=10)
     ]
     expected = sum(total >= abs(sum(hits)) for total in sums) / 2**10
-    for before in (itertools.repeat(300), range(313, 700, 31)):
-        differences = [(b + h) / 719 - b / 719 for h, b in zip(hits, before, strict=False)]
-        assert sign_flip_test(differences) == expected == 598 / 1024
+    assert sign_flip_test([(300 + h) / 719 - 300 / 719 for h in hits]) == expected == 598 / 1024
+    hits, before = [3, 1, 0, -2, -2, -4, -4, -4], [370, 625, 559, 665, 501, 542, 688, 591]
+    differences = [(b + h) / 719 - b / 719 for h, b in zip(hits, before, strict=True)]
+    assert sign_flip_test(differences) == sign_flip_test(hits) == 48 / 256
 
 
 def test_of_many_seeds_the_signs_are_drawn_at_random() -> None:
