@@ -54,7 +54,6 @@ class DiffII(DAFusion):
                 f"generator.cache_interval={self.cache_interval} keeps features of a step, and generator={self.name} changes "
                 "its prompt between steps: write generator.cache_interval=null."
             )
-
         for level in self.levels:
             check_first_step("inversion_steps", self.inversion_steps, level)
 
