@@ -148,7 +148,7 @@ def test_a_sweep_for_slurm_without_slurm_is_answered_in_a_sentence(tmp_path):
     submitit = pytest.importorskip("submitit")
     with pytest.raises(RuntimeError) as error:
         submitit.AutoExecutor(tmp_path, cluster="slurm")
-    assert "no srun is on this machine: start the sweep where sbatch works" in str(message(error.value))
+    assert "No srun is here: start hydra/launcher=submitit_slurm where sbatch works" in str(message(error.value))
 
 
 @pytest.mark.parametrize(

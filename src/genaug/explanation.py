@@ -69,8 +69,7 @@ def message(error: BaseException) -> str | None:
             "sweep runs small runs side by side on this machine, and others one after the other."
         )
     if 'Could not detect "srun"' in str(error):
-        where = "no srun is on this machine: start the sweep where sbatch works"
-        return f"hydra/launcher=submitit_slurm needs SLURM, and {where}, or write hydra/launcher=submitit_local."
+        return "No srun is here: start hydra/launcher=submitit_slurm where sbatch works, or try hydra/launcher=submitit_local."
     return None
 
 
@@ -206,9 +205,8 @@ def _explain_unknown_key(key: str) -> str:
     similar = difflib.get_close_matches(key, everything, n=3, cutoff=0.75)
     near += [k for k in similar if k not in near and not key.startswith(f"{k}.")]
     if not near:
-        ends = {k.rpartition(".")[2] for k in everything}
-        alike = [leaf] if leaf in ends else difflib.get_close_matches(leaf, ends, n=2, cutoff=0.75)
-        near = [k for k in sorted(everything) if k.rpartition(".")[2] in alike]
+        alike = difflib.get_close_matches(leaf, {k.rpartition(".")[2] for k in everything}, n=2, cutoff=0.75)
+        near = [k for k in sorted(everything) if k.rpartition(".")[2] in ([leaf] if leaf in alike else alike)]
     hint = f" Did you mean {' or '.join(near[:3])}?" if near else ""
     if not hint:
         group = parent if parent in keys else ""
