@@ -20,7 +20,7 @@ from genaug.config import RunConfig
 from genaug.config_source import component_of, register
 from genaug.core.paths import presets
 from genaug.core.registry import COMPONENTS
-from genaug.explanation import explain_fields
+from genaug.keys import explain_fields
 from genaug.tables.record import as_markdown
 from genaug.tables.spec import read_spec
 

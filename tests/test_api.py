@@ -7,7 +7,7 @@ import pytest
 
 import genaug
 from genaug.core.errors import GenaugError
-from genaug.explanation import explain_presets
+from genaug.keys import explain_presets
 from genaug.tables.selection import last_sweep
 from tests.conftest import ROOT
 

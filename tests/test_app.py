@@ -15,7 +15,8 @@ from genaug import app as genaug_app
 from genaug.cli import app
 from genaug.composition import compose_typed, compose_whole
 from genaug.core.errors import GenaugError, release_memory
-from genaug.explanation import explain_presets, message
+from genaug.explanation import message
+from genaug.keys import explain_presets
 from genaug.runs.cell import Cell, cell_fingerprint
 from genaug.tables.sweep import plan_jobs
 from tests.conftest import ROOT, genaug
@@ -309,7 +310,7 @@ def test_help_can_be_read_by_a_person():
 
 
 def test_keys_are_explained_from_their_docstrings():
-    from genaug.explanation import explain_fields
+    from genaug.keys import explain_fields
 
     rows = {key: rest for key, *rest in explain_fields(compose_typed([]).mix)}
     assert rows["alpha"] == ["0.5", "Probability of a synthetic draw, in [0, 1].", "in [0, 1]"]

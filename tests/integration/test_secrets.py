@@ -10,7 +10,7 @@ from genaug.composition import compose_typed
 from genaug.core.errors import GenaugError
 from genaug.core.paths import presets
 from genaug.core.secret import check_values, check_words
-from genaug.explanation import known_keys
+from genaug.keys import known_keys
 from genaug.run import run
 from genaug.runs.cell import Cell
 

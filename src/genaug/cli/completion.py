@@ -77,7 +77,7 @@ def _keys(start: str) -> Iterable[str]:
     group = start.rpartition(".")[0]
     if group:
         from genaug.core.registry import load_components
-        from genaug.explanation import known_keys
+        from genaug.keys import known_keys
 
         load_components()
         return [f"{group}.{key}" for key in sorted(known_keys().get(group, ()))]
@@ -95,6 +95,6 @@ def _options(key: str) -> list[str]:
     names = presets(groups_of_hydra=True).get(key)
     if names or "." not in key:
         return names or []
-    from genaug.explanation import known_options
+    from genaug.keys import known_options
 
     return known_options(key)

@@ -58,7 +58,8 @@ def _explain(choice: str) -> None:
     from genaug.config import RunConfig
     from genaug.config_source import files_of
     from genaug.core.paths import presets
-    from genaug.explanation import explain_key, explain_meaning, explain_presets, known_keys
+    from genaug.explanation import explain_key
+    from genaug.keys import explain_meaning, explain_presets, known_keys
     from genaug.tables.spec import is_experiment, items, read_experiment
 
     group, _, name = (EXPERIMENT + choice if is_experiment(choice) else choice).partition("=")
@@ -117,7 +118,7 @@ def _explain(choice: str) -> None:
 
 def _print_fields(group: str, part: Any) -> None:
     """The keys of a part of a configuration."""
-    from genaug.explanation import explain_fields
+    from genaug.keys import explain_fields
 
     for key, value, doc, rule in explain_fields(part):
         typer.echo(f"{group}.{key}={value}" if value else f"{group}.{key}")
