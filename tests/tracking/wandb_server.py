@@ -42,7 +42,8 @@ class StandIn:
     @property
     def environment(self) -> dict[str, str]:
         """With which a process talks to this server."""
-        return {"WANDB_BASE_URL": self.address, "WANDB_API_KEY": "0" * 40, "WANDB_MODE": "online"}
+        patient = {"WANDB_HTTP_TIMEOUT": "300"}  # on a busy machine this process waits for its turn
+        return {"WANDB_BASE_URL": self.address, "WANDB_API_KEY": "0" * 40, "WANDB_MODE": "online", **patient}
 
     def answer(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
         """The data of one GraphQL operation; what is not listed here gets nothing, which the client takes for an old server."""
