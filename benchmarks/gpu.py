@@ -149,15 +149,15 @@ class Bench:
         yield self.with_share(sdedit.compare_with_pipeline(work, 4, 4.0, device=self.device, until=until))
 
     def sdedit_cached(self, until: float) -> Iterator[Row]:
-        """Deep features of the U-Net at every third step against at each; not the same pictures, see step_savers."""
+        """Deep features of the U-Net at every second step against at each; not the same pictures, see step_savers."""
         whole, cached = (
             sdedit.Work(self.prior, self.sizes.batch_size, self.sizes.num_steps, self.sizes.batch_size)
             for _ in range(2)
         )
-        cached.config.cache_interval = 3
+        cached.config.cache_interval = 2
         yield compare(
             f"SDEdit, {self.prior.image_size} px, {self.sizes.num_steps} steps with guidance",
-            Side("cache_interval=3", cached.ours, len(cached.variants)),
+            Side("cache_interval=2", cached.ours, len(cached.variants)),
             Side("every step whole", whole.ours, len(whole.variants)),
             lambda ours, theirs: f"{len(ours)} and {len(theirs)} images, not the same",
             device=self.device,

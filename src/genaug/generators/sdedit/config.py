@@ -120,8 +120,8 @@ class ImageToImage(EditsSource):
     """Images denoised at once."""
     cache_interval: int | None = count(None, 2, 1000, metadata=OPTIONAL)
     """Deep features of the U-Net are computed at the first of every so many steps and used again at the others (DeepCache,
-    arXiv 2312.00858): 3 saves six tenths of the work and moves an image by a thirtieth of what another draw would. Null
-    computes them at every step."""
+    arXiv 2312.00858). 2 saves nearly half of the work and moves an image by 0.01 to 0.06 of what another draw would; 3
+    saves six tenths and moves it by up to 0.12 where guidance is strong. Null computes them at every step."""
 
     uses_erasures: ClassVar[bool] = True
 
