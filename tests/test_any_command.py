@@ -45,6 +45,8 @@ words = st.one_of(
 @few
 @given(st.lists(words, min_size=1, max_size=3), st.booleans())
 @example(["=null"], False)
+@example(["+=null"], False)
+@example(["+=none"], False)
 def test_any_overrides(typed, sweeps):
     try:
         compose_typed(_for_each_run(readable(typed)))

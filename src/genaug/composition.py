@@ -64,6 +64,8 @@ def checked(words: Sequence[str]) -> list[str]:
         except HydraException:  # said by whoever composes
             continue
         group, value = override.key_or_group, override.value()
+        if not group:
+            raise GenaugError(f"{word} has no key: write KEY=VALUE.")
         chosen = [] if override.is_delete() else value.list if isinstance(value, ChoiceSweep) else [value]
         if chosen and all(isinstance(name, str | QuotedString | Glob) for name in chosen):
             continue
