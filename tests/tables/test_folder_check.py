@@ -10,6 +10,11 @@ from typer.testing import CliRunner
 
 from genaug.api import compose
 from genaug.cli import app
+from genaug.core.cost import unet_gflop
+from genaug.priors.config import PriorConfig
+from genaug.priors.model import Prior
+from genaug.priors.random_weights import random_parts
+from genaug.tables import folder_check
 from tests.conftest import genaug
 
 
@@ -22,6 +27,24 @@ def folder(root, count=8):
             pixels[..., 2 * c] += 130
             Image.fromarray(pixels).resize((40, 40)).save(root / name / f"{i}.png")
     return root
+
+
+@pytest.mark.parametrize(("image_size", "batch"), [(32, 64), (128, 16), (512, 4)])
+def test_the_speed_of_a_machine_is_that_of_batches_as_samplers_give_them(monkeypatch, image_size, batch):
+    parts = random_parts()
+    scheduler = parts.pop("scheduler")
+    prior = Prior(**parts, scheduler_config=dict(scheduler.config), image_size=image_size)
+    shapes = []
+
+    def predict_noise(z, *_):
+        shapes.append(z.shape)
+        return z
+
+    monkeypatch.setattr(prior, "predict_noise", predict_noise)
+    monkeypatch.setattr(folder_check.time, "perf_counter", iter(range(100)).__next__)  # a second for each pass
+    found = folder_check.probed_gflops(prior, PriorConfig(image_size=image_size))
+    assert set(shapes) == {(batch, 4, image_size // 8, image_size // 8)}
+    assert found == batch * unet_gflop(image_size, tiny=True)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from genaug.priors.model import Prior
 
 MOST_ROWS = 40
-PROBE_BATCH, PROBE_PASSES = 4, 10
+PROBE_PIXELS, PROBE_PASSES = 2**18, 10
 
 
 def print_contents(found: FolderCheck, layout: Layout, console: Console) -> None:
@@ -83,18 +83,22 @@ def print_settings(choice: Choice, console: Console) -> None:
 
 
 def probed_gflops(prior: "Prior", config: PriorConfig) -> float:
-    """GFLOP/s that this machine reaches in the prior's U-Net: those of the fastest pass, as it may be busy."""
+    """GFLOP/s that this machine reaches in the prior's U-Net: those of the fastest pass, as it may be busy.
+
+    Small images come in batches of up to 64, as samplers give them: with four of them a core reaches a fraction of it.
+    """
     import torch
 
-    side = config.image_size // prior.vae_factor
-    z = torch.zeros(PROBE_BATCH, prior.unet.config.in_channels, side, side, device=prior.device)
+    side, batch = config.image_size // prior.vae_factor, min(max(PROBE_PIXELS // config.image_size**2, 4), 64)
+    z = torch.zeros(batch, prior.unet.config.in_channels, side, side, device=prior.device)
     text = prior.embed(["a photo"])
     fastest = math.inf
-    for _ in range(PROBE_PASSES):
-        started = time.perf_counter()
-        prior.predict_noise(z, 1, text).sum().item()
-        fastest = min(fastest, time.perf_counter() - started)
-    return PROBE_BATCH * unet_gflop(config.image_size, config.path == TINY) / fastest
+    with prior.sampling(batch):
+        for _ in range(PROBE_PASSES):
+            started = time.perf_counter()
+            prior.predict_noise(z, 1, text).sum().item()
+            fastest = min(fastest, time.perf_counter() - started)
+    return batch * unet_gflop(config.image_size, config.path == TINY) / fastest
 
 
 def cost_lines(cost: Cost, gpu: str, gflops: float | None) -> list[str]:
