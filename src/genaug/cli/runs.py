@@ -77,9 +77,8 @@ def _explain(choice: str) -> None:
             except GenaugError as error:  # a broken file breaks its own line
                 typer.echo(f"experiment={item}\n    {error}")
         return
-    if group not in presets() and is_dataclass(
-        section := getattr(RunConfig(), group, None)
-    ):  # recipe, paths, generation
+    section = getattr(RunConfig(), group, None)
+    if group not in presets() and is_dataclass(section):  # recipe, paths, generation
         _print_fields(group, section)
         return
     if group not in presets() and (meanings := explain_meaning(group)):

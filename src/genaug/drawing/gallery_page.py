@@ -53,9 +53,9 @@ def _rows(pool: Pool, dataset: Dataset, num_sources: int, num_variants: int) -> 
 
 
 def _classes(sample: Sample) -> list[int]:
-    return (
-        list(sample.label) if sample.boxes is None else sorted(set(sample.boxes.labels[~sample.boxes.crowd].tolist()))
-    )
+    if sample.boxes is None:
+        return list(sample.label)
+    return sorted(set(sample.boxes.labels[~sample.boxes.crowd].tolist()))
 
 
 def _picture(sample: Sample, dataset: Dataset, kind: str) -> dict[str, Any]:

@@ -155,9 +155,7 @@ class HubDetection(HubClassification):
         names = export.names(f"{self.objects}.{self.category}")
         rows = {split: list(export.rows(name, self.image)) for split, name in self._splits().items()}
         for items in rows.values():
-            keys = {
-                key for _, row in items for key in _keys(row.get(self.objects))
-            }  # a list without objects tells none
+            keys = {key for _, row in items for key in _keys(row.get(self.objects))}  # none where no image has objects
             if items and (self.objects not in items[0][1] or (keys and not {self.bbox, self.category} <= keys)):
                 raise GenaugError(
                     f"{self.path} has no column {self.objects} with {self.bbox} and {self.category}: set "
